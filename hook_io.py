@@ -1,0 +1,1464 @@
+# SPDX-License-Identifier: MIT
+# hook_io 0.1.0, part of hook-io - copy freely, keep these two lines.
+"""Do what a coding agent's command hook does with the world, and nothing by accident.
+
+    import hook_io
+
+    def guard(event):
+        if "rm -rf" in event.get("tool_input", {}).get("command", ""):
+            return hook_io.deny("rm -rf needs a human")
+        return hook_io.NOTHING
+
+    hook_io.run(guard, "guard", fail="closed")
+
+The contract with the agent, which run() keeps whatever the handler does:
+
+    stdin    one JSON object, UTF-8; empty stdin is an empty event
+    stdout   empty, or one JSON document, whatever libraries and children print
+    stderr   empty when all is well; else lines of which the first stands alone
+    exit 0   done, or no opinion, or failed while observing
+    exit 2   the agent is stopped; only emit_blocking_error() does that
+
+Data flow: read_event, redact, clip, post_json, FailureStreak return values.  Emitter
+alone touches stdout, stderr and the exit code; post_json alone the network;
+FailureStreak alone writes files that stay.
+
+Source: Claude Code 2.1.329 as measured.  Vectors: tests/vectors/*.json.
+"""
+
+import sys
+
+# A hooks folder belongs to a user's project: a json.py in it must not stand in for
+# the standard library.  At the end of the path its other modules stay importable.
+if sys.path[:1] == [__file__.replace("\\", "/").rpartition("/")[0]]:
+    sys.path.append(sys.path.pop(0))
+
+import os
+import time
+
+TYPE_CHECKING = False  # typing itself would cost more than this whole module
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, NoReturn, Optional, Tuple
+
+    Event = Dict[str, Any]
+    Shape = Dict[str, Any]
+
+__version__ = "0.1.0"
+__all__ = (
+    "NOTHING", "OUTCOMES", "PLATFORMS", "Done", "Emitter", "FailureStreak", "HookResult",
+    "InputError", "Outcome", "StderrBuffer", "allow", "ask", "block", "clip", "context",
+    "decode", "deny", "encode", "hint", "platform_of", "post_json", "read_event",
+    "redact", "render", "rewrite", "run", "with_user_hint",
+)
+
+# Limits.
+
+STDIN_MAX_BYTES = 1 << 20
+STDIN_TIMEOUT_MS = 5000
+NESTING_MAX = 100  # levels of a JSON value; real events stay below 20
+INTEGER_MAX_DIGITS = 4300  # where CPython stops, too: int() takes quadratic time
+ECHO_MAX_CHARS = 80  # of somebody's input in an error message
+HINT_MAX_CHARS = 9900  # above 10,000 Claude Code shows a preview instead
+REASON_MAX_CHARS = 16000
+STRING_MAX_CHARS = 8192  # of one string that leaves
+HELD_MAX_BYTES = 1 << 16  # of held back output, shown when a hook fails
+WRITE_TIMEOUT_MS = 1000  # for an agent that does not empty its pipe
+LOUD_AFTER = 3  # losses in a row before a person is told
+RECORD_BYTES = 64  # one loss in the streak file
+STREAK_MAX_BYTES = 1 << 22  # 65,536 losses; the file grows no further
+ANSWER_MAX_BYTES = 1 << 14  # of what a server answers
+QUOTE_MAX_CHARS = 200  # of a server's error message
+CHUNK_BYTES = 1 << 16
+EXIT_OK, EXIT_BLOCK = 0, 2
+
+# Tables: what differs by agent, event or outcome stands here, and nowhere else.
+# In a shape "$T" is the text, "$E" the event's name, "$I" the tool input; a member
+# whose text is empty is left out.
+
+_CONTEXT = {"hookSpecificOutput": {"hookEventName": "$E", "additionalContext": "$T"}}
+_MESSAGE = {"systemMessage": "$T"}
+_BLOCK = {"decision": "block", "reason": "$T"}
+_REWRITE = {"hookSpecificOutput": {"hookEventName": "$E", "updatedInput": "$I"}}
+_EXIT = {"exit": "$T"}  # no document: exit 2 with the text on stderr
+
+
+def _verdict(decision: str) -> "Shape":
+    specific = {"hookEventName": "$E", "permissionDecision": decision}
+    return {"hookSpecificOutput": {**specific, "permissionDecisionReason": "$T"}}
+
+
+def _behavior(**decision: str) -> "Shape":
+    return {"hookSpecificOutput": {"hookEventName": "$E", "decision": decision}}
+
+
+#: agent -> intent -> event ("*": any other) -> shape of the document on stdout.  No
+#: entry: the agent has no such channel there, and silence is the only safe answer.
+PLATFORMS = {
+    "claude-code": {
+        "context": dict.fromkeys(
+            ("PreToolUse", "PostToolUse", "PostToolUseFailure", "PostToolBatch",
+             "UserPromptSubmit", "SessionStart", "SubagentStart"), _CONTEXT),
+        "hint": dict.fromkeys(
+            ("PreToolUse", "PostToolUse", "PostToolUseFailure", "PostToolBatch",
+             "UserPromptSubmit", "SessionStart", "Stop"), _MESSAGE),
+        "deny": {
+            "PreToolUse": _verdict("deny"),
+            "PermissionRequest": _behavior(behavior="deny", message="$T"),
+            "UserPromptSubmit": _BLOCK, "UserPromptExpansion": _BLOCK},
+        "ask": {"PreToolUse": _verdict("ask")},
+        "allow": {
+            "PreToolUse": _verdict("allow"),
+            "PermissionRequest": _behavior(behavior="allow")},
+        "rewrite": {"PreToolUse": _REWRITE},
+        "block": {
+            **dict.fromkeys(
+                ("PreToolUse", "PostToolUse", "PostToolUseFailure", "UserPromptSubmit",
+                 "UserPromptExpansion", "Stop", "SubagentStop", "PreCompact",
+                 "ConfigChange"), _BLOCK),
+            **dict.fromkeys(("TaskCreated", "TaskCompleted", "PreModelSwitch"), _EXIT)},
+        # where a person sees exit 2, and it neither loops nor ends a session
+        "loud": dict.fromkeys(
+            ("PreToolUse", "PostToolUse", "PostToolUseFailure", "UserPromptSubmit",
+             "SessionStart"), _EXIT),
+    },
+    # no known agent: the one denial that four measured agents all understand
+    "raw": {
+        "deny": {"*": {**_BLOCK, "hookSpecificOutput": {
+            "hookEventName": "PreToolUse", "permissionDecision": "deny",
+            "permissionDecisionReason": "$T"}}},
+    },
+}
+
+#: agent -> the events that it is known to send, in its own words
+EVENTS = {
+    "claude-code": (
+        "PreToolUse", "PostToolUse", "UserPromptSubmit", "SessionStart", "SessionEnd",
+        "Notification", "Stop", "SubagentStop", "PreCompact", "PostToolUseFailure",
+        "PostToolBatch", "UserPromptExpansion", "StopFailure", "SubagentStart",
+        "PostCompact", "PreModelSwitch", "PostModelSwitch", "PermissionRequest",
+        "PermissionDenied", "Setup", "TeammateIdle", "TaskCreated", "TaskCompleted",
+        "Elicitation", "ElicitationResult", "ConfigChange", "WorktreeCreate",
+        "WorktreeRemove", "InstructionsLoaded", "CwdChanged", "FileChanged",
+        "DirectoryAdded", "MessageDisplay"),
+    "raw": (),
+}
+
+#: outcome of a request -> is it a loss, which counts in the streak?
+OUTCOMES = {
+    "sent": False,  # a 2xx status line was read
+    "unconfirmed": True,  # written whole, no status line in time
+    "rejected": True,  # any other status
+    "refused": True,  # nobody listens, reset, closed without a status, not HTTP
+    "timed_out": True,  # not even written in time
+    "invalid": True,  # the URL or its address is not allowed
+}
+
+#: error of a socket -> the same words on every system
+ERRORS = {
+    ConnectionRefusedError: "connection refused",
+    ConnectionResetError: "connection reset",
+    BrokenPipeError: "connection reset",
+}
+
+#: scheme -> its port
+PORTS = {"http": 80, "https": 443}
+
+#: network -> what its addresses are; first match wins, no match is "public".
+#: Metadata services stand before the private ranges that hold some of them.
+NETWORKS = (
+    ("127.0.0.0/8", "loopback"), ("::1/128", "loopback"),
+    ("100.100.100.200/32", "forbidden"), ("168.63.129.16/32", "forbidden"),
+    ("192.0.0.192/32", "forbidden"), ("fd00:ec2::/32", "forbidden"),
+    ("fd20:ce::/32", "forbidden"), ("169.254.0.0/16", "forbidden"),
+    ("fe80::/10", "forbidden"), ("fec0::/10", "forbidden"), ("0.0.0.0/8", "forbidden"),
+    ("::/128", "forbidden"), ("224.0.0.0/3", "forbidden"), ("ff00::/8", "forbidden"),
+    ("2001::/32", "forbidden"), ("10.0.0.0/8", "private"),
+    ("172.16.0.0/12", "private"), ("192.168.0.0/16", "private"), ("fc00::/7", "private"),
+)
+
+#: IPv6 network -> the byte at which its addresses hold an IPv4 address
+EMBEDDED_IPV4 = (
+    ("::ffff:0:0/96", 12), ("64:ff9b::/96", 12), ("2002::/16", 2), ("::/96", 12),
+)
+
+REDACTED = "[redacted]"
+
+#: a member is secret if its name, in lower case and without "-", "_", "." and blanks,
+#: ends like this, or is the whole of SECRET_NAMES; whatever its value
+SECRET_ENDINGS = (
+    "password", "passwd", "passphrase", "secret", "secrets", "token", "apikey",
+    "accesskey", "accountkey", "privatekey", "secretkey", "signingkey", "encryptionkey",
+    "sharedkey", "masterkey", "authorization", "cookie", "cookies", "credential",
+    "credentials", "connectionstring",
+)
+SECRET_NAMES = ("auth", "bearer", "jwt", "pwd", "xauth")
+
+#: how a provider's key begins -> how many characters follow at the least
+KEY_PREFIXES = {
+    "sk-": 20, "sk_live_": 10, "sk_test_": 10, "rk_live_": 10, "rk_test_": 10,
+    "whsec_": 16, "ghp_": 30, "gho_": 30, "ghu_": 30, "ghs_": 30, "ghr_": 30,
+    "github_pat_": 22, "glpat-": 16, "gldt-": 16, "glrt-": 16, "glptt-": 16,
+    "glcbt-": 16, "glsoat-": 16, "xoxb-": 10, "xoxp-": 10, "xoxa-": 10, "xoxs-": 10,
+    "xoxe-": 10, "xoxe.": 10, "xoxr-": 10, "xapp-": 10, "npm_": 36, "pypi-": 50,
+    "hf_": 30, "dop_v1_": 30, "doo_v1_": 30, "shpat_": 30, "shpss_": 30, "shpca_": 30,
+    "lsv2_pt_": 20, "lsv2_sk_": 20, "dckr_pat_": 20, "glsa_": 30, "glc_": 40,
+    "figd_": 30, "lin_api_": 30, "ntn_": 30, "secret_": 40, "r8_": 30, "gsk_": 40,
+    "xai-": 40, "pplx-": 40, "nvapi-": 40, "sbp_": 36, "tskey-": 16, "rubygems_": 40,
+    "sntrys_": 30, "sntryu_": 30, "dp.pt.": 30, "dp.st.": 30, "hvs.": 20, "hvb.": 20,
+    "AIza": 35, "ya29.": 20, "GOCSPX-": 24, "SG.": 40, "PMAK-": 40, "sq0atp-": 20,
+    "sq0csp-": 40, "ATATT3": 50, "ATCTT3": 50, "AGE-SECRET-KEY-1": 50,
+    "AKIA": 16, "ASIA": 16, "ABIA": 16, "ACCA": 16,
+}
+
+_WORDS = (
+    "password", "passwd", "passphrase", "pwd", "secret", "token", "credential",
+    "api_key", "api-key", "apikey", "access_key", "accesskey", "accountkey",
+    "private_key", "privatekey", "signing_key", "encryption_key", "master_key",
+)
+_WORD = (
+    r"(?:pass(?:word|wd|phrase)|pwd|secret|token|credentials?|api[_-]?key"
+    r"|(?:access|account|private|secret|signing|encryption|master)[_-]?key)"
+)
+_NAME = r"(?i)(?<![\w.-])[\w.-]{0,64}?" + _WORD + r"(?:_?\d{1,3})?\\?[\"']?"
+_SIGN = r"\s{0,8}(?:=>|:=|[:=])\s{0,8}"
+_FLAG = r"(?i)(?<!\S)--[\w-]{0,32}?" + _WORD + r"[ =]\s{0,4}"
+_QUOTED = r"(?P<q>\\?[\"'])(?![$<{%])(?P<secret>(?:(?!(?P=q))[^\r\n]){3,512}?)(?P=q)"
+_BARE = r"(?![$<{(\[%])(?P<secret>[^\s\"'`,;&|()<>{}\[\]\\]{3,512})(?![\w(])"
+_MIXED = _BARE.replace("secret", "random")
+
+#: markers in lower case, one of which must be in a text before `re` is imported at all;
+#: reach and signs: within so many characters after a marker one of the signs stands
+#: ("" asks for none); pattern: its group `secret` is one, its group `random` only if it
+#: mixes letters and digits.  Repetitions are bounded, or begin where no word goes on,
+#: so that no text takes more than linear time.
+SECRET_PATTERNS = (
+    (("eyj",), 0, "", r"(?<![\w-])(?P<secret>eyJ[\w-]{8,}\.[\w-]{6,}\.[\w-]*)"),
+    (("private key",), 0, "",
+     r"(?s)(?P<secret>-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----.*?"
+     r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----|\Z))"),
+    (("bearer ", "basic "), 0, "",
+     r"(?i)\b(?:bearer|basic)\s{1,4}(?P<random>[\w.~+/=-]{12,})"),
+    (("authorization", "api-key", "auth-token", "private-token", "cookie"), 4, ":=",
+     r"(?i)\b(?:authorization|(?:x-)?api-key|x-auth-token|private-token|cookie)"
+     r"\\?[\"']?\s{0,4}[:=]\s{0,4}\\?[\"']?(?:(?:bearer|basic|token|digest)\s{1,4})?"
+     r"(?![$<{%\s])(?P<secret>[^\r\n\"'\\]{6,})"),
+    (_WORDS, 8, "=", _NAME + "=" + _BARE),
+    (_WORDS, 24, "=:", _NAME + _SIGN + _MIXED),
+    (_WORDS, 24, "=:", _NAME + _SIGN + _QUOTED),
+    (("key=",), 0, "", r"(?<!\w)[A-Z][A-Z0-9_]{0,64}KEY=[\"']?" + _MIXED),
+    (("--",), 40, "= ", _FLAG + _BARE),
+    (("--",), 40, "= ", _FLAG + _QUOTED),
+    ((" -u", "--user"), 80, ":",
+     r"\s(?:-u|--user)[= ]{0,4}[\"']?[^\s:\"']{1,64}:(?![$<{])(?P<secret>[^\s\"']{1,256})"),
+    (("sshpass",), 0, "", r"sshpass\s{1,4}-p\s{0,4}[\"']?(?P<secret>[^\s\"']{1,256})"),
+    (("://",), 256, "@",
+     r"://[^\s/:@\"']{0,128}:(?![$<{])(?P<secret>[^\s/@\"']{1,256})@"),
+    (("://",), 256, "@", r"://(?P<random>[\w-]{20,128})@"),
+    (("hooks.slack.com",), 0, "", r"hooks\.slack\.com/\w{4,16}/(?P<secret>[\w/+-]{8,})"),
+    (("api/webhooks",), 0, "", r"api/webhooks/\d{5,25}/(?P<secret>[\w-]{20,})"),
+    ((":aa",), 0, "", r"(?<!\w)\d{8,10}:(?P<secret>AA[\w-]{30,})"),
+    (("key-",), 0, "", r"(?<![\w-])(?P<secret>key-[0-9a-f]{32})(?!\w)"),
+    (("sig=", "signature=", "key=", "code=", "credential="), 0, "",
+     r"(?i)[?&;](?:sig|signature|x-amz-signature|x-amz-credential|key|code)="
+     r"(?P<random>[^&\s\"'#]{8,512})"),
+)
+
+# Errors.
+
+
+class InputError(ValueError):
+    """What came on stdin is not one JSON object; the message says what it is."""
+
+
+class Done(Exception):
+    """Raised to end a hook early; `result` is the HookResult that run() emits."""
+
+    def __init__(self, result: "HookResult") -> None:
+        super().__init__(result)
+        self.result = result
+
+
+class _Loss(Exception):
+    """The request ended here; args are the outcome's name, fact and status."""
+
+
+# JSON.  The C halves of json cost 0.3 ms to import, json itself 8 (it brings re).
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise InputError(f"a number is too large: {digits[:ECHO_MAX_CHARS]}")
+    return number
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > INTEGER_MAX_DIGITS:
+        raise InputError(f"a number has {len(digits)} digits")
+    return int(digits)
+
+
+def _constant(name: str) -> "NoReturn":
+    raise InputError(f"{name} is not JSON")
+
+
+def _unknown(value: object) -> "NoReturn":
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+class _Settings:
+    """What the C scanner asks of a decoder, in json.JSONDecoder's names."""
+
+    strict, object_hook, object_pairs_hook = True, None, None
+    parse_float, parse_int, parse_constant = _finite, _integer, _constant
+
+
+def _codec() -> "Tuple[Any, Any]":
+    """Return scan(text, at) -> (value, end) and chunks(value, 0) -> strings.
+
+    `_json` is private to CPython: a small document is tried on it first, and json
+    itself serves where it is missing or differs, or HOOK_IO_PURE is set.
+    """
+    try:
+        if os.environ.get("HOOK_IO_PURE"):
+            raise ImportError
+        _json: "Any" = __import__("_json")
+        if getattr(sys, "get_int_max_str_digits", int)() > 0:
+            setattr(_Settings, "parse_int", int)  # noqa: B010 - mypy sees another type
+        scan = _json.make_scanner(_Settings)
+        ascii_string = _json.encode_basestring_ascii
+        chunks = _json.make_encoder(
+            None, _unknown, ascii_string, None, ":", ",", False, False, False)
+        text = '{"a":[1,"\\u00e9",null,-1.5,true]}'
+        value = {"a": [1, "\u00e9", None, -1.5, True]}
+        if scan(text, 0) == (value, len(text)) and "".join(chunks(value, 0)) == text:
+            return scan, chunks
+    except (ImportError, AttributeError, TypeError, ValueError):
+        pass
+    return _public_codec()
+
+
+def _public_codec() -> "Tuple[Any, Any]":
+    import json
+
+    decoder = json.JSONDecoder(
+        parse_float=_finite, parse_int=_integer, parse_constant=_constant)
+    encoder = json.JSONEncoder(
+        separators=(",", ":"), allow_nan=False, check_circular=False, default=_unknown)
+    return decoder.raw_decode, lambda value, _level: [encoder.encode(value)]
+
+
+_scan, _chunks = _codec()
+_BLANKS = frozenset(" \t\n\r")
+
+
+def encode(value: "Any") -> str:
+    """Return *value* as one line of JSON, ASCII only.
+
+    Raises ValueError for NaN and infinities, TypeError for what JSON cannot hold.
+    """
+    return "".join(_chunks(value, 0))
+
+
+def decode(text: str) -> "Any":
+    """Return the one JSON value that *text* holds.
+
+    Of members of the same name the last one counts.  Raises InputError for anything
+    else: no JSON, more than one value, NaN, numbers that no machine holds, more than
+    NESTING_MAX levels.
+    """
+    try:
+        value, end = _scan(text, _skip_blanks(text, 0))
+    except InputError:
+        raise
+    except (StopIteration, ValueError):
+        raise InputError(f"not JSON: {_excerpt(text)}") from None
+    except RecursionError:
+        raise InputError(f"nested deeper than {NESTING_MAX} levels") from None
+    if _skip_blanks(text, end) < len(text):
+        raise InputError(f"more than one JSON value: {_excerpt(text)}")
+    if text.count("{") + text.count("[") > NESTING_MAX:
+        _check_nesting(value)
+    return value
+
+
+def _skip_blanks(text: str, at: int) -> int:
+    while text[at:at + 1] in _BLANKS:
+        at += 1
+    return at
+
+
+def _check_nesting(value: "Any") -> None:
+    level = [value]
+    for _ in range(NESTING_MAX):
+        members = [v.values() if isinstance(v, dict) else v for v in level
+                   if isinstance(v, (dict, list))]
+        level = [inner for values in members for inner in values]
+        if not level:
+            return
+    raise InputError(f"nested deeper than {NESTING_MAX} levels")
+
+
+def _excerpt(text: str) -> str:
+    safe = _redact_text(text[:8 * ECHO_MAX_CHARS])
+    return repr(safe if len(safe) <= ECHO_MAX_CHARS else safe[:ECHO_MAX_CHARS - 1] + "…")
+
+
+# Reading: bytes of stdin become one event, or an InputError that says why not.
+
+
+def read_event(
+    fd: int = 0, timeout_ms: int = STDIN_TIMEOUT_MS, idle_ms: "Optional[int]" = None
+) -> "Event":
+    """Read one hook event, a JSON object, from *fd*.
+
+    Returns as soon as the object is whole: the writer may keep the pipe open.  Waits
+    at most *timeout_ms* in all and *idle_ms* without a byte.  A terminal, an empty or
+    closed stdin and white space are {}.  Of more than STDIN_MAX_BYTES the rest is read
+    and dropped, so that the writer gets no EPIPE, and the event is what arrived whole:
+    its first top-level members, with "truncated": true and "stdin_bytes".
+
+    Raises InputError for anything that is not one JSON object.  Vectors: stdin/*.
+    """
+    if os.isatty(fd):
+        return {}
+    deadline = time.monotonic() + timeout_ms / 1000
+    data, total = bytearray(), 0
+    while True:
+        idle = deadline if idle_ms is None else time.monotonic() + idle_ms / 1000
+        chunk = _read_chunk(fd, min(deadline, idle))
+        if not chunk:
+            return _parse_event(data, total)
+        total += len(chunk)
+        data += chunk[:STDIN_MAX_BYTES - len(data)]
+        if total == len(data) and chunk.rstrip()[-1:] == b"}":
+            try:
+                return _parse_event(data, total)
+            except InputError:  # a brace inside the object, so far
+                pass
+
+
+def _read_chunk(fd: int, deadline: float) -> bytes:
+    """Return the next bytes of *fd*, none at its end or past the *deadline*."""
+    try:
+        if os.name == "nt":  # select() knows no pipes there
+            return _in_thread(lambda: os.read(fd, CHUNK_BYTES), deadline)
+        from select import select
+
+        if select([fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            return os.read(fd, CHUNK_BYTES)
+    except (OSError, ValueError):
+        pass
+    return b""
+
+
+def _in_thread(work: "Callable[[], Any]", deadline: float) -> "Any":
+    """Return work(), or raise TimeoutError at the *deadline* and leave it behind.
+
+    What still waits in its thread is lost with the process, which run() ends at once.
+    """
+    import _thread
+
+    done = _thread.allocate_lock()
+    box: "List[Any]" = []
+
+    def body() -> None:
+        try:
+            box.append((work(), None))
+        except OSError as error:
+            box.append((None, error))
+        done.release()
+
+    done.acquire()
+    _thread.start_new_thread(body, ())
+    if not done.acquire(True, max(0.0, deadline - time.monotonic())):
+        raise TimeoutError
+    value, error = box[0]
+    if error:
+        raise error
+    return value
+
+
+def _parse_event(data: bytes, total: int) -> "Event":
+    cut = total > len(data)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if not cut or error.start < len(data) - 3:
+            raise InputError(f"not UTF-8 at byte {error.start}") from None
+        text = data[:error.start].decode("utf-8-sig")
+    if cut:
+        return {**_whole_members(text), "truncated": True, "stdin_bytes": total}
+    event = decode(text) if text.strip() else {}
+    if not isinstance(event, dict):
+        raise InputError(f"not a JSON object: {_excerpt(text.strip())}")
+    return event
+
+
+def _whole_members(text: str) -> "Event":
+    """Return the top-level members of a cut object that arrived whole."""
+    members: "Event" = {}
+    at = _skip_blanks(text, 0)
+    if text[at:at + 1] != "{":
+        raise InputError(f"not a JSON object: {_excerpt(text)}")
+    try:
+        while text[at] in "{,":
+            name, at = _scan(text, _skip_blanks(text, at + 1))
+            colon = _skip_blanks(text, at)
+            value, at = _scan(text, _skip_blanks(text, colon + 1))
+            at = _skip_blanks(text, at)
+            if text[at] in ",}":  # else a number may go on behind the cut
+                members[name] = value
+    except (StopIteration, ValueError, IndexError, TypeError, RecursionError):
+        pass  # the cut
+    return members
+
+
+# Redacting: what is secret never gets as far as a request, a summary or a file.
+
+
+def redact(value: "Any") -> "Any":
+    """Return a copy of the JSON *value* with each secret replaced by "[redacted]".
+
+    Secret is a member whose name says so (SECRET_ENDINGS, SECRET_NAMES), and the part
+    of any string that looks like one (SECRET_PATTERNS, KEY_PREFIXES), also inside
+    strings that hold JSON.  Not covered: secrets without a name or a form, such as a
+    password in prose.  Vectors: redact/*.
+    """
+    if isinstance(value, str):
+        return _redact_text(value)
+    if isinstance(value, dict):
+        return {_redact_text(name) if len(name) > 16 else name:
+                REDACTED if inner and inner is not True and _is_secret(name)
+                else redact(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [redact(inner) for inner in value]
+    return value
+
+
+def _is_secret(name: str) -> bool:
+    for sign in "-_. ":
+        name = name.replace(sign, "")
+    name = name.lower()
+    return name.endswith(SECRET_ENDINGS) or name in SECRET_NAMES
+
+
+def _redact_text(text: str) -> str:
+    if len(text) < 8:
+        return text
+    lowered = text.lower()
+    if text[:1] in "{[" and any(word in lowered for word in SECRET_ENDINGS + SECRET_NAMES):
+        text = _redact_document(text)
+    for markers, reach, signs, pattern in SECRET_PATTERNS:
+        if _is_suspect(lowered, markers, reach, signs):
+            text = _replace(pattern, text)
+    for prefix, least in KEY_PREFIXES.items():
+        if prefix in text:
+            pattern = r"(?<![A-Za-z0-9])(?P<random>%s[\w.-]{%d,})"
+            text = _replace(pattern % (prefix.replace(".", r"\."), least), text)
+    return text
+
+
+def _redact_document(text: str) -> str:
+    """Return JSON *text* redacted, unchanged where nothing in it is secret."""
+    try:
+        value = decode(text)
+        safe = redact(value)
+        return text if safe == value else encode(safe)
+    except (ValueError, RecursionError):
+        return text  # not a document, but its patterns still count
+
+
+def _is_suspect(lowered: str, markers: "Tuple[str, ...]", reach: int, signs: str) -> bool:
+    for marker in markers:
+        if marker in lowered:
+            tails = lowered.split(marker)[1:] if signs else ()
+            if not signs or any(c in tail[:reach] for tail in tails for c in signs):
+                return True
+    return False
+
+
+def _replace(pattern: str, text: str) -> str:
+    import re
+
+    def replacement(match: "re.Match[str]") -> str:
+        group = match.lastgroup if match.lastgroup != "q" else "secret"
+        assert group
+        secret = match.group(group)
+        if group == "random" and not _is_mixed(secret) or _is_code(secret):
+            return match.group()
+        start, end = match.start(group) - match.start(), match.end(group) - match.start()
+        return match.group()[:start] + REDACTED + match.group()[end:]
+
+    return re.sub(pattern, replacement, text)
+
+
+def _is_mixed(text: str) -> bool:
+    return any(c.isdigit() for c in text) and any(c.isalpha() for c in text)
+
+
+def _is_code(text: str) -> bool:
+    """Tell a name or a constant of a program from a value."""
+    names = text.split(".")
+    constant = text.lower() in ("none", "null", "true", "false", "undefined", REDACTED)
+    return constant or len(names) > 1 and all(name.isidentifier() for name in names)
+
+
+def clip(value: "Any", max_chars: int = STRING_MAX_CHARS) -> "Any":
+    """Return the JSON *value* with long strings cut to about *max_chars* characters.
+
+    A cut string keeps its head and its tail, and says between them how much is gone.
+    """
+    if isinstance(value, str):
+        return value if len(value) <= max_chars else _cut_middle(value, max_chars)
+    if isinstance(value, dict):
+        return {clip(name, max_chars): clip(inner, max_chars)
+                for name, inner in value.items()}
+    if isinstance(value, list):
+        return [clip(inner, max_chars) for inner in value]
+    return value
+
+
+def _cut_middle(text: str, max_chars: int) -> str:
+    head, tail = max_chars * 3 // 4, max_chars // 4
+    return f"{text[:head]}[… {len(text) - head - tail} characters cut …]{text[-tail:]}"
+
+
+# Answering: a handler returns a HookResult, and only the Emitter says it.
+
+
+class HookResult:
+    """What a handler wants said; immutable.  Made by allow(), deny(), hint(), ...
+
+    intent: a key of PLATFORMS' rows, "print" (text for a person's terminal),
+        "blocking_error" (exit 2 with the text on stderr), or "" for no opinion.
+    text, tool_input: what the intent says.  hint: for the person, beside any intent.
+    diagnostics: lines for stderr.
+    """
+
+    __slots__ = ("diagnostics", "hint", "intent", "text", "tool_input")
+    intent: str
+    text: str
+    hint: str
+    tool_input: "Optional[Event]"
+    diagnostics: "Tuple[str, ...]"
+
+    def __init__(
+        self, intent: str = "", text: str = "", hint: str = "",
+        tool_input: "Optional[Event]" = None, diagnostics: "Tuple[str, ...]" = (),
+    ) -> None:
+        for name, value in (
+            ("intent", intent), ("text", str(text)), ("hint", str(hint)),
+            ("tool_input", tool_input), ("diagnostics", tuple(diagnostics)),
+        ):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> "NoReturn":
+        raise AttributeError("a HookResult is immutable")
+
+    def _members(self) -> "List[Any]":
+        return [getattr(self, name) for name in self.__slots__]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HookResult) and self._members() == other._members()
+
+    def __repr__(self) -> str:
+        pairs = zip(self.__slots__, self._members())
+        return f"HookResult({', '.join(f'{n}={v!r}' for n, v in pairs if v)})"
+
+
+NOTHING = HookResult()
+
+
+def allow(reason: str = "") -> HookResult:
+    """Let the tool run without asking; this skips the agent's permission prompt.
+
+    A hook without an opinion returns NOTHING instead.
+    """
+    return HookResult("allow", reason)
+
+
+def deny(reason: str, suggestion: str = "") -> HookResult:
+    """Refuse the tool call or prompt; the model reads *reason* and *suggestion*."""
+    text = " — ".join(part for part in (str(reason), str(suggestion)) if part)
+    return HookResult("deny", text or "denied by a hook that gave no reason")
+
+
+def ask(reason: str = "") -> HookResult:
+    """Let the person decide, and show *reason*."""
+    return HookResult("ask", reason or "a hook asks for confirmation")
+
+
+def block(reason: str) -> HookResult:
+    """Send the model back to work with *reason*.
+
+    On Stop and SubagentStop the agent goes on: check `stop_hook_active` first, or the
+    turn never ends.
+    """
+    return HookResult("block", reason or "blocked by a hook that gave no reason")
+
+
+def context(text: str) -> HookResult:
+    """Give the model *text* to know."""
+    return HookResult("context", text)
+
+
+def hint(text: str) -> HookResult:
+    """Tell the person *text*, where the agent shows it; the model does not see it."""
+    return HookResult(hint=text)
+
+
+def rewrite(tool_input: "Event") -> HookResult:
+    """Run the tool with *tool_input*, the whole of it, instead of what was asked for.
+
+    Raises TypeError if it is not a dict.
+    """
+    if not isinstance(tool_input, dict):
+        raise TypeError(f"tool_input must be a dict, not {type(tool_input).__name__}")
+    return HookResult("rewrite", tool_input=tool_input)
+
+
+def with_user_hint(result: HookResult, text: str) -> HookResult:
+    """Return *result* with *text* for the person added to it."""
+    both = "\n\n".join(part for part in (result.hint, text) if part)
+    return HookResult(
+        result.intent, result.text, both, result.tool_input, result.diagnostics)
+
+
+def platform_of(event: "Event") -> str:
+    """Return the key of PLATFORMS that *event* came from; "raw" if none is known."""
+    forced = os.environ.get("HOOK_IO_PLATFORM", "")
+    if forced in PLATFORMS:
+        return forced
+    name = event.get("hook_event_name")
+    return next((agent for agent, names in EVENTS.items() if name in names), "raw")
+
+
+def channel(intent: str, event: "Event") -> "Optional[Shape]":
+    """Return the shape of *intent* for the agent and event; None if it has none."""
+    shapes: "Any" = PLATFORMS[platform_of(event)].get(intent, {})
+    shape: "Optional[Shape]" = shapes.get(event.get("hook_event_name"), shapes.get("*"))
+    return shape
+
+
+def render(result: HookResult, event: "Event") -> "Shape":
+    """Return the document that says *result* to the agent of *event*; {} is silence.
+
+    What the agent has no channel for is left out.  {"exit": text} stands for exit 2.
+    """
+    document: "Shape" = {}
+    said = clamp(result.text, HINT_MAX_CHARS if result.intent == "context" else
+                 REASON_MAX_CHARS)
+    texts = {"$T": said, "$E": event.get("hook_event_name"), "$I": result.tool_input}
+    if result.intent:
+        document.update(_fill(channel(result.intent, event) or {}, texts))
+    if result.hint:
+        texts["$T"] = clamp(result.hint, HINT_MAX_CHARS)
+        document.update(_fill(channel("hint", event) or {}, texts))
+    return document
+
+
+def _fill(shape: "Any", texts: "Dict[str, Any]") -> "Any":
+    if isinstance(shape, dict):
+        filled = {name: _fill(inner, texts) for name, inner in shape.items()}
+        return {name: inner for name, inner in filled.items() if inner != ""}
+    return texts.get(shape, shape)
+
+
+def clamp(text: str, max_chars: int) -> str:
+    """Return *text*, or its head and a visible mark, in at most *max_chars*."""
+    if len(text) <= max_chars:
+        return text
+    mark = f"\n[… cut: {len(text)} characters in all]"
+    return text[:max_chars - len(mark)] + mark
+
+
+class StderrBuffer:
+    """Hold back what anything else writes to stdout or stderr.
+
+    Python's own streams and file descriptors 1 and 2 all end in one unnamed file, so
+    that no print(), C library or child process can put a byte on the agent's stdout,
+    and no child that lives on keeps the agent waiting.  `fds` are the agent's own.
+    """
+
+    def __init__(self) -> None:
+        self.fds = {1: 1, 2: 2}
+        self._sink = -1
+        self._shown = 0
+        self._streams: "Tuple[Any, ...]" = ()
+
+    def install(self) -> "StderrBuffer":
+        """Begin to hold back; a second call changes nothing."""
+        if self._sink >= 0:
+            return self
+        _open_missing_fds()
+        self._sink, self._shown = _unnamed_file(), 0
+        self.fds = {fd: os.dup(fd) for fd in (1, 2)}
+        self._divert({1: self._sink, 2: self._sink})
+        self._streams = (sys.stdout, sys.stderr)
+        sys.stdout = sys.stderr = open(
+            self._sink, "w", 1, "utf-8", "backslashreplace", closefd=False)
+        return self
+
+    def flush(self) -> None:
+        """Show on stderr what was held back, at most HELD_MAX_BYTES of it."""
+        held = self._held_bytes()
+        if held:
+            _write(self.fds[2], _read_at(self._sink, self._shown, HELD_MAX_BYTES))
+            self._shown += held
+
+    def drop(self) -> None:
+        """Forget what was held back."""
+        self._shown += self._held_bytes()
+
+    def restore(self) -> None:
+        """Give the streams back, after a flush(): nothing is lost."""
+        if self._sink < 0:
+            return
+        self.flush()
+        self._divert(self.fds)
+        sys.stdout, sys.stderr = self._streams
+        for fd in (*self.fds.values(), self._sink):
+            os.close(fd)
+        self.fds, self._sink, self._streams = {1: 1, 2: 2}, -1, ()
+
+    __enter__ = install
+
+    def __exit__(self, *_error: object) -> None:
+        self.restore()
+
+    def _divert(self, targets: "Dict[int, int]") -> None:
+        for fd, target in targets.items():
+            os.dup2(target, fd)
+
+    def _held_bytes(self) -> int:
+        if self._sink < 0:
+            return 0
+        for stream in (sys.stderr, *self._streams):
+            try:
+                stream.flush()
+            except (AttributeError, OSError, ValueError):
+                pass  # None, broken or closed: it holds nothing that could be shown
+        return os.fstat(self._sink).st_size - self._shown
+
+
+def _open_missing_fds() -> None:
+    """Fill closed descriptors 0 to 2, or the next file opened would be one of them."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is fd
+
+
+def _unnamed_file() -> int:
+    """Return a descriptor of a file that nobody else sees and nobody has to delete."""
+    try:
+        return os.memfd_create("hook_io")
+    except (AttributeError, OSError):  # not Linux
+        pass
+    folder = os.environ.get("TMPDIR") or os.environ.get("TEMP") or "/tmp"
+    path = os.path.join(folder, f"hook_io.{os.getpid()}.{time.monotonic_ns()}")
+    deleted_by_system = getattr(os, "O_TEMPORARY", 0)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | deleted_by_system
+    try:
+        fd = os.open(path, flags, 0o600)
+        if not deleted_by_system:
+            os.unlink(path)
+        return fd
+    except OSError:
+        return os.open(os.devnull, os.O_RDWR)
+
+
+def _read_at(fd: int, position: int, max_bytes: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(fd, max_bytes, position)
+    os.lseek(fd, position, os.SEEK_SET)
+    data = os.read(fd, max_bytes)
+    os.lseek(fd, 0, os.SEEK_END)
+    return data
+
+
+def _write(fd: int, data: bytes) -> bool:
+    """Write all of *data*; False if the reader is gone or leaves its pipe full."""
+    deadline = time.monotonic() + WRITE_TIMEOUT_MS / 1000
+    step = len(data)
+    try:
+        if os.name != "nt":
+            from select import PIPE_BUF as step, select
+        while data:
+            if os.name != "nt":  # a pipe that select() finds writable takes PIPE_BUF
+                left = max(0.0, deadline - time.monotonic())
+                if not select([], [fd], [], left)[1]:
+                    return False
+            data = data[os.write(fd, data[:step]):]
+        return True
+    except (OSError, ValueError):
+        return False
+
+
+class Emitter:
+    """Say what a hook has to say: nothing else writes to a stream or exits.
+
+    With *skip_exit* the process goes on and `exit_code` tells how it would have ended.
+    """
+
+    def __init__(
+        self, buffer: "Optional[StderrBuffer]" = None, skip_exit: bool = False
+    ) -> None:
+        self.buffer = buffer or StderrBuffer()
+        self.exit_code: "Optional[int]" = None
+        self._skip_exit = skip_exit
+        self._emitted = False
+
+    def emit_diagnostic(self, line: str) -> None:
+        """Write *line* to stderr at once, past whatever is held back."""
+        text = line if line.endswith("\n") else line + "\n"
+        _write(self.buffer.fds[2], text.encode("utf-8", "backslashreplace"))
+
+    def emit_model_context(self, result: HookResult, event: "Event") -> bool:
+        """Write the one JSON document that says *result*, or nothing at all.
+
+        Returns False if it could not be written whole.  Raises RuntimeError when a
+        document was written before, ValueError or TypeError for a tool input that
+        JSON cannot hold.
+        """
+        document = render(result, event)
+        return not document or self.emit_text(encode(document))
+
+    def emit_text(self, text: str) -> bool:
+        """Write *text* to stdout, once in the life of the process."""
+        if self._emitted:
+            raise RuntimeError("stdout takes one document, and has had it")
+        self._emitted = True
+        return _write(self.buffer.fds[1], f"{text}\n".encode("utf-8", "backslashreplace"))
+
+    def emit_blocking_error(self, message: str) -> None:
+        """Show what was held back, then *message*, on stderr, and exit 2."""
+        self.buffer.flush()
+        self.emit_diagnostic(message)
+        self._exit(EXIT_BLOCK)
+
+    def exit_graceful(self) -> None:
+        """Forget what was held back and exit 0."""
+        self.buffer.drop()
+        self._exit(EXIT_OK)
+
+    def _exit(self, code: int) -> None:
+        self.exit_code = code
+        if not self._skip_exit:
+            os._exit(code)  # at once, whatever threads still wait
+
+
+# The streak: losses in a row, one line of a file each, so that counting needs no lock.
+
+
+class FailureStreak:
+    """Count what was lost in a row, in a file that a person can read.
+
+    *name*: of the file, made safe; one for each endpoint.  *threshold*: losses from
+    which on `is_loud` tells to tell a person.  The folder is HOOK_IO_STATE_DIR,
+    $XDG_STATE_HOME/hook-io, ~/.local/state/hook-io or %LOCALAPPDATA%\\hook-io.
+    Vectors: streak/*.
+    """
+
+    def __init__(self, name: str, threshold: int = LOUD_AFTER) -> None:
+        self.threshold = threshold
+        self.path = os.path.join(_state_folder(), _file_name(name))
+
+    def record(self, event_name: str, outcome: str, session_id: str) -> int:
+        """Add a loss; return its place in the streak, which no other process gets.
+
+        Raises OSError where the file cannot be written.
+        """
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        words = [word.encode("ascii", "replace").decode() for word in
+                 (event_name or "-", outcome, session_id or "-")]
+        line = "{} {:19.19} {:11.11} {:10.10}".format(now, *words)
+        folder = os.path.dirname(self.path)
+        os.makedirs(folder, 0o700, exist_ok=True)
+        if os.path.islink(folder):
+            raise OSError(f"{folder} is a symbolic link")
+        return self._append("".join(c if c.isprintable() else "?" for c in line))
+
+    def _append(self, line: str) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
+            flags |= getattr(os, name, 0)
+        fd = os.open(self.path, flags, 0o600)
+        try:
+            size = os.fstat(fd).st_size
+            if size >= STREAK_MAX_BYTES:
+                return size // RECORD_BYTES
+            _lock_append(fd)
+            os.write(fd, line.encode("ascii") + b"\n")
+            place, torn = divmod(os.lseek(fd, 0, os.SEEK_CUR), RECORD_BYTES)
+        finally:
+            os.close(fd)
+        if torn:
+            self.end()
+            raise OSError(f"{self.path} held half a line and begins anew")
+        return place
+
+    def end(self) -> "Tuple[int, str]":
+        """End the streak after a success; return its losses and since when.
+
+        (0, "") where there was none, or another process ended it.
+        """
+        try:
+            os.replace(self.path, self.path + ".last")
+        except OSError:
+            return 0, ""
+        losses, since = _losses(self.path + ".last")
+        self._remove_notices()
+        return losses, since
+
+    def claim_notice(self, session_id: str) -> bool:
+        """Tell whether this process is the one to tell *session_id* of the outage.
+
+        Raises OSError where the marker cannot be written.
+        """
+        words = _file_name(f"{self.since()}.{session_id or '-'}")
+        marker = f"{self.path}.told.{words}"
+        try:
+            os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            return False
+        return True
+
+    def since(self) -> str:
+        """Return the UTC time of the first loss, "" if there is none."""
+        return _losses(self.path)[1]
+
+    def _remove_notices(self) -> None:
+        folder, name = os.path.split(self.path)
+        for entry in os.listdir(folder):
+            if entry.startswith(name + ".told."):
+                try:
+                    os.unlink(os.path.join(folder, entry))
+                except OSError:
+                    pass  # another process was here first
+
+
+def _state_folder() -> str:
+    for base, folder in (
+        (os.environ.get("HOOK_IO_STATE_DIR", ""), ""),
+        (os.environ.get("LOCALAPPDATA", "") if os.name == "nt" else "", "hook-io"),
+        (os.environ.get("XDG_STATE_HOME", ""), "hook-io"),
+        (os.path.expanduser("~"), ".local/state/hook-io"),
+    ):
+        if os.path.isabs(base):
+            return os.path.join(base, folder)
+    return os.path.join(os.devnull, "no home folder")  # so that every use fails
+
+
+def _file_name(text: str) -> str:
+    return "".join(c if c.isascii() and c.isalnum() or c in "-_." else "_"
+                   for c in text).lstrip(".")[:100] or "_"
+
+
+def _losses(path: str) -> "Tuple[int, str]":
+    try:
+        with open(path, "rb") as file:
+            first = file.read(RECORD_BYTES)
+            size = file.seek(0, os.SEEK_END)
+    except OSError:
+        return 0, ""
+    return size // RECORD_BYTES, first[:20].decode("ascii", "replace").rstrip()
+
+
+def _lock_append(fd: int) -> None:
+    """Hold other appenders off where appending takes two steps; close() lets go."""
+    if os.name != "nt":
+        return
+    msvcrt: "Any" = __import__("msvcrt")
+    for _ in range(50):
+        try:
+            os.lseek(fd, 1 << 30, os.SEEK_SET)
+            return msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[no-any-return]
+        except OSError:
+            time.sleep(0.001)
+
+
+# The request: one exchange, one deadline, the only code that touches the network.
+
+
+class Outcome:
+    """What became of a request.
+
+    name: a key of OUTCOMES.  fact: why, in words, "" for "sent".  status: the HTTP
+    status, None if none was read.  is_loss: does it count in the streak?
+    """
+
+    __slots__ = ("fact", "name", "status")
+
+    def __init__(self, name: str, fact: str = "", status: "Optional[int]" = None) -> None:
+        self.name, self.fact, self.status = name, fact, status
+
+    @property
+    def is_loss(self) -> bool:
+        return OUTCOMES[self.name]
+
+    def __repr__(self) -> str:
+        return f"Outcome({self.name!r}, {self.fact!r}, {self.status!r})"
+
+
+def post_json(
+    url: str, body: bytes, deadline: float,
+    headers: "Optional[Dict[str, str]]" = None, allow_http: bool = False,
+) -> Outcome:
+    """POST *body* as JSON to *url* and say what became of it.
+
+    deadline: absolute time.monotonic() seconds, for name lookup, connect, TLS, send
+        and status line together.  A timeout for each socket call would let a server
+        that drips bytes hold the hook for seconds.
+    allow_http: plain http also to addresses that are neither loopback nor private.
+
+    Follows no redirect, reads no proxy variable, waits for no body.  Never raises for
+    what a server or a network does.  Source: RFC 9112.  Vectors: post/*, faults/*,
+    endpoint/*.
+    """
+    sock = None
+    try:
+        target = _parse_url(url)
+        head = _request_head(target, len(body), headers or {})
+        sock = _connect(target, deadline, allow_http)
+        _send(sock, head + body, deadline)
+        return _read_answer(sock, deadline)
+    except _Loss as loss:
+        return Outcome(*loss.args)
+    finally:
+        if sock:
+            sock.close()
+
+
+def _parse_url(url: str) -> "Tuple[str, str, int, str, str]":
+    """Return scheme, host, port, authority and path of *url*."""
+    scheme, mark, rest = url.partition("://")
+    if not mark or scheme.lower() not in PORTS:
+        raise _Loss("invalid", "the URL must begin with http:// or https://")
+    if not all("!" <= c <= "~" for c in url) or "\\" in url or "#" in url:
+        raise _Loss("invalid", "the URL holds a blank, a control character, # or \\")
+    authority = rest.replace("?", "/").partition("/")[0]
+    path = rest[len(authority):]
+    if "@" in authority:
+        raise _Loss("invalid", "the URL holds user info; HOOK_IO_HEADERS is for tokens")
+    bracketed = authority.startswith("[")
+    host, _, port = (authority[1:] if bracketed else authority).partition(
+        "]" if bracketed else ":")
+    port = port[1:] if bracketed and port.startswith(":") else port
+    port = port or str(PORTS[scheme.lower()])
+    if not host or not port.isdigit() or not 0 < int(port[:6]) < 65536:
+        raise _Loss("invalid", "the URL's host or port is missing or wrong")
+    path = path if path.startswith("/") else "/" + path
+    return scheme.lower(), host.lower().rstrip("."), int(port), authority, path
+
+
+def _request_head(
+    target: "Tuple[str, str, int, str, str]", body_bytes: int, headers: "Dict[str, str]"
+) -> bytes:
+    fields = {
+        "Host": target[3], "User-Agent": f"hook-io/{__version__}",
+        "Content-Type": "application/json", "Content-Length": str(body_bytes),
+        "Connection": "close", **headers,
+    }
+    lines = [f"POST {target[4]} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())]
+    if not all(c == "\t" or c.isprintable() for line in lines for c in line):
+        raise _Loss("invalid", "a header holds a control character")
+    return "\r\n".join([*lines, "", ""]).encode("utf-8")
+
+
+def _network() -> "Any":
+    """Return the module for sockets: socket brings enum and selectors, 10 ms."""
+    if not os.environ.get("HOOK_IO_PURE"):
+        try:
+            return __import__("_socket")
+        except ImportError:
+            pass
+    return __import__("socket")
+
+
+def _left(deadline: float) -> float:
+    """Return the seconds left; raises TimeoutError where there are none."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _connect(
+    target: "Tuple[str, str, int, str, str]", deadline: float, allow_http: bool
+) -> "Any":
+    scheme, host, port = target[:3]
+    net, failure = _network(), _Loss("refused", f"{host} has no address")
+    timeouts = (TimeoutError, net.timeout)  # two classes before Python 3.10
+    addresses = _allowed(_addresses(net, host, port, deadline), scheme, allow_http)
+    for index, (family, address) in enumerate(addresses):
+        sock = net.socket(family, net.SOCK_STREAM, 0)
+        try:
+            left = _left(deadline)
+            sock.settimeout(min(left, max(left / (len(addresses) - index), 0.25)))
+            sock.connect(address)
+            sock.setsockopt(net.IPPROTO_TCP, net.TCP_NODELAY, 1)
+            return sock if scheme == "http" else _wrap_tls(sock, host, deadline)
+        except timeouts:
+            failure = _Loss("timed_out", "could not connect in time")
+        except OSError as error:
+            failure = _Loss("refused", _words(error))
+        sock.close()
+    raise failure
+
+
+def _words(error: OSError) -> str:
+    for kind, words in ERRORS.items():
+        if isinstance(error, kind):
+            return words
+    text = getattr(error, "verify_message", "") or error.strerror or str(error)
+    return _clean(text).lower() or type(error).__name__
+
+
+def _addresses(
+    net: "Any", host: str, port: int, deadline: float
+) -> "List[Tuple[int, Any]]":
+    """Return (family, socket address) pairs of *host*, looked up only if it is a name."""
+    if host == "localhost":
+        return [(net.AF_INET, ("127.0.0.1", port)), (net.AF_INET6, ("::1", port))]
+    for family, packed in (
+        (net.AF_INET6, lambda: net.inet_pton(net.AF_INET6, host)),
+        (net.AF_INET, lambda: net.inet_aton(host)),  # knows 127.1, octal, decimal, hex
+    ):
+        try:
+            return [(family, (net.inet_ntop(family, packed()), port))]
+        except OSError:
+            pass
+    name = host.encode("ascii")  # a str would import encodings.idna, and with it re
+    try:
+        found = _in_thread(
+            lambda: net.getaddrinfo(name, port, 0, net.SOCK_STREAM), deadline)
+    except TimeoutError:
+        raise _Loss("timed_out", f"the lookup of {host} took too long") from None
+    except OSError as error:
+        raise _Loss("refused", f"the lookup of {host} failed: {_words(error)}") from None
+    return [(family, address) for family, _, _, _, address in found]
+
+
+def _allowed(
+    addresses: "List[Tuple[int, Any]]", scheme: str, allow_http: bool
+) -> "List[Tuple[int, Any]]":
+    """Return those *addresses* that an event may be sent to, which are then used."""
+    kinds = [address_kind(address[0]) for _, address in addresses]
+    good = ("loopback", "private", "public" if allow_http or scheme == "https" else "")
+    allowed = [pair for pair, kind in zip(addresses, kinds) if kind in good]
+    if not allowed and "public" in kinds:
+        raise _Loss("invalid", "plain http to a public address: use https, "
+                    "or set HOOK_IO_ALLOW_HTTP=1")
+    if not allowed and kinds:
+        raise _Loss("invalid", "link-local, metadata and other special addresses are "
+                    "not allowed")
+    return allowed
+
+
+def address_kind(address: str) -> str:
+    """Return "loopback", "private", "public" or "forbidden" for an IP *address*."""
+    net = _network()
+    family = net.AF_INET6 if ":" in address else net.AF_INET
+    packed = net.inet_pton(family, address.partition("%")[0])
+
+    def is_in(network: str) -> bool:
+        base, _, bits = network.partition("/")
+        if (":" in base) != (":" in address):
+            return False
+        start, shift = net.inet_pton(family, base), len(packed) * 8 - int(bits)
+        return int.from_bytes(packed, "big") >> shift == (
+            int.from_bytes(start, "big") >> shift)
+
+    for network, kind in NETWORKS:
+        if is_in(network):
+            return kind
+    for network, at in EMBEDDED_IPV4:
+        if is_in(network):
+            return address_kind(net.inet_ntop(net.AF_INET, packed[at:at + 4]))
+    return "public"
+
+
+def _wrap_tls(sock: "Any", host: str, deadline: float) -> "Any":
+    import socket
+    import ssl
+
+    plain = socket.socket(fileno=sock.detach())
+    try:
+        context = ssl.create_default_context()
+        plain.settimeout(_left(deadline))
+        return context.wrap_socket(plain, server_hostname=host)
+    except BaseException:
+        plain.close()
+        raise
+
+
+def _send(sock: "Any", data: bytes, deadline: float) -> None:
+    timeouts = (TimeoutError, _network().timeout)
+    view = memoryview(data)
+    try:
+        while view:
+            sock.settimeout(_left(deadline))
+            view = view[sock.send(view):]
+    except timeouts:
+        raise _Loss("timed_out", "not sent whole in time") from None
+    except OSError:
+        pass  # a server may answer, and close, before it has read everything
+
+
+def _receive(sock: "Any", deadline: float) -> bytes:
+    timeouts = (TimeoutError, _network().timeout)
+    try:
+        sock.settimeout(_left(deadline))
+        chunk: bytes = sock.recv(ANSWER_MAX_BYTES)
+    except timeouts:
+        raise _Loss("unconfirmed", "no answer in time") from None
+    except OSError as error:
+        raise _Loss("refused", _words(error)) from None
+    if not chunk:
+        raise _Loss("refused", "closed without an answer")
+    return chunk
+
+
+def _read_answer(sock: "Any", deadline: float) -> Outcome:
+    answer = b""
+    while True:
+        answer += _receive(sock, deadline)
+        if not answer.startswith(b"HTTP/1."[:len(answer)]) or len(answer) > ANSWER_MAX_BYTES:
+            raise _Loss("refused", f"not HTTP: {_clean(answer[:40].decode('latin-1'))!r}")
+        while answer.startswith(b"HTTP/1.") and b"\n" in answer:
+            status = _status(answer)
+            if status == 101 or status >= 200:
+                return _judge(status, answer, sock, deadline)
+            interim, end, answer_behind = answer.partition(b"\r\n\r\n")
+            if not end:
+                break
+            answer = answer_behind
+
+
+def _status(answer: bytes) -> int:
+    words = answer.split(b"\n", 1)[0].split()
+    if len(words) < 2 or len(words[1]) != 3 or not words[1].isdigit():
+        raise _Loss("refused", f"not HTTP: {_clean(answer[:40].decode('latin-1'))!r}")
+    return int(words[1])
+
+
+def _judge(status: int, answer: bytes, sock: "Any", deadline: float) -> Outcome:
+    if 200 <= status < 300:
+        return Outcome("sent", "", status)
+    if 300 <= status < 400:
+        return Outcome("rejected", f"HTTP {status}, redirects are not followed", status)
+    quote = _quote(answer, sock, deadline)
+    return Outcome("rejected", f"HTTP {status}{quote and ': '}{quote}", status)
+
+
+def _quote(answer: bytes, sock: "Any", deadline: float) -> str:
+    """Return what the JSON body of an error says, as far as it comes in time."""
+    while True:
+        body = answer.partition(b"\r\n\r\n")[2].decode("utf-8", "replace")
+        try:
+            said = _scan(body, body.index("{"))[0]
+            break
+        except (StopIteration, ValueError, RecursionError):
+            pass
+        try:
+            answer += _receive(sock, deadline)
+        except _Loss:
+            return ""
+        if len(answer) > ANSWER_MAX_BYTES:
+            return ""
+    said = {**said, **said["error"]} if isinstance(said.get("error"), dict) else said
+    words = [said[name] for name in ("error", "message") if isinstance(said.get(name), str)]
+    return clamp(_redact_text(_clean(": ".join(words))), QUOTE_MAX_CHARS)
+
+
+def shown_url(url: str) -> str:
+    """Return *url* as messages show it: without user info, query or fragment."""
+    scheme, mark, rest = _clean(url).partition("://")
+    rest = rest.partition("?")[0].partition("#")[0].rpartition("@")[2]
+    return clamp(scheme + mark + rest if mark else scheme, QUOTE_MAX_CHARS)
+
+
+def _clean(text: str) -> str:
+    """Return *text* on one line, without control characters."""
+    return "".join(c if c.isprintable() else " " for c in text).strip()
+
+
+# run(): from stdin to exit, whatever happens in between.
+
+
+def run(
+    handler: "Callable[[Event], Optional[HookResult]]", name: str, fail: str = "open",
+    read: "Callable[[], Event]" = read_event,
+) -> None:
+    """Read an event, call handler(event), say its HookResult, end the process.
+
+    fail: what our own bug, or unreadable stdin, means.  "open", for hooks that
+        observe: a diagnostic and a hint, exit 0.  "closed", for guards: the tool call
+        is denied, with the reason.
+    read: where the event comes from.
+
+    A handler that returns None has no opinion.  The process ends at once: functions
+    registered with atexit do not run.  Vectors: emit/*.
+    """
+    emitter = Emitter()
+    event: "Event" = {}
+    try:
+        emitter.buffer.install()
+        if fail not in _FAILURES:
+            raise ValueError(f"fail must be one of {', '.join(_FAILURES)}, not {fail!r}")
+        event = read()
+        _finish(emitter, handler(event), event)
+    except Done as done:
+        _finish(emitter, done.result, event)
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        if isinstance(error, SystemExit) and not error.code:
+            return emitter.exit_graceful()
+        emitter.buffer.flush()
+        failed = _FAILURES.get(fail, _fail_closed)
+        _finish(emitter, failed(f"[ERROR] {name}: {_describe(error)}", error), event)
+
+
+def _finish(emitter: Emitter, result: "Optional[HookResult]", event: "Event") -> None:
+    result = NOTHING if result is None else result
+    if not isinstance(result, HookResult):
+        raise TypeError(f"a handler returns a HookResult, not {type(result).__name__}")
+    for line in result.diagnostics:
+        emitter.emit_diagnostic(line)
+    shape = channel(result.intent, event)
+    if result.intent == "blocking_error" or shape is _EXIT:
+        return emitter.emit_blocking_error(result.text)
+    if result.intent == "print":
+        emitter.emit_text(result.text)
+    elif result.intent and shape is None:
+        emitter.emit_diagnostic(
+            f"[WARNING] {result.intent} has no channel on this event, nothing is said")
+    if not emitter.emit_model_context(result, event) and result.intent in _REFUSALS:
+        return emitter.emit_blocking_error(result.text)  # the only channel left
+    emitter.exit_graceful()
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, InputError):
+        return f"unreadable stdin: {error}"
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    place = trace and f"{os.path.basename(trace.tb_frame.f_code.co_filename)}"
+    line = trace and trace.tb_lineno
+    return _clean(f"{type(error).__name__}: {error} ({place}:{line})")
+
+
+def _fail_open(line: str, error: BaseException) -> HookResult:
+    seen = "" if isinstance(error, InputError) else f"{line}\nYour work is not blocked."
+    return HookResult(hint=seen, diagnostics=(line,))
+
+
+def _fail_closed(line: str, _error: BaseException) -> HookResult:
+    return HookResult("deny", line, diagnostics=(line,))
+
+
+_FAILURES = {"open": _fail_open, "closed": _fail_closed}
+_REFUSALS = ("deny", "ask", "block")
