@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     Event = Dict[str, Any]
     Shape = Dict[str, Any]
+    Options = Dict[str, Tuple[str, Optional[str], str, str]]
 
 __version__ = "0.1.0"
 __all__ = (
@@ -61,6 +62,8 @@ ECHO_MAX_CHARS = 80  # of somebody's input in an error message
 HINT_MAX_CHARS = 9900  # above 10,000 Claude Code shows a preview instead
 REASON_MAX_CHARS = 16000
 STRING_MAX_CHARS = 8192  # of one string that leaves
+CUT_MARGIN_CHARS = 1024  # read beyond a cut, for a secret that the cut would halve
+SECRET_MIN_CHARS = 8  # a shorter string is not looked through
 HELD_MAX_BYTES = 1 << 16  # of held back output, shown when a hook fails
 WRITE_TIMEOUT_MS = 1000  # for an agent that does not empty its pipe
 LOUD_AFTER = 3  # losses in a row before a person is told
@@ -153,6 +156,19 @@ OUTCOMES = {
     "invalid": True,  # the URL or its address is not allowed
 }
 
+#: outcome, or a fact of its own -> what stderr says of it, and what follows
+LOSSES = {
+    "connection refused": ("{fact}", "server not running, event discarded"),
+    "refused": ("{fact}", "server not available, event discarded"),
+    "unconfirmed": ("no answer within {ms} ms", "server too slow, event may be lost"),
+    "timed_out": ("{fact} ({ms} ms)", "server out of reach, event discarded"),
+    "rejected": ("{fact}", "server did not take it, event discarded"),
+    "invalid": ("{fact}", "server URL not usable, event discarded"),
+}
+
+#: how loud a streak is -> the intent that tells a person of it
+FAIL_LOUD = {"hint": "hint", "block": "loud", "off": ""}
+
 #: error of a socket -> the same words on every system
 ERRORS = {
     ConnectionRefusedError: "connection refused",
@@ -225,42 +241,45 @@ _FLAG = r"(?i)(?<!\S)--[\w-]{0,32}?" + _WORD + r"[ =]\s{0,4}"
 _QUOTED = r"(?P<q>\\?[\"'])(?![$<{%])(?P<secret>(?:(?!(?P=q))[^\r\n]){3,512}?)(?P=q)"
 _BARE = r"(?![$<{(\[%])(?P<secret>[^\s\"'`,;&|()<>{}\[\]\\]{3,512})(?![\w(])"
 _MIXED = _BARE.replace("secret", "random")
+_BEGIN = "-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----"
+_END = _BEGIN.replace("BEGIN", "END")
 
 #: markers in lower case, one of which must be in a text before `re` is imported at all;
-#: reach and signs: within so many characters after a marker one of the signs stands
-#: ("" asks for none); pattern: its group `secret` is one, its group `random` only if it
+#: reach and signs: within so many characters behind a marker one of the signs stands
+#: ("": none need); patterns: the group `secret` is one, the group `random` only if it
 #: mixes letters and digits.  Repetitions are bounded, or begin where no word goes on,
 #: so that no text takes more than linear time.
 SECRET_PATTERNS = (
-    (("eyj",), 0, "", r"(?<![\w-])(?P<secret>eyJ[\w-]{8,}\.[\w-]{6,}\.[\w-]*)"),
-    (("private key",), 0, "",
-     r"(?s)(?P<secret>-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----.*?"
-     r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----|\Z))"),
-    (("bearer ", "basic "), 0, "",
-     r"(?i)\b(?:bearer|basic)\s{1,4}(?P<random>[\w.~+/=-]{12,})"),
-    (("authorization", "api-key", "auth-token", "private-token", "cookie"), 4, ":=",
-     r"(?i)\b(?:authorization|(?:x-)?api-key|x-auth-token|private-token|cookie)"
-     r"\\?[\"']?\s{0,4}[:=]\s{0,4}\\?[\"']?(?:(?:bearer|basic|token|digest)\s{1,4})?"
-     r"(?![$<{%\s])(?P<secret>[^\r\n\"'\\]{6,})"),
-    (_WORDS, 8, "=", _NAME + "=" + _BARE),
-    (_WORDS, 24, "=:", _NAME + _SIGN + _MIXED),
-    (_WORDS, 24, "=:", _NAME + _SIGN + _QUOTED),
-    (("key=",), 0, "", r"(?<!\w)[A-Z][A-Z0-9_]{0,64}KEY=[\"']?" + _MIXED),
-    (("--",), 40, "= ", _FLAG + _BARE),
-    (("--",), 40, "= ", _FLAG + _QUOTED),
-    ((" -u", "--user"), 80, ":",
-     r"\s(?:-u|--user)[= ]{0,4}[\"']?[^\s:\"']{1,64}:(?![$<{])(?P<secret>[^\s\"']{1,256})"),
-    (("sshpass",), 0, "", r"sshpass\s{1,4}-p\s{0,4}[\"']?(?P<secret>[^\s\"']{1,256})"),
-    (("://",), 256, "@",
-     r"://[^\s/:@\"']{0,128}:(?![$<{])(?P<secret>[^\s/@\"']{1,256})@"),
-    (("://",), 256, "@", r"://(?P<random>[\w-]{20,128})@"),
-    (("hooks.slack.com",), 0, "", r"hooks\.slack\.com/\w{4,16}/(?P<secret>[\w/+-]{8,})"),
-    (("api/webhooks",), 0, "", r"api/webhooks/\d{5,25}/(?P<secret>[\w-]{20,})"),
-    ((":aa",), 0, "", r"(?<!\w)\d{8,10}:(?P<secret>AA[\w-]{30,})"),
-    (("key-",), 0, "", r"(?<![\w-])(?P<secret>key-[0-9a-f]{32})(?!\w)"),
-    (("sig=", "signature=", "key=", "code=", "credential="), 0, "",
-     r"(?i)[?&;](?:sig|signature|x-amz-signature|x-amz-credential|key|code)="
-     r"(?P<random>[^&\s\"'#]{8,512})"),
+    (("eyj",), 0, "", (r"(?<![\w-])(?P<secret>eyJ[\w-]{8,}\.[\w-]{6,}\.[\w-]*)",)),
+    (("private key",), 0, "", (
+        rf"(?s)(?P<secret>{_BEGIN}.*?(?:{_END}|\Z))",
+        rf"\A(?P<secret>[\w+/=\s\\]{{1,8192}}){_END}")),
+    (("bearer ", "basic "), 0, "", (
+        r"(?i)\b(?:bearer|basic)\s{1,4}(?P<random>[\w.~+/=-]{12,})",)),
+    (("authorization", "api-key", "auth-token", "private-token", "cookie"), 4, ":=", (
+        r"(?i)\b(?:authorization|(?:x-)?api-key|x-auth-token|private-token|cookie)"
+        r"\\?[\"']?\s{0,4}[:=]\s{0,4}\\?[\"']?(?:(?:bearer|basic|token|digest)\s{1,4})?"
+        r"(?![$<{%\s])(?P<secret>[^\r\n\"'\\]{6,})",)),
+    (_WORDS, 24, "=:", (
+        _NAME + "=" + _BARE, _NAME + _SIGN + _MIXED, _NAME + _SIGN + _QUOTED)),
+    (("key=",), 0, "", (r"(?<!\w)[A-Z][A-Z0-9_]{0,64}KEY=[\"']?" + _MIXED,)),
+    (("--",), 40, "= ", (_FLAG + _BARE, _FLAG + _QUOTED)),
+    ((" -u", "--user"), 80, ":", (
+        r"\s(?:-u|--user)[= ]{0,4}[\"']?[^\s:\"']{1,64}:"
+        r"(?![$<{])(?P<secret>[^\s\"']{1,256})",)),
+    (("sshpass",), 0, "", (
+        r"sshpass\s{1,4}-p\s{0,4}[\"']?(?P<secret>[^\s\"']{1,256})",)),
+    (("://",), 256, "@", (
+        r"://[^\s/:@\"']{0,128}:(?![$<{])(?P<secret>[^\s/@\"']{1,256})@",
+        r"://(?P<random>[\w-]{20,128})@")),
+    (("hooks.slack.com",), 0, "", (
+        r"hooks\.slack\.com/\w{4,16}/(?P<secret>[\w/+-]{8,})",)),
+    (("api/webhooks",), 0, "", (r"api/webhooks/\d{5,25}/(?P<secret>[\w-]{20,})",)),
+    ((":aa",), 0, "", (r"(?<!\w)\d{8,10}:(?P<secret>AA[\w-]{30,})",)),
+    (("key-",), 0, "", (r"(?<![\w-])(?P<secret>key-[0-9a-f]{32})(?!\w)",)),
+    (("sig=", "signature=", "?key=", "&key=", "code=", "credential="), 0, "", (
+        r"(?i)[?&;](?:sig|signature|x-amz-signature|x-amz-credential|key|code)="
+        r"(?P<random>[^&\s\"'#]{8,512})",)),
 )
 
 # Errors.
@@ -400,7 +419,7 @@ def _check_nesting(value: "Any") -> None:
 
 
 def _excerpt(text: str) -> str:
-    safe = _redact_text(text[:8 * ECHO_MAX_CHARS])
+    safe = _redact_text(text[:ECHO_MAX_CHARS + CUT_MARGIN_CHARS])
     return repr(safe if len(safe) <= ECHO_MAX_CHARS else safe[:ECHO_MAX_CHARS - 1] + "…")
 
 
@@ -480,13 +499,15 @@ def _in_thread(work: "Callable[[], Any]", deadline: float) -> "Any":
 
 
 def _parse_event(data: bytes, total: int) -> "Event":
+    if data.startswith(b"\xef\xbb\xbf"):  # utf-8-sig would be one more import
+        return _parse_event(data[3:], total - 3)
     cut = total > len(data)
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         if not cut or error.start < len(data) - 3:
             raise InputError(f"not UTF-8 at byte {error.start}") from None
-        text = data[:error.start].decode("utf-8-sig")
+        text = data[:error.start].decode("utf-8")
     if cut:
         return {**_whole_members(text), "truncated": True, "stdin_bytes": total}
     event = decode(text) if text.strip() else {}
@@ -517,22 +538,23 @@ def _whole_members(text: str) -> "Event":
 # Redacting: what is secret never gets as far as a request, a summary or a file.
 
 
-def redact(value: "Any") -> "Any":
+def redact(value: "Any", max_chars: "Optional[int]" = None) -> "Any":
     """Return a copy of the JSON *value* with each secret replaced by "[redacted]".
 
     Secret is a member whose name says so (SECRET_ENDINGS, SECRET_NAMES), and the part
     of any string that looks like one (SECRET_PATTERNS, KEY_PREFIXES), also inside
-    strings that hold JSON.  Not covered: secrets without a name or a form, such as a
-    password in prose.  Vectors: redact/*.
+    strings that hold JSON.  With *max_chars* strings are cut as clip() does, and no
+    more of them is looked through than may stay.  Not covered: secrets without a name
+    or a form, such as a password in prose.  Vectors: redact/*.
     """
     if isinstance(value, str):
-        return _redact_text(value)
+        return _redact_string(value, max_chars or len(value))
     if isinstance(value, dict):
-        return {_redact_text(name) if len(name) > 16 else name:
+        return {_redact_string(name, STRING_MAX_CHARS):
                 REDACTED if inner and inner is not True and _is_secret(name)
-                else redact(inner) for name, inner in value.items()}
+                else redact(inner, max_chars) for name, inner in value.items()}
     if isinstance(value, list):
-        return [redact(inner) for inner in value]
+        return [redact(inner, max_chars) for inner in value]
     return value
 
 
@@ -543,30 +565,43 @@ def _is_secret(name: str) -> bool:
     return name.endswith(SECRET_ENDINGS) or name in SECRET_NAMES
 
 
-def _redact_text(text: str) -> str:
-    if len(text) < 8:
+def _redact_string(text: str, max_chars: int) -> str:
+    if len(text) < SECRET_MIN_CHARS:
         return text
-    lowered = text.lower()
-    if text[:1] in "{[" and any(word in lowered for word in SECRET_ENDINGS + SECRET_NAMES):
+    if text[0] in "{[":
         text = _redact_document(text)
-    for markers, reach, signs, pattern in SECRET_PATTERNS:
-        if _is_suspect(lowered, markers, reach, signs):
-            text = _replace(pattern, text)
-    for prefix, least in KEY_PREFIXES.items():
-        if prefix in text:
-            pattern = r"(?<![A-Za-z0-9])(?P<random>%s[\w.-]{%d,})"
-            text = _replace(pattern % (prefix.replace(".", r"\."), least), text)
-    return text
+    if len(text) <= max_chars:
+        return _redact_text(text)
+    head, tail = _halves(max_chars)
+    begin = _redact_text(text[:head + CUT_MARGIN_CHARS])[:head]
+    end = _redact_text(text[-tail - CUT_MARGIN_CHARS:])[-tail:]
+    return _joined(begin, len(text) - head - tail, end)
 
 
 def _redact_document(text: str) -> str:
-    """Return JSON *text* redacted, unchanged where nothing in it is secret."""
+    """Return *text* with the secret members of the JSON in it redacted, if it is any."""
+    lowered = text.lower()
+    if not any(word in lowered for word in SECRET_ENDINGS + SECRET_NAMES):
+        return text
     try:
         value = decode(text)
         safe = redact(value)
         return text if safe == value else encode(safe)
     except (ValueError, RecursionError):
-        return text  # not a document, but its patterns still count
+        return text  # its patterns still count
+
+
+def _redact_text(text: str) -> str:
+    lowered = text.lower()
+    for markers, reach, signs, patterns in SECRET_PATTERNS:
+        if _is_suspect(lowered, markers, reach, signs):
+            for pattern in patterns:
+                text = _replace(pattern, text)
+    for prefix, least in KEY_PREFIXES.items():
+        if prefix in text:
+            pattern = r"(?<![A-Za-z0-9])(?P<random>%s[\w.-]{%d,})"
+            text = _replace(pattern % (prefix.replace(".", r"\."), least), text)
+    return text
 
 
 def _is_suspect(lowered: str, markers: "Tuple[str, ...]", reach: int, signs: str) -> bool:
@@ -582,13 +617,12 @@ def _replace(pattern: str, text: str) -> str:
     import re
 
     def replacement(match: "re.Match[str]") -> str:
-        group = match.lastgroup if match.lastgroup != "q" else "secret"
-        assert group
-        secret = match.group(group)
+        group = "random" if "random" in match.groupdict() else "secret"
+        secret, whole = match.group(group), match.group()
         if group == "random" and not _is_mixed(secret) or _is_code(secret):
-            return match.group()
-        start, end = match.start(group) - match.start(), match.end(group) - match.start()
-        return match.group()[:start] + REDACTED + match.group()[end:]
+            return whole
+        start, end = (at - match.start() for at in match.span(group))
+        return whole[:start] + REDACTED + whole[end:]
 
     return re.sub(pattern, replacement, text)
 
@@ -609,8 +643,9 @@ def clip(value: "Any", max_chars: int = STRING_MAX_CHARS) -> "Any":
 
     A cut string keeps its head and its tail, and says between them how much is gone.
     """
-    if isinstance(value, str):
-        return value if len(value) <= max_chars else _cut_middle(value, max_chars)
+    if isinstance(value, str) and len(value) > max_chars:
+        head, tail = _halves(max_chars)
+        return _joined(value[:head], len(value) - head - tail, value[-tail:])
     if isinstance(value, dict):
         return {clip(name, max_chars): clip(inner, max_chars)
                 for name, inner in value.items()}
@@ -619,9 +654,27 @@ def clip(value: "Any", max_chars: int = STRING_MAX_CHARS) -> "Any":
     return value
 
 
-def _cut_middle(text: str, max_chars: int) -> str:
-    head, tail = max_chars * 3 // 4, max_chars // 4
-    return f"{text[:head]}[… {len(text) - head - tail} characters cut …]{text[-tail:]}"
+def _halves(max_chars: int) -> "Tuple[int, int]":
+    return max_chars * 3 // 4, max_chars // 4
+
+
+def _joined(head: str, cut_chars: int, tail: str) -> str:
+    return f"{head}[… {cut_chars} characters cut …]{tail}"
+
+
+def fit(event: "Event", build: "Callable[[Event], Event]", max_bytes: int) -> bytes:
+    """Return build(event) as JSON of at most *max_bytes*, clipping *event* for it.
+
+    Strings get shorter first; then only the event's scalar members stay, with
+    "truncated": true.
+    """
+    for max_chars in (STRING_MAX_CHARS, 1024, 128):
+        body = encode(build(clip(event, max_chars))).encode("ascii")
+        if len(body) <= max_bytes:
+            return body
+    scalars = [(name, value) for name, value in clip(event, 128).items()
+               if not isinstance(value, (dict, list))]
+    return encode(build({**dict(scalars[:100]), "truncated": True})).encode("ascii")
 
 
 # Answering: a handler returns a HookResult, and only the Emitter says it.
@@ -765,11 +818,11 @@ def _fill(shape: "Any", texts: "Dict[str, Any]") -> "Any":
     return texts.get(shape, shape)
 
 
-def clamp(text: str, max_chars: int) -> str:
-    """Return *text*, or its head and a visible mark, in at most *max_chars*."""
+def clamp(text: str, max_chars: int, mark: str = "") -> str:
+    """Return *text*, or its head and a visible *mark*, in at most *max_chars*."""
     if len(text) <= max_chars:
         return text
-    mark = f"\n[… cut: {len(text)} characters in all]"
+    mark = mark or f" [… cut: {len(text)} characters in all]"
     return text[:max_chars - len(mark)] + mark
 
 
@@ -1026,6 +1079,21 @@ class FailureStreak:
             return False
         return True
 
+    def note_loss(
+        self, event: "Event", event_name: str, outcome: str, intent: str
+    ) -> "Tuple[int, str]":
+        """Record a loss; return (its place, since when) if this process is to tell it.
+
+        That is so from the threshold on, on an event whose agent has a channel for
+        *intent*, once for each session and outage; else (0, "").  Raises OSError where
+        the state folder cannot be written.
+        """
+        session_id = str(event.get("session_id") or "")
+        place = self.record(event_name, outcome, session_id)
+        if place < self.threshold or channel(intent, event) is None:
+            return 0, ""
+        return (place, self.since()) if self.claim_notice(session_id) else (0, "")
+
     def since(self) -> str:
         """Return the UTC time of the first loss, "" if there is none."""
         return _losses(self.path)[1]
@@ -1078,6 +1146,42 @@ def _lock_append(fd: int) -> None:
             return msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[no-any-return]
         except OSError:
             time.sleep(0.001)
+
+
+def account_for(
+    outcome: "Outcome", event: "Event", name: str, url: str, event_name: str,
+    timeout_ms: str, threshold: int, fail_loud: str, notes: "List[str]",
+) -> HookResult:
+    """Count *outcome* in the streak of *name* and *url*; return what is said of it.
+
+    A loss is two lines on stderr.  From *threshold* losses in a row on, each session
+    is told once, by the intent of FAIL_LOUD[fail_loud]; so is the end of the streak.
+    notes: lines for stderr in any case.
+    """
+    shown = shown_url(url)
+    streak = FailureStreak(f"{name}.{shown.partition('://')[2]}", threshold)
+    intent = FAIL_LOUD[fail_loud]
+    if not outcome.is_loss:
+        losses, since = streak.end()
+        again = f"hook-io: events reach {shown} again; {losses} were lost since {since}."
+        loud = losses >= threshold and intent
+        return HookResult(hint=again if loud else "", diagnostics=tuple(notes))
+    fact, effect = LOSSES.get(outcome.fact) or LOSSES[outcome.name]
+    fact = fact.format(fact=outcome.fact, ms=timeout_ms)
+    lines = [*notes, "[ERROR] Failed to send event to observability-server: "
+             f"{fact} ({shown})", f"[WARNING] Observability {effect}"]
+    try:
+        place, since = streak.note_loss(event, event_name, outcome.name, intent)
+    except OSError as error:
+        return HookResult(diagnostics=(
+            *lines, f"[WARNING] Losses are not counted: {error}"))
+    text = (f"hook-io: {place} events in a row did not reach {shown} since {since} "
+            f"({fact}). Your work is not blocked. Start the server, set "
+            "HOOK_IO_SERVER_URL, or HOOK_IO_OFF=1 to send nothing. Each loss is a line "
+            f"in {streak.path}") if place else ""
+    if intent == "hint":
+        return HookResult(hint=text, diagnostics=tuple(lines))
+    return HookResult(intent if text else "", text, diagnostics=tuple(lines))
 
 
 # The request: one exchange, one deadline, the only code that touches the network.
@@ -1384,6 +1488,118 @@ def shown_url(url: str) -> str:
 def _clean(text: str) -> str:
     """Return *text* on one line, without control characters."""
     return "".join(c if c.isprintable() else " " for c in text).strip()
+
+
+# The command line: one table, a small loop, and argparse only to explain.
+
+
+def parse_options(
+    options: "Options", argv: "List[str]", prog: str
+) -> "Tuple[Dict[str, str], List[str]]":
+    """Return the value of every option and notes on variables that are of no use.
+
+    options: name -> (variable, default, what it takes, what it is for).  A name
+        without dashes has no option, only the variable; a default of None makes it
+        required; it takes nothing (""), a UUID, JSON, an EVENT, a whole number
+        (1-100), a choice (a|b|c), or, in other capitals, any text.
+    argv: without the program's name.  An empty value counts as not given.
+
+    Raises Done, with the text, for --help, --version and any mistake in *argv*.
+    """
+    given = _read_options(options, argv, prog)
+    values: "Dict[str, str]" = {}
+    notes = []
+    for name, (variable, default, takes, _) in options.items():
+        text = given.get(name) or os.environ.get(variable, "") or default
+        if text is None:
+            raise _mistake(options, prog, f"the following argument is required: {name}")
+        problem = "" if text == default else _problem(takes, text)
+        if problem and given.get(name):
+            raise _mistake(options, prog, f"{name} {problem}")
+        if problem:
+            notes.append(f"[WARNING] {variable} {problem}; it is ignored")
+            text = default or ""
+        values[name] = text if takes or text not in ("0", "false", "no", "off") else ""
+    return values, notes
+
+
+def _read_options(options: "Options", argv: "List[str]", prog: str) -> "Dict[str, str]":
+    given, words = {}, list(argv)
+    while words:
+        name, sign, value = words.pop(0).partition("=")
+        if name in ("--help", "-h"):
+            raise Done(HookResult("print", _usage(options, prog).format_help().rstrip()))
+        if name == "--version":
+            raise Done(HookResult("print", __version__))
+        if name not in options or not name.startswith("--"):
+            near = _near(name, list(options))
+            raise _mistake(options, prog, f"unrecognized argument: {clamp(name, 80)}{near}")
+        if not options[name][2]:
+            value = "1"
+        elif not sign and words and words[0].partition("=")[0] not in options:
+            value = words.pop(0)
+        given[name] = value  # "" where a shell variable is not set
+    return given
+
+
+def _problem(takes: str, text: str) -> str:
+    """Return what is wrong with the *text* of an option, "" if nothing is."""
+    said = clamp(_clean(text), ECHO_MAX_CHARS)
+    low, dash, high = takes.partition("-")
+    if takes == "EVENT":
+        known = [name for names in EVENTS.values() for name in names]
+        return "" if text in known else f"is not a known event: {said}{_near(text, known)}"
+    if takes == "UUID":
+        return "" if _is_uuid(text) else f"is not a UUID: {said}"
+    if takes == "JSON":
+        try:
+            return decode(text) and ""
+        except InputError as error:
+            return f"is {error}"
+    if dash and low.isdigit():
+        inside = text.isdigit() and int(low) <= int(text[:9]) <= int(high)
+        return "" if inside else f"is not a whole number from {low} to {high}: {said}"
+    if takes.islower() and text not in takes.split("|"):
+        return f"is not one of {takes.replace('|', ', ')}: {said}"
+    return ""
+
+
+def _is_uuid(text: str) -> bool:
+    digits = text.replace("-", "")
+    return [len(part) for part in text.split("-")] == [8, 4, 4, 4, 12] and all(
+        c in "0123456789abcdefABCDEF" for c in digits)
+
+
+def _near(word: str, words: "List[str]") -> str:
+    from difflib import get_close_matches
+
+    found = get_close_matches(word, words)
+    return f" (did you mean {', '.join(found)}?)" if found else ""
+
+
+def _mistake(options: "Options", prog: str, problem: str) -> Done:
+    usage = _usage(options, prog).format_usage().rstrip()
+    return Done(HookResult("blocking_error", f"[ERROR] {prog}: {problem}\n{usage}"))
+
+
+def _usage(options: "Options", prog: str) -> "Any":
+    """Return the argparse parser of *options*, which explains and never parses."""
+    import argparse
+
+    rows = [f"  {name:29}{text}" for name, (_, _, _, text) in options.items()
+            if not name.startswith("--")]
+    parser = argparse.ArgumentParser(
+        prog, formatter_class=argparse.RawDescriptionHelpFormatter, epilog="\n".join([
+            "variables (each option with a default has one: --server-url is "
+            "HOOK_IO_SERVER_URL):", *rows, "",
+            "exit 0: done; 2: a mistake on the command line, which stops the agent"]))
+    for name, (_, default, takes, text) in options.items():
+        if name.startswith("--"):
+            shape = {"metavar": takes} if takes else {"action": "store_true"}
+            said = f"{text} (default: {default})" if default else text
+            parser.add_argument(name, help=said, required=default is None, **shape)
+    parser.add_argument("--version", action="store_true", help="print the version")
+    return parser
 
 
 # run(): from stdin to exit, whatever happens in between.
