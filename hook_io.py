@@ -49,7 +49,7 @@ __all__ = (
     "NOTHING", "OUTCOMES", "PLATFORMS", "Done", "Emitter", "FailureStreak", "HookResult",
     "InputError", "Outcome", "StderrBuffer", "allow", "ask", "block", "clip", "context",
     "decode", "deny", "encode", "hint", "platform_of", "post_json", "read_event",
-    "redact", "render", "rewrite", "run", "with_user_hint",
+    "redact", "render", "rewrite", "run", "summary", "with_user_hint",
 )
 
 # Limits.
@@ -64,12 +64,14 @@ REASON_MAX_CHARS = 16000
 STRING_MAX_CHARS = 8192  # of one string that leaves
 CUT_MARGIN_CHARS = 1024  # read beyond a cut, for a secret that the cut would halve
 SECRET_MIN_CHARS = 8  # a shorter string is not looked through
+OPTION_MAX_CHARS = 1 << 16  # of JSON on the command line
 HELD_MAX_BYTES = 1 << 16  # of held back output, shown when a hook fails
 WRITE_TIMEOUT_MS = 1000  # for an agent that does not empty its pipe
 LOUD_AFTER = 3  # losses in a row before a person is told
 RECORD_BYTES = 64  # one loss in the streak file
 STREAK_MAX_BYTES = 1 << 22  # 65,536 losses; the file grows no further
 ANSWER_MAX_BYTES = 1 << 14  # of what a server answers
+SUMMARY_MAX_CHARS = 200
 QUOTE_MAX_CHARS = 200  # of a server's error message
 CHUNK_BYTES = 1 << 16
 EXIT_OK, EXIT_BLOCK = 0, 2
@@ -145,6 +147,34 @@ EVENTS = {
         "DirectoryAdded", "MessageDisplay"),
     "raw": (),
 }
+
+#: event -> what happened, in the event's own members; {tool}: the tool and its subject
+SUMMARIES = {
+    "UserPromptSubmit": "prompt: {prompt}",
+    "UserPromptExpansion": "prompt: {prompt}",
+    "SessionStart": "session started ({source})",
+    "SessionEnd": "session ended ({reason})",
+    "Notification": "notification: {message}",
+    "Stop": "turn ended: {last_assistant_message}",
+    "StopFailure": "turn failed: {error}",
+    "SubagentStart": "subagent started ({agent_type})",
+    "SubagentStop": "subagent ended ({agent_type})",
+    "PreCompact": "compaction begins ({trigger})",
+    "PostCompact": "compaction done ({trigger})",
+    "PostToolUseFailure": "{tool} failed: {error}",
+    "PermissionRequest": "permission asked: {tool}",
+    "PermissionDenied": "permission denied: {tool}",
+    "TaskCreated": "task created: {task_subject}",
+    "TaskCompleted": "task completed: {task_subject}",
+    "CwdChanged": "now in {new_cwd}",
+    "FileChanged": "file changed: {file_path}",
+}
+
+#: members of a tool's input that say what it works on; the first one there counts
+SUBJECTS = (
+    "command", "file_path", "notebook_path", "path", "pattern", "url", "query",
+    "description", "subject", "prompt", "sql", "skill",
+)
 
 #: outcome of a request -> is it a loss, which counts in the streak?
 OUTCOMES = {
@@ -675,6 +705,33 @@ def fit(event: "Event", build: "Callable[[Event], Event]", max_bytes: int) -> by
     scalars = [(name, value) for name, value in clip(event, 128).items()
                if not isinstance(value, (dict, list))]
     return encode(build({**dict(scalars[:100]), "truncated": True})).encode("ascii")
+
+
+def summary(event: "Event", event_type: str) -> str:
+    """Say on one line, in at most SUMMARY_MAX_CHARS, what happened.
+
+    What is said comes from the event as it is given: redact it first.
+    """
+    members = {name: text for name, text in event.items() if isinstance(text, str)}
+    members["tool"] = _tool(event)
+    try:
+        text = SUMMARIES.get(event_type, "{tool}").format(**members)
+    except KeyError:  # a member that this event does not have
+        text = members["tool"]
+    if "input_error" in event:
+        text = f"{event_type}: unreadable event"
+    text = " ".join(text.split()) or f"{event_type} event"
+    return clamp(text, SUMMARY_MAX_CHARS, "…")
+
+
+def _tool(event: "Event") -> str:
+    """Return the tool and what it works on: `Read: src/app.py`."""
+    name, given = event.get("tool_name"), event.get("tool_input")
+    texts = given if isinstance(given, dict) else {}
+    subject = next((texts[k] for k in SUBJECTS if isinstance(texts.get(k), str)), "")
+    folder = f"{event.get('cwd')}/"
+    subject = subject[len(folder):] if subject.startswith(folder) else subject
+    return f"{name}: {subject}" if subject else name if isinstance(name, str) else ""
 
 
 # Answering: a handler returns a HookResult, and only the Emitter says it.
@@ -1499,7 +1556,7 @@ def parse_options(
     """Return the value of every option and notes on variables that are of no use.
 
     options: name -> (variable, default, what it takes, what it is for).  A name
-        without dashes has no option, only the variable; a default of None makes it
+        without dashes is a variable that has no option; a default of None makes it
         required; it takes nothing (""), a UUID, JSON, an EVENT, a whole number
         (1-100), a choice (a|b|c), or, in other capitals, any text.
     argv: without the program's name.  An empty value counts as not given.
@@ -1510,14 +1567,14 @@ def parse_options(
     values: "Dict[str, str]" = {}
     notes = []
     for name, (variable, default, takes, _) in options.items():
-        text = given.get(name) or os.environ.get(variable, "") or default
+        text = given.get(name) or os.environ.get(variable or name, "") or default
         if text is None:
             raise _mistake(options, prog, f"the following argument is required: {name}")
         problem = "" if text == default else _problem(takes, text)
         if problem and given.get(name):
             raise _mistake(options, prog, f"{name} {problem}")
         if problem:
-            notes.append(f"[WARNING] {variable} {problem}; it is ignored")
+            notes.append(f"[WARNING] {variable or name} {problem}; it is ignored")
             text = default or ""
         values[name] = text if takes or text not in ("0", "false", "no", "off") else ""
     return values, notes
@@ -1553,9 +1610,11 @@ def _problem(takes: str, text: str) -> str:
         return "" if _is_uuid(text) else f"is not a UUID: {said}"
     if takes == "JSON":
         try:
-            return decode(text) and ""
+            decode(text)
         except InputError as error:
             return f"is {error}"
+        too_long = len(text) > OPTION_MAX_CHARS
+        return f"is longer than {OPTION_MAX_CHARS} characters" if too_long else ""
     if dash and low.isdigit():
         inside = text.isdigit() and int(low) <= int(text[:9]) <= int(high)
         return "" if inside else f"is not a whole number from {low} to {high}: {said}"

@@ -42,10 +42,9 @@ if TYPE_CHECKING:
 
 STDIN_IDLE_MS = 500
 BODY_MAX_BYTES = 256 * 1024
-SUMMARY_MAX_CHARS = 200
 
-#: option, or a variable without one -> its variable, default (None: required), what it
-#: takes (see hook_io.parse_options), what it is for
+#: option, or a variable that has none -> its variable, default (None: required), what
+#: it takes (see hook_io.parse_options), what it is for
 OPTIONS = {
     "--source-app": ("", None, "NAME", "project that the event comes from"),
     "--event-type": ("", None, "EVENT", "PreToolUse, Stop, ..."),
@@ -58,46 +57,14 @@ OPTIONS = {
     "--format": ("HOOK_IO_FORMAT", "events", "events", "form of the request"),
     "--fail-loud": ("HOOK_IO_FAIL_LOUD", "hint", "hint|block|off",
                     "how a person is told of losses in a row"),
-    "HOOK_IO_FAIL_LOUD_THRESHOLD": ("HOOK_IO_FAIL_LOUD_THRESHOLD", "3", "1-999999999",
-                                    "losses in a row before a person is told"),
-    "HOOK_IO_FIELDS": ("HOOK_IO_FIELDS", "", "NAMES",
-                       "only these members of the event leave: tool_name,cwd"),
-    "HOOK_IO_ALLOW_HTTP": ("HOOK_IO_ALLOW_HTTP", "", "",
-                           "1: plain http to public addresses, too"),
-    "HOOK_IO_STATE_DIR": ("HOOK_IO_STATE_DIR", "", "FOLDER", "where losses are counted"),
-    "HOOK_IO_PLATFORM": ("HOOK_IO_PLATFORM", "", "|".join(hook_io.PLATFORMS),
-                         "the agent, if the event does not tell"),
-    "HOOK_IO_PURE": ("HOOK_IO_PURE", "", "", "1: json and socket, not their C halves"),
-    "HOOK_IO_OFF": ("HOOK_IO_OFF", "", "", "1: do nothing at all"),
+    "HOOK_IO_FAIL_LOUD_THRESHOLD": ("", "3", "1-999999999", "losses in a row until then"),
+    "HOOK_IO_FIELDS": ("", "", "NAMES", "only these members leave: tool_name,cwd"),
+    "HOOK_IO_ALLOW_HTTP": ("", "", "", "1: plain http to public addresses, too"),
+    "HOOK_IO_STATE_DIR": ("", "", "FOLDER", "where losses are counted"),
+    "HOOK_IO_PLATFORM": ("", "", "|".join(hook_io.PLATFORMS), "agent of every event"),
+    "HOOK_IO_PURE": ("", "", "", "1: json and socket, not their C halves"),
+    "HOOK_IO_OFF": ("", "", "", "1: do nothing at all"),
 }
-
-#: event -> what happened, in the event's own members; {tool}: the tool and its subject
-SUMMARIES = {
-    "UserPromptSubmit": "prompt: {prompt}",
-    "UserPromptExpansion": "prompt: {prompt}",
-    "SessionStart": "session started ({source})",
-    "SessionEnd": "session ended ({reason})",
-    "Notification": "notification: {message}",
-    "Stop": "turn ended: {last_assistant_message}",
-    "StopFailure": "turn failed: {error}",
-    "SubagentStart": "subagent started ({agent_type})",
-    "SubagentStop": "subagent ended ({agent_type})",
-    "PreCompact": "compaction begins ({trigger})",
-    "PostCompact": "compaction done ({trigger})",
-    "PostToolUseFailure": "{tool} failed: {error}",
-    "PermissionRequest": "permission asked: {tool}",
-    "PermissionDenied": "permission denied: {tool}",
-    "TaskCreated": "task created: {task_subject}",
-    "TaskCompleted": "task completed: {task_subject}",
-    "CwdChanged": "now in {new_cwd}",
-    "FileChanged": "file changed: {file_path}",
-}
-
-#: members of a tool's input that say what it works on; the first one there counts
-SUBJECTS = (
-    "command", "file_path", "notebook_path", "path", "pattern", "url", "query",
-    "description", "subject", "prompt", "sql", "skill",
-)
 
 
 def read(options: "Event") -> "Event":
@@ -141,7 +108,7 @@ def events_format(event: "Event", options: "Event") -> "Event":
         "source_app": options["--source-app"],
         "event_type": options["--event-type"],
         "tool_name": event.get("tool_name"),
-        "summary": summary(event, options["--event-type"]),
+        "summary": hook_io.summary(event, options["--event-type"]),
         "session_id": options["--session-id"] or event.get("session_id"),
         "metadata": hook_io.redact(metadata) or event and hook_io.encode(event),
     }
@@ -150,30 +117,6 @@ def events_format(event: "Event", options: "Event") -> "Event":
 
 #: name -> function of the redacted event and the options that returns the body
 FORMATS = {"events": events_format}
-
-
-def summary(event: "Event", event_type: str) -> str:
-    """Say in at most SUMMARY_MAX_CHARS on one line what happened."""
-    members = {name: text for name, text in event.items() if isinstance(text, str)}
-    members["tool"] = tool(event)
-    try:
-        text = SUMMARIES.get(event_type, "{tool}").format(**members)
-    except KeyError:  # a member that this event does not have
-        text = members["tool"]
-    if "input_error" in event:
-        text = f"{event_type}: unreadable event"
-    return hook_io.clamp(" ".join(text.split()) or f"{event_type} event",
-                         SUMMARY_MAX_CHARS, "…")
-
-
-def tool(event: "Event") -> str:
-    """Return the tool and what it works on: `Read: src/app.py`."""
-    name, given = event.get("tool_name"), event.get("tool_input")
-    texts = given if isinstance(given, dict) else {}
-    subject = next((texts[k] for k in SUBJECTS if isinstance(texts.get(k), str)), "")
-    folder = f"{event.get('cwd')}/"
-    subject = subject[len(folder):] if subject.startswith(folder) else subject
-    return f"{name}: {subject}" if subject else name if isinstance(name, str) else ""
 
 
 def main() -> None:

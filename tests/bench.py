@@ -1,0 +1,511 @@
+"""Measure what a hook costs an agent, side by side with floors and alternatives.
+
+    python tests/bench.py [--rounds N] [--quick] [--only PATTERN] [--check]
+        [--json FILE] [--hooks FOLDER]
+
+Prints a Markdown table of whole-process wall time, spawn to reaped child, with the
+request to a loopback server in it.  Every round runs every row once, in shuffled order,
+so a slow moment of the machine meets all rows alike.  Judge ratios, not milliseconds.
+A row whose runs failed, or whose events did not all arrive, is void: no figures.
+
+HOOK_PYTHON names another interpreter.  A pyenv shim or a virtualenv is resolved to the
+interpreter behind it: both cost extra.  Needs posix_spawn and wait4 (Linux, macOS).
+Not covered: TLS, name lookup, --summarize.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import json
+import marshal
+import math
+import os
+import platform
+import random
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from statistics import median
+
+ROUNDS, QUICK_ROUNDS, GOAL_ROUNDS = 240, 3, 200
+WARM_UPS = 4  # passes the fail-loud threshold: an outage is measured as it lasts
+AT_ONCE = 50
+BUDGET_MS = 100  # send_event's default
+HANG_S = 30  # a run that takes longer ends the bench
+SCRIPTS = ("send_event.py", "hook_io.py")
+#: variables of whoever runs the bench, not of a hook; SSL_CERT_DIR slows uv down
+NOT_A_HOOKS = re.compile(
+    "PYTHON|HOOK_IO_|UV_|XDG_|VIRTUAL_ENV|__PYVENV|SSL_CERT_|.*_proxy$", re.IGNORECASE
+)
+
+#: file name -> what a person writes without this project: imports, then post()
+POST = {
+    "obvious.py": """
+import argparse, datetime, json, sys, urllib.request
+def post(url, body):
+    request = urllib.request.Request(url, json.dumps(body).encode())
+    request.add_header("Content-Type", "application/json")
+    urllib.request.urlopen(request, timeout=0.1)
+""",
+    "with_requests.py": """
+import argparse, datetime, json, sys, requests
+def post(url, body):
+    requests.post(url, json=body, timeout=0.1).raise_for_status()
+""",
+}
+SENDER = """
+parser = argparse.ArgumentParser()
+for name in ("--source-app", "--event-type", "--server-url"):
+    parser.add_argument(name, required=True)
+for name in ("--session-id", "--metadata"):
+    parser.add_argument(name)
+options, event = parser.parse_args(), json.load(sys.stdin)
+body = dict(
+    timestamp=datetime.datetime.now(datetime.timezone.utc).isoformat(),
+    source_app=options.source_app, event_type=options.event_type,
+    tool_name=event["tool_name"], summary=event["tool_name"] + " called",
+    session_id=options.session_id or event["session_id"],
+    metadata=options.metadata or json.dumps(event))
+try:
+    post(options.server_url, body)
+except OSError as error:
+    print("[ERROR] Failed to send event:", error, file=sys.stderr)
+"""
+EMPTY = {"empty.py": "# /// script\n# dependencies = []\n# ///\n"}
+SOURCES = {**EMPTY, **{name: post + SENDER for name, post in POST.items()}}
+
+# Rows, events and goals.
+
+BASE, UV_BASE = "python -c pass", "uv run, empty script"
+BASE_AT_ONCE, OURS_AT_ONCE = f"{AT_ONCE} x python -c pass", f"{AT_ONCE} x delivered"
+OPTIONS = " --source-app bench --event-type {event_type} --server-url {url}"
+OURS = "{hooks}/send_event.py" + OPTIONS
+CURL = """'"$0" -s -o /dev/null -m 0.1 -H Content-Type:application/json -d @- "$1"'"""
+
+#: command: shell words with {places}; a row whose place is not found is left out
+#: server: the port it is sent to; event: a key of EVENTS; copies: started at once
+Row = collections.namedtuple(
+    "Row", "name command server event copies", defaults=("", "call", 1)
+)
+ROWS = (
+    Row("python -S -c pass", "{python} -S -c pass"),
+    Row(BASE, "{python} -c pass"),
+    Row(UV_BASE, "{uv} run {folder}/empty.py"),
+    Row("sh -c curl", "/bin/sh -c " + CURL + " {curl} {url}", "fast"),
+    Row("the obvious script", "{python} {folder}/obvious.py" + OPTIONS, "fast"),
+    Row("with requests", "{requests} {folder}/with_requests.py" + OPTIONS, "fast"),
+    Row("delivered", "{python} " + OURS, "fast"),
+    Row("delivered, -I -S", "{python} -I -S " + OURS, "fast"),
+    Row("delivered, uv run", "{uv} run " + OURS, "fast"),
+    Row("server down", "{python} " + OURS, "closed"),
+    Row("silent server", "{python} " + OURS, "silent"),
+    Row("100 KB event", "{python} " + OURS, "fast", "large"),
+    Row("possible secret", "{python} " + OURS, "fast", "secret"),
+    Row("no .pyc", "{python} -B {uncached}/send_event.py" + OPTIONS, "fast"),
+    Row(BASE_AT_ONCE, "{python} -c pass", copies=AT_ONCE),
+    Row(OURS_AT_ONCE, "{python} " + OURS, "fast", copies=AT_ONCE),
+)
+
+CALL = {
+    "session_id": "e445cf14-41f5-4fc2-b037-45b527202a03",
+    "transcript_path": "/home/dev/.claude/projects/project/e445cf14.jsonl",
+    "cwd": "/home/dev/project",
+    "hook_event_name": "PreToolUse",
+    "tool_name": "Bash",
+    "tool_input": {"command": "npm test", "description": "Run the tests"},
+    "tool_use_id": "toolu_bc6f10e131544c7297fb",
+}
+LINE = '    if name == "a\\tb":\n        return {{"name": name, "line": {}}}\n'
+FILE = {"filePath": "app.py", "content": "".join(map(LINE.format, range(1400)))}
+EVENTS = {
+    "call": CALL,
+    "secret": {**CALL, "tool_input": {"command": "export API_KEY=" + "abc123" * 6}},
+    "large": {
+        **CALL,
+        "hook_event_name": "PostToolUse",
+        "tool_name": "Read",
+        "tool_input": {"file_path": "/home/dev/project/app.py"},
+        "tool_response": {"type": "text", "file": FILE},
+    },
+}
+
+#: one list per figure, one item per round; failed: how many ended with a status not 0
+Series = collections.namedtuple("Series", "ms peak_mb failed")
+
+
+def percentile(values: list, percent: float):
+    """Return the nearest-rank *percent* percentile: always one of *values*."""
+    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
+
+
+#: name -> ratio of one Series to another; "rounds": median of the per-round ratios
+RATIOS = {
+    "rounds": lambda a, b: median(x / y for x, y in zip(a.ms, b.ms)),
+    "less budget": lambda a, b: median((x - BUDGET_MS) / y for x, y in zip(a.ms, b.ms)),
+    "medians": lambda a, b: median(a.ms) / median(b.ms),
+    "p99s": lambda a, b: percentile(a.ms, 99) / percentile(b.ms, 99),
+    "peaks": lambda a, b: max(a.peak_mb) / max(b.peak_mb),
+}
+#: goal -> key of RATIOS, row, of which row, comparison, limit
+GOALS = {
+    "delivered": ("rounds", "delivered", BASE, "<=", 1.25),
+    "delivered, uv run": ("rounds", "delivered, uv run", UV_BASE, "<=", 1.10),
+    "server down": ("rounds", "server down", BASE, "<=", 1.25),
+    "silent server, less 100 ms": ("less budget", "silent server", BASE, "<=", 1.25),
+    "100 KB event": ("rounds", "100 KB event", BASE, "<=", 1.6),
+    "p99 of delivered": ("p99s", "delivered", BASE, "<=", 2.0),
+    "peak memory of delivered": ("peaks", "delivered", BASE, "<=", 1.15),
+    OURS_AT_ONCE: ("medians", OURS_AT_ONCE, BASE_AT_ONCE, "<=", 1.3),
+    "the obvious script": ("rounds", "the obvious script", "delivered", ">=", 8.0),
+}
+
+
+def judge(table: dict, voids: dict) -> list:
+    """Return (goal, ratio, of, limit, verdict) as text; a void row misses its goal."""
+    lines = []
+    for goal, (ratio, row, of_row, comparison, limit) in GOALS.items():
+        measured, verdict = "-", "not measured"
+        if voids.get(row) or voids.get(of_row):
+            verdict = "MISSED (void)"
+        elif row in table and of_row in table:
+            value = RATIOS[ratio](table[row], table[of_row])
+            held = value <= limit if comparison == "<=" else value >= limit
+            measured, verdict = f"{value:.3f}", "met" if held else "MISSED"
+        lines.append((goal, measured, of_row, f"{comparison} {limit:.2f}", verdict))
+    return lines
+
+
+def why_void(row: Row, series: Series, arrived: int) -> str:
+    """Return why the figures of *row* mean nothing, or an empty string."""
+    failed, runs = int(sum(series.failed)), len(series.ms) * row.copies
+    if failed:
+        return f"void: {failed} of {runs} runs failed"
+    missed = row.server in ANSWERS and arrived != runs
+    return f"void: {arrived} of {runs} events arrived" if missed else ""
+
+
+# The server: a process of its own, so that the bench never keeps a client waiting.
+
+#: port -> what it answers; silent waits until the client gives up
+ANSWERS = {
+    "fast": b"HTTP/1.1 201 Created\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}",
+    "silent": b"",
+}
+
+
+def answer(client: socket.socket, reply: bytes, arrived: list) -> None:
+    """Read one request, append its path to *arrived* when it is whole, and reply."""
+    with contextlib.suppress(OSError, ValueError), client:
+        stream = client.makefile("rb")
+        _, path, _ = stream.readline().split()
+        lines = [line.lower() for line in iter(stream.readline, b"\r\n") if line]
+        (length,) = (int(s[15:]) for s in lines if s.startswith(b"content-length:"))
+        if len(stream.read(length)) == length:
+            arrived.append(path.decode())
+        client.sendall(reply) if reply else stream.read()
+
+
+def accept(listener: socket.socket, reply: bytes, arrived: list) -> None:
+    """Answer every client of *listener* in a thread of its own, for ever."""
+    while True:
+        client, _ = listener.accept()
+        threading.Thread(target=answer, args=(client, reply, arrived)).start()
+
+
+def serve() -> None:
+    """Print, for every line read, the ports and the counts since the line before."""
+    arrived, ports = [], {}
+    for name, reply in ANSWERS.items():
+        listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        ports[name] = listener.getsockname()[1]
+        args = (listener, reply, arrived)
+        threading.Thread(target=accept, args=args, daemon=True).start()
+    for _ in sys.stdin:
+        print(json.dumps([ports, collections.Counter(arrived)]), flush=True)
+        arrived.clear()
+
+
+# The launcher.  A child's peak memory counts from the size of the process that spawned
+# it, so this one is smaller than any interpreter it measures.
+
+LAUNCHER = f"""
+import _signal, marshal, posix, sys, time
+env, jobs = marshal.load(sys.stdin.buffer)
+for line in sys.stdin.buffer:
+    argv, state, stdin, copies = jobs[int(line)]
+    env["HOOK_IO_STATE_DIR"] = state
+    files = [(posix.POSIX_SPAWN_OPEN, 0, stdin, posix.O_RDONLY, 0),
+             (posix.POSIX_SPAWN_OPEN, 1, "/dev/null", posix.O_WRONLY, 0),
+             (posix.POSIX_SPAWN_DUP2, 1, 2)]
+    _signal.alarm({HANG_S})
+    start = time.perf_counter()
+    pids = [posix.posix_spawn(argv[0], argv, env, file_actions=files)
+            for _ in range(copies)]
+    ended = [posix.wait4(pid, 0) for pid in pids]
+    ms = (time.perf_counter() - start) * 1000
+    peak = max(used.ru_maxrss for _, _, used in ended)
+    failed = sum(status != 0 for _, status, _ in ended)
+    print(ms, peak, failed, flush=True)
+"""
+PEAKS_PER_MB = 1 << 20 if sys.platform == "darwin" else 1 << 10
+
+
+@contextlib.contextmanager
+def helper(argv: list, **popen):
+    """Run *argv* with pipes until the block ends, then end its whole process group."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen(argv, start_new_session=True, **pipes, **popen)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def ask(process, number: int, what: str) -> bytes:
+    """Send *number* to a helper and return its one-line answer; exit where it ended."""
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(b"%d\n" % number)
+        process.stdin.flush()
+    ended = {-signal.SIGALRM: f"did not end within {HANG_S} s"}
+    said = process.stdout.readline()
+    return said or sys.exit(f"bench: {what}: {ended.get(process.wait(), 'cannot run')}")
+
+
+# Preparing.
+
+
+def output_of(*argv, **options) -> str:
+    """Return what *argv* prints, or an empty string where it fails."""
+    options.update(stderr=subprocess.DEVNULL, timeout=HANG_S)
+    try:
+        return subprocess.check_output(argv, **options).decode().strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def real_python() -> list:
+    """Return path, name and version of the interpreter to measure; exit without one."""
+    real = "os.path.realpath(getattr(sys, '_base_executable', '') or sys.executable)"
+    name = "platform.python_implementation(), platform.python_version()"
+    code = f"import os, platform, sys; print({real}); print({name})"
+    asked = os.environ.get("HOOK_PYTHON") or sys.executable
+    found = output_of(asked, "-c", code).splitlines()
+    return found or sys.exit(f"bench: HOOK_PYTHON cannot run: {asked}")
+
+
+def hook_environment(folder: str, python: str) -> dict:
+    """Return the environment an agent gives a hook, with its home in *folder*."""
+    keep = {k: v for k, v in os.environ.items() if not NOT_A_HOOKS.match(k)}
+    uv = {"UV_OFFLINE": "1", "UV_PYTHON": python, "UV_PYTHON_DOWNLOADS": "never"}
+    return {**keep, **uv, "HOME": folder, "TMPDIR": folder}
+
+
+def find_places(folder: str, hooks: str, python: str, env: dict) -> dict:
+    """Fill *folder* with what is run; return where everything is, "" if nowhere."""
+    texts = {**SOURCES, **{f"{name}.json": json.dumps(EVENTS[name]) for name in EVENTS}}
+    for name, text in texts.items():
+        with open(os.path.join(folder, name), "w") as file:
+            file.write(text)
+    copies = {name: os.path.join(folder, name) for name in ("hooks", "uncached")}
+    for copy in copies.values():
+        os.mkdir(copy)
+        for script in SCRIPTS:
+            shutil.copy(os.path.join(hooks, script), copy)
+    has_requests = output_of(sys.executable, "-c", "import requests; print(1)", env=env)
+    beside = shutil.which("uv", path=os.path.dirname(sys.executable))
+    return {
+        **copies,
+        "folder": folder,
+        "python": python,
+        "requests": sys.executable if has_requests else "",
+        "uv": beside or shutil.which("uv") or "",
+        "curl": shutil.which("curl") or "",
+    }
+
+
+def chosen(pattern: re.Pattern) -> list:
+    """Return the rows whose name matches, and the rows those are compared to."""
+    names = {row.name for row in ROWS if pattern.search(row.name)} | {BASE}
+    names |= {of_row for _, row, of_row, *_ in GOALS.values() if row in names}
+    return [row for row in ROWS if row.name in names]
+
+
+def lacks(row: Row, places: dict) -> set:
+    """Return the names of the places that *row* needs and that were not found."""
+    return {n for n in re.findall(r"{(\w+)}", row.command) if places.get(n) == ""}
+
+
+def job(row: Row, url: str, places: dict) -> tuple:
+    """Return (argv, state folder, stdin's file, copies) of *row* for the launcher."""
+    words = {"url": url, "event_type": EVENTS[row.event]["hook_event_name"], **places}
+    argv = [word.format(**words) for word in shlex.split(row.command)]
+    state = tempfile.mkdtemp(prefix="state-", dir=places["folder"])
+    return argv, state, os.path.join(places["folder"], f"{row.event}.json"), row.copies
+
+
+# Measuring and reporting.
+
+
+def progress(what: str, done: int, total: int) -> None:
+    """Keep one line current on a terminal; elsewhere write one every tenth."""
+    line = f"bench: {what} {done} of {total}"
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{line}\033[K" + "\n" * (done == total))
+    elif done * 10 // total > (done - 1) * 10 // total:
+        sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def measure(launcher, rows: dict, what: str, rounds: int) -> dict:
+    """Run *rows* (by job number) interleaved; return each row's Series by its name."""
+    table = {row.name: Series([], [], []) for row in rows.values()}
+    draw = random.Random(what)  # the same orders in every run of the bench
+    for done in range(1, rounds + 1):
+        for number in draw.sample(sorted(rows), len(rows)):
+            name = rows[number].name
+            ms, peak, failed = map(float, ask(launcher, number, name).split())
+            for values, value in zip(table[name], (ms, peak / PEAKS_PER_MB, failed)):
+                values.append(value)
+        progress(what, done, rounds)
+    return table
+
+
+def measure_all(launcher, server, rows: list, rounds: int) -> tuple:
+    """Warm up and measure; return Series and reasons for void rows, both by name."""
+    alone = {n: row for n, row in enumerate(rows) if row.copies == 1}
+    at_once = {n: row for n, row in enumerate(rows) if row.copies > 1}
+    measure(launcher, alone, "warm-up", WARM_UPS)
+    ask(server, 0, "server")
+    table = measure(launcher, alone, "round", rounds)
+    times = min(10, max(2, rounds // 20)) if at_once else 0
+    table.update(measure(launcher, at_once, "at once", times))
+    _, arrived = json.loads(ask(server, 0, "server"))
+    counts = [arrived.get(f"/events/{n}", 0) for n in range(len(rows))]
+    voids = [why_void(row, table[row.name], n) for row, n in zip(rows, counts)]
+    return table, {row.name: why for row, why in zip(rows, voids)}
+
+
+def figures(row: Row, table: dict) -> list:
+    """Return the figures of *row* as text; copies are compared to as many bases."""
+    series, alone = table[row.name], row.copies == 1
+    times = min(series.ms), median(series.ms), percentile(series.ms, 99)
+    ratio = RATIOS["rounds" if alone else "medians"]
+    to_base = ratio(series, table[BASE if alone else BASE_AT_ONCE])
+    return [f"{value:.2f}" for value in (*times, max(series.peak_mb), to_base)]
+
+
+def markdown(*lines) -> str:
+    """Return a Markdown table of *lines* of text, the first of them its head."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    lines = (lines[0], ["-" * width for width in widths], *lines[1:])
+    padded = (map(str.ljust, line, widths) for line in lines)
+    return "".join("| " + " | ".join(line) + " |\n" for line in padded)
+
+
+def report(rows: list, table: dict, voids: dict, goals: list) -> str:
+    """Return the table of rows and that of goals; a void row shows its reason."""
+    lines = [("row", "min ms", "median ms", "p99 ms", "peak MB", "ratio")]
+    for row in rows:
+        why = voids[row.name]
+        lines.append((row.name, *((why, *"----") if why else figures(row, table))))
+    heads = ("goal", "ratio", "of", "limit", "verdict")
+    return markdown(*lines) + "\n" + markdown(heads, *goals)
+
+
+def head(version: str, uv: str, rounds: int, missing: list) -> str:
+    """Return what the figures depend on, as lines of text."""
+    load = " ".join(f"{value:.2f}" for value in os.getloadavg())
+    date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    return (
+        f"{date}, {os.cpu_count()} CPUs, {platform.platform()}, load average {load}\n"
+        f"{version}, {uv or 'no uv'}, {rounds} rounds; ratio: to {BASE}\n"
+        f"not found: {', '.join(missing) or 'nothing'}\n"
+    )
+
+
+def parse_options() -> argparse.Namespace:
+    """Return the options; exit 1 where --check asks for too few rounds."""
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    parser = argparse.ArgumentParser(prog="bench", description="Measure the hook.")
+    add = parser.add_argument
+    add("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
+    add("--quick", action="store_const", dest="rounds", const=QUICK_ROUNDS)
+    add("--only", metavar="PATTERN", type=re.compile, default="", help="rows, a regex")
+    add("--check", action="store_true", help="exit 1 where a goal is missed")
+    add("--json", metavar="FILE", help="write every single figure there as well")
+    add("--hooks", metavar="FOLDER", default=here, help=" and ".join(SCRIPTS))
+    options = parser.parse_args()
+    if options.rounds < (GOAL_ROUNDS if options.check else 1):
+        sys.exit(f"bench: too few rounds; --check needs at least {GOAL_ROUNDS}")
+    for script in SCRIPTS:
+        if not os.path.exists(os.path.join(options.hooks, script)):
+            sys.exit(f"bench: no {script} in {options.hooks}")
+    return options
+
+
+def conclude(options: argparse.Namespace, said: str, rows: list, found: tuple) -> int:
+    """Print and save what was *found*; return 1 where --check and a goal is missed."""
+    table, voids = found
+    goals = judge(table, voids)
+    print(report(rows, table, voids, goals), end="")
+    if options.json:
+        runs = {n: {**table[n]._asdict(), "void": voids[n]} for n in table}
+        with open(options.json, "w") as file:
+            json.dump({"head": said, "rows": runs, "goals": goals}, file, indent=1)
+    verdicts = {verdict.split()[0] for *_, verdict in goals}
+    return int(options.check and ("MISSED" in verdicts or "met" not in verdicts))
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Measure, print and judge; return the exit status."""
+    python, version = real_python()
+    with contextlib.ExitStack() as stack:
+        use = stack.enter_context
+        folder = use(tempfile.TemporaryDirectory(prefix="hook-io-bench-"))
+        env = hook_environment(folder, python)
+        places = find_places(folder, options.hooks, python, env)
+        wanted = chosen(options.only)
+        rows = [row for row in wanted if not lacks(row, places)]
+        missing = sorted(set().union(*(lacks(row, places) for row in wanted)))
+        uv = output_of(places["uv"], "--version")
+        said = head(version, uv, options.rounds, missing)
+        print(said, flush=True)
+        server = use(helper([sys.executable, os.path.abspath(__file__), "--serve"]))
+        closed = use(socket.socket())  # bound but not listening: nobody can take it
+        closed.bind(("127.0.0.1", 0))
+        ports, _ = json.loads(ask(server, 0, "server"))
+        ports.update({"": 0, "closed": closed.getsockname()[1]})
+        urls = [f"http://127.0.0.1:{ports[row.server]}/events" for row in rows]
+        jobs = [job(row, f"{urls[n]}/{n}", places) for n, row in enumerate(rows)]
+        command = [python, "-I", "-S", "-c", LAUNCHER]
+        launcher = use(helper(command, cwd=folder, env=env))
+        marshal.dump((env, jobs), launcher.stdin, 2)
+        found = measure_all(launcher, server, rows, options.rounds)
+    return conclude(options, said, rows, found)
+
+
+def main() -> int:
+    """Run the bench, or its server; end cleanly on Ctrl-C and SIGTERM."""
+    if not (hasattr(os, "posix_spawn") and hasattr(os, "wait4")):
+        sys.exit("bench: needs posix_spawn and wait4, so Linux or macOS")
+    if sys.argv[1:] == ["--serve"]:
+        return serve()
+    options = parse_options()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    return bench(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

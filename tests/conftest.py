@@ -1,0 +1,153 @@
+"""Run the shipped scripts as an agent does: as processes, through pipes, all alone.
+
+Contract tests take the fixture `hook` and so run under every Python that is found:
+those named in HOOK_PYTHON (separated as in PATH), else pyenv's 3.8 to 3.13 and the one
+that runs pytest.  One more variant runs without the C accelerators.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+SAMPLES = TESTS / "samples"
+PATIENCE_S = 60  # for a process that should take milliseconds; never a measure
+
+sys.path[:0] = [str(TESTS), str(ROOT)]
+
+
+def found_pythons():
+    """Return {version: interpreter}, one for each minor version from 3.8 on."""
+    named = [path for path in os.environ.get("HOOK_PYTHON", "").split(os.pathsep) if path]
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    pyenv = sorted(versions.glob("3.*/bin/python"), key=lambda path: version_of(path.parts[-3]))
+    own = getattr(sys, "_base_executable", None) or sys.executable
+    pythons = {}
+    for path in named or [own, *map(str, pyenv)]:
+        script = "import sys; print('%d.%d' % sys.version_info[:2])"
+        version = subprocess.run(
+            [path, "-c", script], stdout=subprocess.PIPE, check=True).stdout.decode().strip()
+        if version_of(version) >= (3, 8):
+            pythons[version] = path
+    return dict(sorted(pythons.items(), key=lambda item: version_of(item[0])))
+
+
+def version_of(text):
+    return tuple(int(number) for number in re.findall(r"\d+", text))
+
+
+PYTHONS = found_pythons()
+NEWEST = list(PYTHONS)[-1]
+#: id of a variant -> interpreter, variables
+VARIANTS = {version: (path, {}) for version, path in PYTHONS.items()}
+VARIANTS[f"{NEWEST}-pure"] = (PYTHONS[NEWEST], {"HOOK_IO_PURE": "1"})
+
+
+def pytest_report_header():
+    return f"contract tests run on: {', '.join(VARIANTS)}"
+
+
+class Result:
+    """What a process left behind: exit, stdout and stderr."""
+
+    def __init__(self, exit, stdout, stderr):
+        self.exit, self.stdout, self.stderr = exit, stdout, stderr
+
+    @property
+    def document(self):
+        """The one JSON document on stdout; fails where there is none or more."""
+        assert self.stdout.count("\n") == 1 and self.stdout.endswith("\n"), self
+        return json.loads(self.stdout)
+
+    @property
+    def lines(self):
+        return self.stderr.splitlines()
+
+    def __repr__(self):
+        return f"exit {self.exit}\nstdout: {self.stdout}\nstderr: {self.stderr}"
+
+
+class Hook:
+    """A hooks folder of its own with the two files in it, and an agent that runs them."""
+
+    def __init__(self, python, folder, home, variables):
+        self.python, self.folder, self.home = python, Path(folder), Path(home)
+        self.state = self.home / "state"
+        keep = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR")
+        self.env = {name: os.environ[name] for name in keep if name in os.environ}
+        self.env.update(HOME=str(home), HOOK_IO_STATE_DIR=str(self.state), **variables)
+
+    def command(self, script, *argv, flags=()):
+        return [self.python, *flags, str(self.folder / script), *argv]
+
+    def run(self, script, *argv, stdin=b"", env=None, flags=(), **kwargs):
+        """Run *script* to its end and return the Result.
+
+        stdin: bytes, text, or a value that is sent as JSON.
+        """
+        if not isinstance(stdin, (bytes, str)):
+            stdin = json.dumps(stdin)
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        done = subprocess.run(
+            self.command(script, *argv, flags=flags), input=data, timeout=PATIENCE_S,
+            env={**self.env, **(env or {})}, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, **kwargs)
+        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def send(self, url, *argv, event_type=None, stdin=b"", **kwargs):
+        """Run send_event.py for *url*; the event type is stdin's own if none is given."""
+        known = stdin.get("hook_event_name") if isinstance(stdin, dict) else None
+        return self.run(
+            "send_event.py", "--source-app", "demo", "--event-type",
+            event_type or known or "PreToolUse", "--server-url", url, *argv,
+            stdin=stdin, **kwargs)
+
+    def start(self, script, *argv, env=None, **kwargs):
+        """Start *script* with pipes and return its Popen."""
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE,
+                 "stderr": subprocess.PIPE, **kwargs}
+        return subprocess.Popen(
+            self.command(script, *argv), env={**self.env, **(env or {})}, **pipes)
+
+    def losses(self):
+        """Return the lines of every streak file that is not over."""
+        files = [path for path in self.state.glob("*") if ".told." not in path.name
+                 and path.suffix != ".last"] if self.state.is_dir() else []
+        return [line for path in files for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="session", params=list(VARIANTS))
+def installed(request, tmp_path_factory):
+    """A hooks folder for one variant, kept for the session as a project would."""
+    folder = tmp_path_factory.mktemp(f"hooks-{request.param}-")
+    for name in ("hook_io.py", "send_event.py"):
+        shutil.copy(str(ROOT / name), str(folder))
+    python, variables = VARIANTS[request.param]
+    return python, folder, variables
+
+
+@pytest.fixture
+def hook(installed, tmp_path):
+    python, folder, variables = installed
+    return Hook(python, folder, tmp_path, variables)
+
+
+@pytest.fixture
+def one_hook(tmp_path_factory, tmp_path):
+    """Like hook, on the newest Python alone: for what does not differ, or takes long."""
+    folder = tmp_path_factory.mktemp("hooks")
+    for name in ("hook_io.py", "send_event.py"):
+        shutil.copy(str(ROOT / name), str(folder))
+    return Hook(PYTHONS[NEWEST], folder, tmp_path, {})
+
+
+def sample(name, agent="claude-code"):
+    """Return what a real client sent for an event, parsed."""
+    return json.loads((SAMPLES / agent / f"{name}.json").read_text())

@@ -1,0 +1,221 @@
+"""What `bench.py` promises: it shows every row, judges by the goals, and cleans up."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+BENCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bench.py")
+LIMIT_S = 240
+
+spec = importlib.util.spec_from_file_location("bench_under_test", BENCH)
+bench = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(bench)
+
+processes = pytest.mark.skipif(
+    not (hasattr(os, "posix_spawn") and hasattr(os, "wait4")),
+    reason="the bench needs posix_spawn and wait4",
+)
+
+#: a sender's source -> what its row says
+BROKEN_SENDERS = {
+    "": "void: 0 of 3 events arrived",
+    "raise SystemExit(3)": "void: 3 of 3 runs failed",
+}
+#: ms of a delivered event where the base takes 10, with --check, exit status
+CONCLUSIONS = [(12, True, 0), (12, False, 0), (13, True, 1), (13, False, 0)]
+
+
+def start(folder, *options):
+    """Start the bench with *folder* as its temporary folder."""
+    return subprocess.Popen(
+        [sys.executable, BENCH, *options],
+        env={**os.environ, "TMPDIR": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    """Return (exit status, stdout, stderr).
+
+    stderr is inherited by the server and the launcher, so it only ends once they have.
+    """
+    try:
+        out, err = process.communicate(timeout=LIMIT_S)
+    finally:
+        process.kill()
+    return process.returncode, out, err
+
+
+def folder_of_sender(folder, source):
+    """Return a folder whose send_event.py is *source*, with an empty library."""
+    folder.mkdir()
+    (folder / "send_event.py").write_text(source)
+    (folder / "hook_io.py").write_text("")
+    return str(folder)
+
+
+def cells(out):
+    """Return the cells of every table line in *out*, by the text of the first one."""
+    lines = [line.strip("| ").split("|") for line in out.splitlines() if "|" in line]
+    return {line[0].strip(): [cell.strip() for cell in line[1:]] for line in lines}
+
+
+def series(*ms, peak_mb=(10,), failed=(0,)):
+    return bench.Series(list(ms), list(peak_mb), list(failed))
+
+
+@processes
+def test_a_quick_run_shows_every_row_and_goal_and_leaves_nothing_behind(tmp_path):
+    temporary, saved = tmp_path / "temporary", tmp_path / "figures.json"
+    temporary.mkdir()
+    status, out, err = finish(start(temporary, "--quick", "--json", str(saved)))
+    assert status == 0, err
+    missing = out.split("not found: ")[1].splitlines()[0].split(", ")
+    shown, rows = cells(out), json.loads(saved.read_text())["rows"]
+    for row in bench.ROWS:
+        if not any("{" + name + "}" in row.command for name in missing):
+            assert row.name in shown
+            rounds = 3 if row.copies == 1 else 2
+            assert len(rows[row.name]["ms"]) == rounds
+    assert set(bench.GOALS) <= set(shown)
+    assert float(shown[bench.BASE][-1]) == 1
+    assert os.listdir(str(temporary)) == []
+
+
+@processes
+@pytest.mark.parametrize("source, reason", BROKEN_SENDERS.items())
+def test_a_row_whose_sender_does_not_deliver_is_void(tmp_path, source, reason):
+    hooks = folder_of_sender(tmp_path / "hooks", source)
+    options = ("--quick", "--only", "^delivered$", "--hooks", hooks)
+    status, out, err = finish(start(tmp_path, *options))
+    assert status == 0, err
+    assert f"| {reason} | -" in out
+    assert "MISSED (void)" in out
+
+
+@processes
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_no_folder_and_no_process(tmp_path, number):
+    process = start(tmp_path, "--only", "python -S", "--rounds", "1000000")
+    assert process.stderr.readline().startswith("bench: warm-up")
+    assert os.listdir(str(tmp_path)) != []
+    process.send_signal(number)
+    status, _, _ = finish(process)
+    assert status == 128 + number
+    assert os.listdir(str(tmp_path)) == []
+
+
+@processes
+@pytest.mark.parametrize("few", [("--quick",), ("--rounds", "199")])
+def test_a_check_of_too_few_rounds_is_refused(tmp_path, few):
+    status, out, err = finish(start(tmp_path, "--check", *few))
+    assert (status, out) == (1, "")
+    assert "at least 200" in err
+
+
+@processes
+def test_a_virtualenv_is_measured_by_the_interpreter_behind_it(tmp_path, monkeypatch):
+    venv = [sys.executable, "-m", "venv", "--without-pip", str(tmp_path)]
+    subprocess.run(venv, check=True)
+    expected = bench.real_python()
+    monkeypatch.setenv("HOOK_PYTHON", str(tmp_path / "bin" / "python"))
+    assert bench.real_python() == expected
+    assert not expected[0].startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "values, percent, expected",
+    [
+        (range(1, 101), 99, 99),
+        (range(1, 241), 99, 238),
+        ([3, 1, 2], 50, 2),
+        ([3, 1, 2], 99, 3),
+        ([7], 99, 7),
+        ([5, 6], 0, 5),
+    ],
+)
+def test_a_percentile_is_the_nearest_rank(values, percent, expected):
+    assert bench.percentile(list(values), percent) == expected
+
+
+@pytest.mark.parametrize(
+    "name, a, b, expected",
+    [
+        ("rounds", series(10, 20, 90), series(10, 10, 30), 2.0),
+        ("less budget", series(110, 120, 190), series(10, 10, 30), 2.0),
+        ("medians", series(10, 20, 90), series(5, 10, 30), 2.0),
+        ("p99s", series(*range(1, 241)), series(*[119] * 240), 2.0),
+        ("peaks", series(peak_mb=(9, 12)), series(peak_mb=(10, 8)), 1.2),
+    ],
+)
+def test_a_ratio_of_known_series_is_right(name, a, b, expected):
+    assert bench.RATIOS[name](a, b) == pytest.approx(expected)
+
+
+def test_a_ratio_of_rounds_pairs_each_round_with_its_own():
+    slow_twice = series(10, 100, 10), series(10, 100, 10)
+    assert bench.RATIOS["rounds"](*slow_twice) == 1
+
+
+@pytest.mark.parametrize(
+    "ms, verdict", [(12.5, "met"), (12.6, "MISSED"), (None, "not measured")]
+)
+def test_a_goal_is_met_up_to_its_limit(ms, verdict):
+    table = {bench.BASE: series(10)}
+    table.update({"delivered": series(ms)} if ms else {})
+    goals = {line[0]: line[-1] for line in bench.judge(table, {})}
+    assert goals["delivered"] == verdict
+
+
+@pytest.mark.parametrize("ms, verdict", [(80, "met"), (79, "MISSED")])
+def test_the_obvious_script_has_to_be_slower(ms, verdict):
+    table = {"the obvious script": series(ms), "delivered": series(10)}
+    goals = {line[0]: line[-1] for line in bench.judge(table, {})}
+    assert goals["the obvious script"] == verdict
+
+
+@pytest.mark.parametrize("delivered_ms, check, status", CONCLUSIONS)
+def test_only_a_check_that_misses_a_goal_exits_1(delivered_ms, check, status, capsys):
+    rows = [row for row in bench.ROWS if row.name in (bench.BASE, "delivered")]
+    found = {bench.BASE: series(10), "delivered": series(delivered_ms)}
+    options = argparse.Namespace(check=check, json=None)
+    voids = dict.fromkeys(found, "")
+    assert bench.conclude(options, "", rows, (found, voids)) == status
+    assert ("MISSED" in capsys.readouterr().out) == (delivered_ms > 12.5)
+
+
+def test_a_check_that_judged_nothing_exits_1():
+    rows = [row for row in bench.ROWS if row.name == bench.BASE]
+    found = {bench.BASE: series(10)}, {bench.BASE: ""}
+    options = argparse.Namespace(check=True, json=None)
+    assert bench.conclude(options, "", rows, found) == 1
+
+
+def test_every_goal_compares_rows_that_exist():
+    names = {row.name for row in bench.ROWS}
+    for ratio, row, of_row, comparison, _ in bench.GOALS.values():
+        assert {row, of_row} <= names
+        assert ratio in bench.RATIOS and comparison in ("<=", ">=")
+
+
+def test_the_large_event_is_100_kb_of_json():
+    assert 100_000 <= len(json.dumps(bench.EVENTS["large"])) <= 120_000
+
+
+def test_a_hook_gets_none_of_the_builders_variables(monkeypatch):
+    for name in ("PYTHONUNBUFFERED", "VIRTUAL_ENV", "HOOK_IO_OFF", "https_proxy"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("KEPT", "1")
+    env = bench.hook_environment("home", "python")
+    assert [n for n in env if bench.NOT_A_HOOKS.match(n) and n[:3] != "UV_"] == []
+    assert (env["KEPT"], env["HOME"], env["UV_PYTHON"]) == ("1", "home", "python")
