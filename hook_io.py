@@ -38,18 +38,23 @@ import time
 
 TYPE_CHECKING = False  # typing itself would cost more than this whole module
 if TYPE_CHECKING:
+    import re
     from typing import Any, Callable, Dict, List, NoReturn, Optional, Tuple
 
     Event = Dict[str, Any]
     Shape = Dict[str, Any]
     Options = Dict[str, Tuple[str, Optional[str], str, str]]
+    Target = Tuple[str, str, int, str, str]
+else:
+    Event = dict
 
 __version__ = "0.1.0"
 __all__ = (
-    "NOTHING", "OUTCOMES", "PLATFORMS", "Done", "Emitter", "FailureStreak", "HookResult",
-    "InputError", "Outcome", "StderrBuffer", "allow", "ask", "block", "clip", "context",
-    "decode", "deny", "encode", "hint", "platform_of", "post_json", "read_event",
-    "redact", "render", "rewrite", "run", "summary", "with_user_hint",
+    "NOTHING", "OUTCOMES", "PLATFORMS", "Done", "Emitter", "Event", "FailureStreak",
+    "HookResult", "InputError", "Outcome", "StderrBuffer", "account_for", "allow",
+    "ask", "block", "channel", "clip", "context", "decode", "deny", "encode", "fit",
+    "hint", "parse_options", "platform_of", "post_json", "read_event", "redact",
+    "render", "rewrite", "run", "shown_url", "summary", "with_user_hint",
 )
 
 # Limits.
@@ -219,7 +224,8 @@ NETWORKS = (
     ("fe80::/10", "forbidden"), ("fec0::/10", "forbidden"), ("0.0.0.0/8", "forbidden"),
     ("::/128", "forbidden"), ("224.0.0.0/3", "forbidden"), ("ff00::/8", "forbidden"),
     ("2001::/32", "forbidden"), ("10.0.0.0/8", "private"),
-    ("172.16.0.0/12", "private"), ("192.168.0.0/16", "private"), ("fc00::/7", "private"),
+    ("172.16.0.0/12", "private"), ("192.168.0.0/16", "private"),
+    ("fc00::/7", "private"),
 )
 
 #: IPv6 network -> the byte at which its addresses hold an IPv4 address
@@ -450,7 +456,7 @@ def _check_nesting(value: "Any") -> None:
 
 def _excerpt(text: str) -> str:
     safe = _redact_text(text[:ECHO_MAX_CHARS + CUT_MARGIN_CHARS])
-    return repr(safe if len(safe) <= ECHO_MAX_CHARS else safe[:ECHO_MAX_CHARS - 1] + "…")
+    return repr(clamp(safe, ECHO_MAX_CHARS, "…"))
 
 
 # Reading: bytes of stdin become one event, or an InputError that says why not.
@@ -491,7 +497,8 @@ def _read_chunk(fd: int, deadline: float) -> bytes:
     """Return the next bytes of *fd*, none at its end or past the *deadline*."""
     try:
         if os.name == "nt":  # select() knows no pipes there
-            return _in_thread(lambda: os.read(fd, CHUNK_BYTES), deadline)
+            chunk: bytes = _in_thread(lambda: os.read(fd, CHUNK_BYTES), deadline)
+            return chunk
         from select import select
 
         if select([fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
@@ -609,7 +616,7 @@ def _redact_string(text: str, max_chars: int) -> str:
 
 
 def _redact_document(text: str) -> str:
-    """Return *text* with the secret members of the JSON in it redacted, if it is any."""
+    """Return *text* without the secret members of the JSON that it may hold."""
     lowered = text.lower()
     if not any(word in lowered for word in SECRET_ENDINGS + SECRET_NAMES):
         return text
@@ -634,7 +641,9 @@ def _redact_text(text: str) -> str:
     return text
 
 
-def _is_suspect(lowered: str, markers: "Tuple[str, ...]", reach: int, signs: str) -> bool:
+def _is_suspect(
+    lowered: str, markers: "Tuple[str, ...]", reach: int, signs: str
+) -> bool:
     for marker in markers:
         if marker in lowered:
             tails = lowered.split(marker)[1:] if signs else ()
@@ -649,7 +658,7 @@ def _replace(pattern: str, text: str) -> str:
     def replacement(match: "re.Match[str]") -> str:
         group = "random" if "random" in match.groupdict() else "secret"
         secret, whole = match.group(group), match.group()
-        if group == "random" and not _is_mixed(secret) or _is_code(secret):
+        if _is_code(secret) or (group == "random" and not _is_mixed(secret)):
             return whole
         start, end = (at - match.start() for at in match.span(group))
         return whole[:start] + REDACTED + whole[end:]
@@ -664,8 +673,9 @@ def _is_mixed(text: str) -> bool:
 def _is_code(text: str) -> bool:
     """Tell a name or a constant of a program from a value."""
     names = text.split(".")
-    constant = text.lower() in ("none", "null", "true", "false", "undefined", REDACTED)
-    return constant or len(names) > 1 and all(name.isidentifier() for name in names)
+    if text.lower() in ("none", "null", "true", "false", "undefined", REDACTED):
+        return True
+    return len(names) > 1 and all(name.isidentifier() for name in names)
 
 
 def clip(value: "Any", max_chars: int = STRING_MAX_CHARS) -> "Any":
@@ -766,15 +776,15 @@ class HookResult:
     def __setattr__(self, name: str, value: object) -> "NoReturn":
         raise AttributeError("a HookResult is immutable")
 
-    def _members(self) -> "List[Any]":
-        return [getattr(self, name) for name in self.__slots__]
+    def __repr__(self) -> str:
+        members = [(name, getattr(self, name)) for name in self.__slots__]
+        return f"HookResult({', '.join(f'{n}={v!r}' for n, v in members if v)})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, HookResult) and self._members() == other._members()
+        return isinstance(other, HookResult) and repr(self) == repr(other)
 
-    def __repr__(self) -> str:
-        pairs = zip(self.__slots__, self._members())
-        return f"HookResult({', '.join(f'{n}={v!r}' for n, v in pairs if v)})"
+    def __hash__(self) -> int:
+        return hash(repr(self))
 
 
 NOTHING = HookResult()
@@ -846,7 +856,8 @@ def platform_of(event: "Event") -> str:
 
 def channel(intent: str, event: "Event") -> "Optional[Shape]":
     """Return the shape of *intent* for the agent and event; None if it has none."""
-    shapes: "Any" = PLATFORMS[platform_of(event)].get(intent, {})
+    platforms: "Any" = PLATFORMS
+    shapes = platforms[platform_of(event)].get(intent, {})
     shape: "Optional[Shape]" = shapes.get(event.get("hook_event_name"), shapes.get("*"))
     return shape
 
@@ -906,7 +917,7 @@ class StderrBuffer:
         self.fds = {fd: os.dup(fd) for fd in (1, 2)}
         self._divert({1: self._sink, 2: self._sink})
         self._streams = (sys.stdout, sys.stderr)
-        sys.stdout = sys.stderr = open(
+        sys.stdout = sys.stderr = open(  # noqa: SIM115 - stays open until restore()
             self._sink, "w", 1, "utf-8", "backslashreplace", closefd=False)
         return self
 
@@ -995,7 +1006,8 @@ def _write(fd: int, data: bytes) -> bool:
     step = len(data)
     try:
         if os.name != "nt":
-            from select import PIPE_BUF as step, select
+            from select import PIPE_BUF as step
+            from select import select
         while data:
             if os.name != "nt":  # a pipe that select() finds writable takes PIPE_BUF
                 left = max(0.0, deadline - time.monotonic())
@@ -1041,7 +1053,8 @@ class Emitter:
         if self._emitted:
             raise RuntimeError("stdout takes one document, and has had it")
         self._emitted = True
-        return _write(self.buffer.fds[1], f"{text}\n".encode("utf-8", "backslashreplace"))
+        line = f"{text}\n".encode("utf-8", "backslashreplace")
+        return _write(self.buffer.fds[1], line)
 
     def emit_blocking_error(self, message: str) -> None:
         """Show what was held back, then *message*, on stderr, and exit 2."""
@@ -1178,7 +1191,7 @@ def _state_folder() -> str:
 
 
 def _file_name(text: str) -> str:
-    return "".join(c if c.isascii() and c.isalnum() or c in "-_." else "_"
+    return "".join(c if (c.isascii() and c.isalnum()) or c in "-_." else "_"
                    for c in text).lstrip(".")[:100] or "_"
 
 
@@ -1194,13 +1207,12 @@ def _losses(path: str) -> "Tuple[int, str]":
 
 def _lock_append(fd: int) -> None:
     """Hold other appenders off where appending takes two steps; close() lets go."""
-    if os.name != "nt":
-        return
-    msvcrt: "Any" = __import__("msvcrt")
-    for _ in range(50):
+    msvcrt: "Any" = __import__("msvcrt") if os.name == "nt" else None
+    for _ in range(50 if msvcrt else 0):
         try:
             os.lseek(fd, 1 << 30, os.SEEK_SET)
-            return msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[no-any-return]
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+            return
         except OSError:
             time.sleep(0.001)
 
@@ -1220,9 +1232,9 @@ def account_for(
     intent = FAIL_LOUD[fail_loud]
     if not outcome.is_loss:
         losses, since = streak.end()
-        again = f"hook-io: events reach {shown} again; {losses} were lost since {since}."
         loud = losses >= threshold and intent
-        return HookResult(hint=again if loud else "", diagnostics=tuple(notes))
+        text = f"hook-io: events reach {shown} again; {losses} were lost since {since}."
+        return HookResult(hint=text if loud else "", diagnostics=tuple(notes))
     fact, effect = LOSSES.get(outcome.fact) or LOSSES[outcome.name]
     fact = fact.format(fact=outcome.fact, ms=timeout_ms)
     lines = [*notes, "[ERROR] Failed to send event to observability-server: "
@@ -1251,17 +1263,13 @@ class Outcome:
     status, None if none was read.  is_loss: does it count in the streak?
     """
 
-    __slots__ = ("fact", "name", "status")
+    __slots__ = ("fact", "is_loss", "name", "status")
 
-    def __init__(self, name: str, fact: str = "", status: "Optional[int]" = None) -> None:
+    def __init__(
+        self, name: str, fact: str = "", status: "Optional[int]" = None
+    ) -> None:
         self.name, self.fact, self.status = name, fact, status
-
-    @property
-    def is_loss(self) -> bool:
-        return OUTCOMES[self.name]
-
-    def __repr__(self) -> str:
-        return f"Outcome({self.name!r}, {self.fact!r}, {self.status!r})"
+        self.is_loss = OUTCOMES[name]
 
 
 def post_json(
@@ -1293,7 +1301,7 @@ def post_json(
             sock.close()
 
 
-def _parse_url(url: str) -> "Tuple[str, str, int, str, str]":
+def _parse_url(url: str) -> "Target":
     """Return scheme, host, port, authority and path of *url*."""
     scheme, mark, rest = url.partition("://")
     if not mark or scheme.lower() not in PORTS:
@@ -1316,7 +1324,7 @@ def _parse_url(url: str) -> "Tuple[str, str, int, str, str]":
 
 
 def _request_head(
-    target: "Tuple[str, str, int, str, str]", body_bytes: int, headers: "Dict[str, str]"
+    target: "Target", body_bytes: int, headers: "Dict[str, str]"
 ) -> bytes:
     fields = {
         "Host": target[3], "User-Agent": f"hook-io/{__version__}",
@@ -1348,7 +1356,7 @@ def _left(deadline: float) -> float:
 
 
 def _connect(
-    target: "Tuple[str, str, int, str, str]", deadline: float, allow_http: bool
+    target: "Target", deadline: float, allow_http: bool
 ) -> "Any":
     scheme, host, port = target[:3]
     net, failure = _network(), _Loss("refused", f"{host} has no address")
@@ -1381,25 +1389,29 @@ def _words(error: OSError) -> str:
 def _addresses(
     net: "Any", host: str, port: int, deadline: float
 ) -> "List[Tuple[int, Any]]":
-    """Return (family, socket address) pairs of *host*, looked up only if it is a name."""
+    """Return (family, socket address) pairs of *host*; only names are looked up."""
     if host == "localhost":
         return [(net.AF_INET, ("127.0.0.1", port)), (net.AF_INET6, ("::1", port))]
     for family, packed in (
-        (net.AF_INET6, lambda: net.inet_pton(net.AF_INET6, host)),
-        (net.AF_INET, lambda: net.inet_aton(host)),  # knows 127.1, octal, decimal, hex
+        (net.AF_INET6, lambda host: net.inet_pton(net.AF_INET6, host)),
+        (net.AF_INET, net.inet_aton),  # knows 127.1, octal, decimal, hex
     ):
         try:
-            return [(family, (net.inet_ntop(family, packed()), port))]
+            return [(family, (net.inet_ntop(family, packed(host)), port))]
         except OSError:
             pass
     name = host.encode("ascii")  # a str would import encodings.idna, and with it re
+
+    def look_up() -> "Any":
+        return net.getaddrinfo(name, port, 0, net.SOCK_STREAM)
+
     try:
-        found = _in_thread(
-            lambda: net.getaddrinfo(name, port, 0, net.SOCK_STREAM), deadline)
+        found = _in_thread(look_up, deadline)
     except TimeoutError:
         raise _Loss("timed_out", f"the lookup of {host} took too long") from None
     except OSError as error:
-        raise _Loss("refused", f"the lookup of {host} failed: {_words(error)}") from None
+        fact = f"the lookup of {host} failed: {_words(error)}"
+        raise _Loss("refused", fact) from None
     return [(family, address) for family, _, _, _, address in found]
 
 
@@ -1487,22 +1499,29 @@ def _read_answer(sock: "Any", deadline: float) -> Outcome:
     answer = b""
     while True:
         answer += _receive(sock, deadline)
-        if not answer.startswith(b"HTTP/1."[:len(answer)]) or len(answer) > ANSWER_MAX_BYTES:
-            raise _Loss("refused", f"not HTTP: {_clean(answer[:40].decode('latin-1'))!r}")
-        while answer.startswith(b"HTTP/1.") and b"\n" in answer:
+        begins_well = answer.startswith(b"HTTP/1."[:len(answer)])
+        if not begins_well or len(answer) > ANSWER_MAX_BYTES:
+            raise _not_http(answer)
+        while b"\n" in answer:
             status = _status(answer)
             if status == 101 or status >= 200:
                 return _judge(status, answer, sock, deadline)
-            interim, end, answer_behind = answer.partition(b"\r\n\r\n")
+            _, end, behind = answer.partition(b"\r\n\r\n")
             if not end:
                 break
-            answer = answer_behind
+            answer = behind  # an interim answer such as 100 Continue is over
+
+
+def _not_http(answer: bytes) -> _Loss:
+    begin = _clean(answer[:ECHO_MAX_CHARS // 2].decode("latin-1"))
+    return _Loss("refused", f"not HTTP: {begin!r}")
 
 
 def _status(answer: bytes) -> int:
     words = answer.split(b"\n", 1)[0].split()
-    if len(words) < 2 or len(words[1]) != 3 or not words[1].isdigit():
-        raise _Loss("refused", f"not HTTP: {_clean(answer[:40].decode('latin-1'))!r}")
+    if len(words) < 2 or len(words[1]) != 3 or not words[1].isdigit() or (
+            not words[0].startswith(b"HTTP/1.")):
+        raise _not_http(answer)
     return int(words[1])
 
 
@@ -1531,8 +1550,9 @@ def _quote(answer: bytes, sock: "Any", deadline: float) -> str:
         if len(answer) > ANSWER_MAX_BYTES:
             return ""
     said = {**said, **said["error"]} if isinstance(said.get("error"), dict) else said
-    words = [said[name] for name in ("error", "message") if isinstance(said.get(name), str)]
-    return clamp(_redact_text(_clean(": ".join(words))), QUOTE_MAX_CHARS)
+    words = [said.get(name) for name in ("error", "message")]
+    text = ": ".join(word for word in words if isinstance(word, str))
+    return clamp(_redact_text(_clean(text)), QUOTE_MAX_CHARS)
 
 
 def shown_url(url: str) -> str:
@@ -1585,12 +1605,13 @@ def _read_options(options: "Options", argv: "List[str]", prog: str) -> "Dict[str
     while words:
         name, sign, value = words.pop(0).partition("=")
         if name in ("--help", "-h"):
-            raise Done(HookResult("print", _usage(options, prog).format_help().rstrip()))
+            text = _usage(options, prog).format_help().rstrip()
+            raise Done(HookResult("print", text))
         if name == "--version":
             raise Done(HookResult("print", __version__))
         if name not in options or not name.startswith("--"):
-            near = _near(name, list(options))
-            raise _mistake(options, prog, f"unrecognized argument: {clamp(name, 80)}{near}")
+            said = clamp(_clean(name), ECHO_MAX_CHARS) + _near(name, list(options))
+            raise _mistake(options, prog, f"unrecognized argument: {said}")
         if not options[name][2]:
             value = "1"
         elif not sign and words and words[0].partition("=")[0] not in options:
@@ -1601,26 +1622,30 @@ def _read_options(options: "Options", argv: "List[str]", prog: str) -> "Dict[str
 
 def _problem(takes: str, text: str) -> str:
     """Return what is wrong with the *text* of an option, "" if nothing is."""
-    said = clamp(_clean(text), ECHO_MAX_CHARS)
-    low, dash, high = takes.partition("-")
+    low, _, high = takes.partition("-")
+    problem = ""
     if takes == "EVENT":
         known = [name for names in EVENTS.values() for name in names]
-        return "" if text in known else f"is not a known event: {said}{_near(text, known)}"
-    if takes == "UUID":
-        return "" if _is_uuid(text) else f"is not a UUID: {said}"
-    if takes == "JSON":
-        try:
-            decode(text)
-        except InputError as error:
-            return f"is {error}"
-        too_long = len(text) > OPTION_MAX_CHARS
-        return f"is longer than {OPTION_MAX_CHARS} characters" if too_long else ""
-    if dash and low.isdigit():
+        problem = "" if text in known else f"is no known event{_near(text, known)}"
+    elif takes == "UUID":
+        problem = "" if _is_uuid(text) else "is no UUID"
+    elif takes == "JSON":
+        return _json_problem(text)
+    elif low.isdigit():
         inside = text.isdigit() and int(low) <= int(text[:9]) <= int(high)
-        return "" if inside else f"is not a whole number from {low} to {high}: {said}"
-    if takes.islower() and text not in takes.split("|"):
-        return f"is not one of {takes.replace('|', ', ')}: {said}"
-    return ""
+        problem = "" if inside else f"is no whole number from {low} to {high}"
+    elif takes.islower() and text not in takes.split("|"):
+        problem = f"is none of {takes.replace('|', ', ')}"
+    return problem and f"{problem}: {clamp(_clean(text), ECHO_MAX_CHARS)}"
+
+
+def _json_problem(text: str) -> str:
+    try:
+        decode(text)
+    except InputError as error:
+        return f"is {error}"
+    too_long = len(text) > OPTION_MAX_CHARS
+    return f"is longer than {OPTION_MAX_CHARS} characters" if too_long else ""
 
 
 def _is_uuid(text: str) -> bool:
@@ -1683,17 +1708,13 @@ def run(
     try:
         emitter.buffer.install()
         if fail not in _FAILURES:
-            raise ValueError(f"fail must be one of {', '.join(_FAILURES)}, not {fail!r}")
+            raise ValueError(f"fail is one of {', '.join(_FAILURES)}, not {fail!r}")
         event = read()
         _finish(emitter, handler(event), event)
     except Done as done:
         _finish(emitter, done.result, event)
     except (Exception, SystemExit, KeyboardInterrupt) as error:
-        if isinstance(error, SystemExit) and not error.code:
-            return emitter.exit_graceful()
-        emitter.buffer.flush()
-        failed = _FAILURES.get(fail, _fail_closed)
-        _finish(emitter, failed(f"[ERROR] {name}: {_describe(error)}", error), event)
+        _finish(emitter, _failure(error, emitter, name, fail), event)
 
 
 def _finish(emitter: Emitter, result: "Optional[HookResult]", event: "Event") -> None:
@@ -1704,15 +1725,27 @@ def _finish(emitter: Emitter, result: "Optional[HookResult]", event: "Event") ->
         emitter.emit_diagnostic(line)
     shape = channel(result.intent, event)
     if result.intent == "blocking_error" or shape is _EXIT:
-        return emitter.emit_blocking_error(result.text)
+        emitter.emit_blocking_error(result.text)
+        return
     if result.intent == "print":
         emitter.emit_text(result.text)
     elif result.intent and shape is None:
         emitter.emit_diagnostic(
             f"[WARNING] {result.intent} has no channel on this event, nothing is said")
-    if not emitter.emit_model_context(result, event) and result.intent in _REFUSALS:
-        return emitter.emit_blocking_error(result.text)  # the only channel left
-    emitter.exit_graceful()
+    if emitter.emit_model_context(result, event) or result.intent not in _REFUSALS:
+        emitter.exit_graceful()
+    else:
+        emitter.emit_blocking_error(result.text)  # the only channel left
+
+
+def _failure(
+    error: BaseException, emitter: Emitter, name: str, fail: str
+) -> HookResult:
+    if isinstance(error, SystemExit) and not error.code:
+        return NOTHING  # a handler's way to say that it is done
+    emitter.buffer.flush()
+    line = f"[ERROR] {name}: {_describe(error)}"
+    return _FAILURES.get(fail, _fail_closed)(line, error)
 
 
 def _describe(error: BaseException) -> str:
@@ -1721,9 +1754,9 @@ def _describe(error: BaseException) -> str:
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next
-    place = trace and f"{os.path.basename(trace.tb_frame.f_code.co_filename)}"
-    line = trace and trace.tb_lineno
-    return _clean(f"{type(error).__name__}: {error} ({place}:{line})")
+    file = os.path.basename(trace.tb_frame.f_code.co_filename) if trace else "?"
+    line = trace.tb_lineno if trace else 0
+    return _clean(f"{type(error).__name__}: {error} ({file}:{line})")
 
 
 def _fail_open(line: str, error: BaseException) -> HookResult:

@@ -57,7 +57,7 @@ OPTIONS = {
     "--format": ("HOOK_IO_FORMAT", "events", "events", "form of the request"),
     "--fail-loud": ("HOOK_IO_FAIL_LOUD", "hint", "hint|block|off",
                     "how a person is told of losses in a row"),
-    "HOOK_IO_FAIL_LOUD_THRESHOLD": ("", "3", "1-999999999", "losses in a row until then"),
+    "HOOK_IO_FAIL_LOUD_THRESHOLD": ("", "3", "1-999999999", "losses until then"),
     "HOOK_IO_FIELDS": ("", "", "NAMES", "only these members leave: tool_name,cwd"),
     "HOOK_IO_ALLOW_HTTP": ("", "", "", "1: plain http to public addresses, too"),
     "HOOK_IO_STATE_DIR": ("", "", "FOLDER", "where losses are counted"),
@@ -68,7 +68,7 @@ OPTIONS = {
 
 
 def read(options: "Event") -> "Event":
-    """Fill *options*, then return the event; {"input_error": why} where there is none."""
+    """Fill *options*, then return the event, or {"input_error": why}."""
     if os.environ.get("HOOK_IO_OFF", "0") not in ("", "0"):
         raise hook_io.Done(hook_io.NOTHING)
     values, notes = hook_io.parse_options(OPTIONS, sys.argv[1:], "send_event.py")
@@ -87,7 +87,8 @@ def read(options: "Event") -> "Event":
 def send(event: "Event", options: "Event") -> "HookResult":
     """Post the *event* and return what is to be said of it, most often nothing."""
     url, fields = options["--server-url"], options["HOOK_IO_FIELDS"].replace(" ", "")
-    leaving = {k: event[k] for k in fields.split(",") if k in event} if fields else event
+    allowed = fields.split(",") if fields else event
+    leaving = {name: event[name] for name in allowed if name in event}
     body = hook_io.fit(
         hook_io.redact(leaving, hook_io.STRING_MAX_CHARS),
         lambda fitting: FORMATS[options["--format"]](fitting, options), BODY_MAX_BYTES)
@@ -110,7 +111,7 @@ def events_format(event: "Event", options: "Event") -> "Event":
         "tool_name": event.get("tool_name"),
         "summary": hook_io.summary(event, options["--event-type"]),
         "session_id": options["--session-id"] or event.get("session_id"),
-        "metadata": hook_io.redact(metadata) or event and hook_io.encode(event),
+        "metadata": hook_io.redact(metadata) or (event and hook_io.encode(event)),
     }
     return {name: text for name, text in body.items() if text and isinstance(text, str)}
 

@@ -841,8 +841,8 @@ def main(argv=None):
         url = server.url.replace("//127.0.0.1:", "//localhost:")
         try:
             print(f"listening on {url} (db: {kept}; Ctrl-C to stop)", flush=True)
-            while True:
-                time.sleep(3600)
+            while True:  # short naps: a signal just before one does not interrupt it
+                time.sleep(POLL_S)
         except KeyboardInterrupt:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left takes 0.1 s
             print(f"stopped; events received: {server.store.count() - before}")

@@ -29,6 +29,18 @@ BROKEN_SENDERS = {
     "": "void: 0 of 3 events arrived",
     "raise SystemExit(3)": "void: 3 of 3 runs failed",
 }
+DELIVERING_SENDER = "import sys, urllib.request as u; u.urlopen(sys.argv[-1], b'{}')"
+#: variables that change how an interpreter starts, what it finds or where it sends
+BUILDERS = (
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONUNBUFFERED",
+    "PYTHONPATH",
+    "VIRTUAL_ENV",
+    "HOOK_IO_OFF",
+    "XDG_STATE_HOME",
+    "https_proxy",
+    "HTTP_PROXY",
+)
 #: ms of a delivered event where the base takes 10, with --check, exit status
 CONCLUSIONS = [(12, True, 0), (12, False, 0), (13, True, 1), (13, False, 0)]
 
@@ -101,6 +113,15 @@ def test_a_row_whose_sender_does_not_deliver_is_void(tmp_path, source, reason):
     assert status == 0, err
     assert f"| {reason} | -" in out
     assert "MISSED (void)" in out
+
+
+@processes
+def test_a_row_whose_sender_delivers_has_figures(tmp_path):
+    hooks = folder_of_sender(tmp_path / "hooks", DELIVERING_SENDER)
+    options = ("--quick", "--only", "^delivered$", "--hooks", hooks)
+    status, out, err = finish(start(tmp_path, *options))
+    assert status == 0, err
+    assert "void" not in out
 
 
 @processes
@@ -213,9 +234,8 @@ def test_the_large_event_is_100_kb_of_json():
 
 
 def test_a_hook_gets_none_of_the_builders_variables(monkeypatch):
-    for name in ("PYTHONUNBUFFERED", "VIRTUAL_ENV", "HOOK_IO_OFF", "https_proxy"):
+    for name in (*BUILDERS, "KEPT"):
         monkeypatch.setenv(name, "1")
-    monkeypatch.setenv("KEPT", "1")
     env = bench.hook_environment("home", "python")
-    assert [n for n in env if bench.NOT_A_HOOKS.match(n) and n[:3] != "UV_"] == []
+    assert set(BUILDERS) & set(env) == set()
     assert (env["KEPT"], env["HOME"], env["UV_PYTHON"]) == ("1", "home", "python")
