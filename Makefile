@@ -1,0 +1,42 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+PORT ?= 4000
+ROUNDS ?= 240
+VENV := .venv
+BIN := $(VENV)/bin
+# what a build environment may set, and no hook has
+unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED PYTHONPATH
+
+.PHONY: help
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Play a recorded session: events arrive, a server dies, and comes back
+	$(PYTHON) tests/demo.py
+
+.PHONY: serve
+serve: ## Receive events on PORT (4000) and print each on a line
+	$(PYTHON) tests/event_server.py --port $(PORT)
+
+.PHONY: test
+test: $(VENV)/made ## Run every test, the contract on each Python that is found
+	$(BIN)/python -m pytest -c tests/pytest.ini $(if $(K),-k "$(K)")
+
+.PHONY: lint
+lint: $(VENV)/made ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict hook_io.py send_event.py
+
+.PHONY: bench
+bench: $(VENV)/made ## Measure latency beside its floors and alternatives (CHECK=1: judge)
+	$(BIN)/python tests/bench.py --rounds $(ROUNDS) $(if $(CHECK),--check)
+
+.PHONY: clean
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache __pycache__ tests/__pycache__
+
+$(VENV)/made: tests/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
