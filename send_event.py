@@ -43,28 +43,26 @@ if TYPE_CHECKING:
 STDIN_IDLE_MS = 500
 BODY_MAX_BYTES = 256 * 1024
 
-#: option, or a variable that has none -> its variable, default (None: required), what
-#: it takes (see hook_io.parse_options), what it is for
-OPTIONS = {
-    "--source-app": ("", None, "NAME", "project that the event comes from"),
-    "--event-type": ("", None, "EVENT", "PreToolUse, Stop, ..."),
-    "--session-id": ("HOOK_IO_SESSION_ID", "", "UUID", "instead of the event's own"),
-    "--metadata": ("HOOK_IO_METADATA", "", "JSON", "sent instead of the event"),
-    "--summarize": ("HOOK_IO_SUMMARIZE", "", "", "accepted; summaries are made here"),
-    "--server-url": ("HOOK_IO_SERVER_URL", "http://localhost:4000/events", "URL",
-                     "where events go"),
-    "--timeout-ms": ("HOOK_IO_TIMEOUT_MS", "100", "1-60000", "time budget"),
-    "--format": ("HOOK_IO_FORMAT", "events", "events", "form of the request"),
-    "--fail-loud": ("HOOK_IO_FAIL_LOUD", "hint", "hint|block|off",
-                    "how a person is told of losses in a row"),
-    "HOOK_IO_FAIL_LOUD_THRESHOLD": ("", "3", "1-999999999", "losses until then"),
-    "HOOK_IO_FIELDS": ("", "", "NAMES", "only these members leave: tool_name,cwd"),
-    "HOOK_IO_ALLOW_HTTP": ("", "", "", "1: plain http to public addresses, too"),
-    "HOOK_IO_STATE_DIR": ("", "", "FOLDER", "where losses are counted"),
-    "HOOK_IO_PLATFORM": ("", "", "|".join(hook_io.PLATFORMS), "agent of every event"),
-    "HOOK_IO_PURE": ("", "", "", "1: json and socket, not their C halves"),
-    "HOOK_IO_OFF": ("", "", "", "1: do nothing at all"),
-}
+#: option ("-": none), its variable, default, what it takes, what it is for; a text,
+#: because that is compiled at no cost; hook_io.parse_options says what the words mean
+OPTIONS = """
+--source-app  -                           required NAME    project of the event
+--event-type  -                           required EVENT   PreToolUse, Stop, ...
+--session-id  HOOK_IO_SESSION_ID          -        UUID    instead of the event's own
+--metadata    HOOK_IO_METADATA            -        JSON    sent instead of the event
+--summarize   HOOK_IO_SUMMARIZE           -        -       accepted; summaries are local
+--server-url  HOOK_IO_SERVER_URL          http://localhost:4000/events URL where events go
+--timeout-ms  HOOK_IO_TIMEOUT_MS          100      1-60000 time budget
+--format      HOOK_IO_FORMAT              events   events  form of the request
+--fail-loud   HOOK_IO_FAIL_LOUD           hint     hint|block|off how losses are told
+-             HOOK_IO_FAIL_LOUD_THRESHOLD 3        1-9999999 losses until then
+-             HOOK_IO_FIELDS              -        NAMES   all that leaves: cwd,tool_name
+-             HOOK_IO_ALLOW_HTTP          -        -       1: http to public addresses
+-             HOOK_IO_STATE_DIR           -        FOLDER  where losses are counted
+-             HOOK_IO_PLATFORM            -        AGENT   agent of every event
+-             HOOK_IO_PURE                -        -       1: json, socket; no C halves
+-             HOOK_IO_OFF                 -        -       1: do nothing at all
+"""
 
 
 def read(options: "Event") -> "Event":
@@ -79,38 +77,38 @@ def read(options: "Event") -> "Event":
         event = {"input_error": str(error)}
         notes.append(f"[WARNING] The event on stdin is {error}")
     waited = time.monotonic() - before  # for the agent: that is not the server's fault
-    deadline = STARTED + waited + int(values["--timeout-ms"]) / 1000
+    deadline = STARTED + waited + int(values["timeout_ms"]) / 1000
     options.update(values, notes=notes, deadline=deadline)
     return event
 
 
 def send(event: "Event", options: "Event") -> "HookResult":
     """Post the *event* and return what is to be said of it, most often nothing."""
-    url, fields = options["--server-url"], options["HOOK_IO_FIELDS"].replace(" ", "")
+    url, fields = options["server_url"], options["fields"].replace(" ", "")
     allowed = fields.split(",") if fields else event
     leaving = {name: event[name] for name in allowed if name in event}
     body = hook_io.fit(
         hook_io.redact(leaving, hook_io.STRING_MAX_CHARS),
-        lambda fitting: FORMATS[options["--format"]](fitting, options), BODY_MAX_BYTES)
+        lambda fitting: FORMATS[options["format"]](fitting, options), BODY_MAX_BYTES)
     outcome = hook_io.post_json(
-        url, body, options["deadline"], allow_http=options["HOOK_IO_ALLOW_HTTP"] != "")
+        url, body, options["deadline"], allow_http=options["allow_http"] != "")
     return hook_io.account_for(
-        outcome, event, "send_event", url, options["--event-type"],
-        options["--timeout-ms"], int(options["HOOK_IO_FAIL_LOUD_THRESHOLD"]),
-        options["--fail-loud"], options["notes"])
+        outcome, event, "send_event", url, options["event_type"],
+        options["timeout_ms"], int(options["fail_loud_threshold"]),
+        options["fail_loud"], options["notes"])
 
 
 def events_format(event: "Event", options: "Event") -> "Event":
     """Return the body of the hook script contract: one flat object for /events."""
-    now, metadata = time.time(), options["--metadata"]
+    now, metadata = time.time(), options["metadata"]
     body = {
         "timestamp": time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(now))
         + f"{int(now * 1000) % 1000:03}Z",
-        "source_app": options["--source-app"],
-        "event_type": options["--event-type"],
+        "source_app": options["source_app"],
+        "event_type": options["event_type"],
         "tool_name": event.get("tool_name"),
-        "summary": hook_io.summary(event, options["--event-type"]),
-        "session_id": options["--session-id"] or event.get("session_id"),
+        "summary": hook_io.summary(event, options["event_type"]),
+        "session_id": options["session_id"] or event.get("session_id"),
         "metadata": hook_io.redact(metadata) or (event and hook_io.encode(event)),
     }
     return {name: text for name, text in body.items() if text and isinstance(text, str)}

@@ -8,9 +8,9 @@ request to a loopback server in it.  Every round runs every row once, in shuffle
 so a slow moment of the machine meets all rows alike.  Judge ratios, not milliseconds.
 A row whose runs failed, or whose events did not all arrive, is void: no figures.
 
-HOOK_PYTHON names another interpreter.  A pyenv shim or a virtualenv is resolved to the
-interpreter behind it: both cost extra.  Needs posix_spawn and wait4 (Linux, macOS).
-Not covered: TLS, name lookup, --summarize.
+HOOK_PYTHON (its first entry) names another interpreter.  A pyenv shim or a virtualenv
+is resolved to the interpreter behind it: both cost extra.  Needs posix_spawn and wait4
+(Linux, macOS).  Not covered: TLS, name lookup, --summarize.
 """
 
 from __future__ import annotations
@@ -299,7 +299,8 @@ def real_python() -> list:
     real = "os.path.realpath(getattr(sys, '_base_executable', '') or sys.executable)"
     name = "platform.python_implementation(), platform.python_version()"
     code = f"import os, platform, sys; print({real}); print({name})"
-    asked = os.environ.get("HOOK_PYTHON") or sys.executable
+    named = os.environ.get("HOOK_PYTHON", "").split(os.pathsep)
+    asked = named[0] or sys.executable
     found = output_of(asked, "-c", code).splitlines()
     return found or sys.exit(f"bench: HOOK_PYTHON cannot run: {asked}")
 

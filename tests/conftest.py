@@ -25,15 +25,17 @@ sys.path[:0] = [str(TESTS), str(ROOT)]
 
 def found_pythons():
     """Return {version: interpreter}, one for each minor version from 3.8 on."""
-    named = [path for path in os.environ.get("HOOK_PYTHON", "").split(os.pathsep) if path]
-    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    pyenv = sorted(versions.glob("3.*/bin/python"), key=lambda path: version_of(path.parts[-3]))
+    named = os.environ.get("HOOK_PYTHON", "").split(os.pathsep)
+    root = os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")
+    versions = Path(root) / "versions"
+    pyenv = sorted(versions.glob("3.*/bin/python"),
+                   key=lambda path: version_of(path.parts[-3]))
     own = getattr(sys, "_base_executable", None) or sys.executable
     pythons = {}
-    for path in named or [own, *map(str, pyenv)]:
+    for path in filter(None, named) if any(named) else [own, *map(str, pyenv)]:
         script = "import sys; print('%d.%d' % sys.version_info[:2])"
-        version = subprocess.run(
-            [path, "-c", script], stdout=subprocess.PIPE, check=True).stdout.decode().strip()
+        done = subprocess.run([path, "-c", script], stdout=subprocess.PIPE, check=True)
+        version = done.stdout.decode().strip()
         if version_of(version) >= (3, 8):
             pythons[version] = path
     return dict(sorted(pythons.items(), key=lambda item: version_of(item[0])))
@@ -75,7 +77,7 @@ class Result:
 
 
 class Hook:
-    """A hooks folder of its own with the two files in it, and an agent that runs them."""
+    """A hooks folder with the two files in it, and an agent that runs them."""
 
     def __init__(self, python, folder, home, variables):
         self.python, self.folder, self.home = python, Path(folder), Path(home)
@@ -102,7 +104,7 @@ class Hook:
         return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def send(self, url, *argv, event_type=None, stdin=b"", **kwargs):
-        """Run send_event.py for *url*; the event type is stdin's own if none is given."""
+        """Run send_event.py for *url*; the event type is stdin's own by default."""
         known = stdin.get("hook_event_name") if isinstance(stdin, dict) else None
         return self.run(
             "send_event.py", "--source-app", "demo", "--event-type",
@@ -141,7 +143,7 @@ def hook(installed, tmp_path):
 
 @pytest.fixture
 def one_hook(tmp_path_factory, tmp_path):
-    """Like hook, on the newest Python alone: for what does not differ, or takes long."""
+    """Like hook, on the newest Python alone: for what takes long, or is the same."""
     folder = tmp_path_factory.mktemp("hooks")
     for name in ("hook_io.py", "send_event.py"):
         shutil.copy(str(ROOT / name), str(folder))

@@ -1,0 +1,217 @@
+"""The README holds: commands run, tables are the code's, messages are real."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import hook_io
+import pytest
+import send_event
+from conftest import PATIENCE_S, ROOT, TESTS, sample
+from event_server import EventServer, closed_port
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.M | re.S)
+ADDRESS = "http://localhost:4000/events"
+
+
+def blocks(language):
+    found = [text for name, text in BLOCKS if name == language]
+    assert found, f"no {language} block"
+    return found
+
+
+def table(first_header):
+    """Return the rows of the table whose first header is this, cells without marks."""
+    head = rf"^\| {first_header} \|.*\n\|[-|]+\|\n"
+    body = re.search(head + r"((?:\|.*\n)+)", README, re.M)
+    assert body, f"no table of {first_header}"
+    rows = [line.strip("|").split("|") for line in body.group(1).splitlines()]
+    return [[cell.strip().replace("`", "") for cell in row] for row in rows]
+
+
+def messages():
+    found = re.findall(r"^\*\*`(.+?)`\*\*$", README, re.M)
+    assert len(found) >= 6
+    return found
+
+
+def test_every_fenced_block_is_of_a_kind_that_a_test_here_runs():
+    assert {name for name, _ in BLOCKS} <= {"sh", "text", "json", "python"}
+
+
+def test_the_three_lines_of_install_end_in_events_arriving(one_hook, tmp_path):
+    project = tmp_path / "project"
+    project.mkdir()
+    copy, merge, serve = blocks("sh")[0].splitlines()
+    env = {**one_hook.env, "HOOK_IO": str(ROOT), "CLAUDE_PROJECT_DIR": str(project)}
+    for line in (copy, merge):
+        subprocess.run(["sh", "-c", line], cwd=str(project), env=env, check=True)
+    assert serve.split("#")[0].split() == ["make", "-C", '"$HOOK_IO"', "serve"]
+    settings = json.loads((project / ".claude" / "settings.json").read_text())
+    with EventServer() as server:
+        env["HOOK_IO_SERVER_URL"] = server.url
+        for name, ((entry,),) in ((name, [group["hooks"] for group in groups])
+                                  for name, groups in settings["hooks"].items()):
+            subprocess.run(
+                ["sh", "-c", entry["command"]], env=env, check=True,
+                input=json.dumps(sample(name)).encode(), timeout=PATIENCE_S)
+        assert [e["event_type"] for e in server.events()] == list(settings["hooks"])
+        assert {e["source_app"] for e in server.events()} == {"project"}
+
+
+def test_the_line_that_sends_one_event_by_hand_runs(one_hook, tmp_path):
+    folder = tmp_path / "project" / ".claude" / "hooks"
+    shutil.copytree(str(one_hook.folder), str(folder))
+    with EventServer() as server:
+        env = {**one_hook.env, "HOOK_IO_SERVER_URL": server.url}
+        subprocess.run(["sh", "-c", blocks("sh")[1]], cwd=str(tmp_path / "project"),
+                       env=env, check=True, timeout=PATIENCE_S)
+        assert [event["event_type"] for event in server.events()] == ["Stop"]
+
+
+def without_figures(text):
+    text = re.sub(r"127\.0\.0\.1([:_])\d+", r"127.0.0.1\1PORT", text)
+    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:]+Z", "TIME", text)
+    text = re.sub(r"in \S+/send_event", "in STATE/send_event", text)
+    return re.sub(r" +\d+( ms;)?$", r" MS\1", re.sub(r"after \d+ ms", "after MS", text),
+                  flags=re.M)
+
+
+def test_the_demo_prints_what_the_readme_shows():
+    done = subprocess.run(
+        [sys.executable, str(TESTS / "demo.py")], stdout=subprocess.PIPE,
+        timeout=PATIENCE_S, check=True)
+    assert without_figures(done.stdout.decode()) == without_figures(blocks("text")[0])
+
+
+def test_the_demo_fails_where_an_event_does_not_arrive(tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(str(TESTS), str(folder / "tests"))
+    for name in ("hook_io.py", "send_event.py"):
+        shutil.copy(str(ROOT / name), str(folder))
+    broken = (folder / "hook_io.py").read_text().replace("POST {target", "PUT {target")
+    (folder / "hook_io.py").write_text(broken)
+    done = subprocess.run(
+        [sys.executable, str(folder / "tests" / "demo.py")], timeout=PATIENCE_S,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert b"[ERROR] demo: " in done.stderr
+
+
+def test_the_body_shown_has_the_members_of_a_real_one_in_their_order(one_hook):
+    shown = json.loads(blocks("json")[0])
+    event = json.loads(shown["metadata"])
+    with EventServer() as server:
+        one_hook.send(server.url, stdin=event)
+        (exchange,) = server.wait(1)
+    stamp = {"timestamp": shown["timestamp"], "summary": shown["summary"]}
+    assert {**exchange.json, **stamp} == shown
+    assert list(exchange.json) == list(shown) == [row[0] for row in table("member")]
+
+
+def test_the_table_of_options_is_the_codes():
+    rows = [line.split(None, 4) for line in send_event.OPTIONS.strip().splitlines()]
+    shown = [[cell.replace("|", ", ") if cell != "-" else "" for cell in row]
+             for row in rows]
+    assert table("option") == shown
+
+
+def test_the_table_of_exit_codes_is_the_codes():
+    codes = [hook_io.EXIT_OK, hook_io.EXIT_BLOCK]
+    assert [int(row[0]) for row in table("exit")] == codes
+
+
+def test_the_table_of_outcomes_is_the_codes():
+    rows = {row[0]: row[2] == "yes" for row in table("outcome")}
+    assert rows == hook_io.OUTCOMES
+
+
+def test_the_table_of_answers_names_every_constructor():
+    names = {re.match(r"\w+", row[0]).group() for row in table("returns")}
+    intents = set(hook_io.PLATFORMS["claude-code"]) - {"loud"}
+    assert names == intents | {"NOTHING", "with_user_hint"}
+    assert names <= set(hook_io.__all__)
+
+
+@pytest.mark.parametrize("number", [
+    hook_io.SUMMARY_MAX_CHARS, f"{hook_io.STRING_MAX_CHARS:,}", hook_io.RECORD_BYTES,
+    f"{send_event.STDIN_IDLE_MS} ms", f"{hook_io.STDIN_TIMEOUT_MS // 1000} s",
+    f"{send_event.BODY_MAX_BYTES >> 10} KiB", f"{hook_io.STDIN_MAX_BYTES >> 20} MiB",
+    f"{len(hook_io.EVENTS['claude-code'])} events of Claude Code",
+])
+def test_limits_in_the_text_are_the_codes(number):
+    assert str(number) in README
+
+
+def example(hook, name):
+    source = next(text for text in blocks("python") if f'"{name}"' in text)
+    (hook.folder / f"{name}.py").write_text(source)
+    assert len([line for line in source.splitlines() if line]) <= 15
+    return f"{name}.py"
+
+
+@pytest.mark.parametrize("flags", [(), ("-I", "-S")])
+def test_the_example_guard_denies_and_else_has_no_opinion(hook, flags):
+    guard, event = example(hook, "guard"), sample("PreToolUse")
+    event["tool_input"] = {"command": "rm -rf /"}
+    said = hook.run(guard, stdin=event, flags=flags).document["hookSpecificOutput"]
+    assert said == {
+        "hookEventName": "PreToolUse", "permissionDecision": "deny",
+        "permissionDecisionReason":
+            "rm -rf needs a human — move it to the trash instead"}
+    event["tool_input"] = {"command": "ls"}
+    result = hook.run(guard, stdin=event, flags=flags)
+    assert (result.exit, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
+def test_the_example_that_adds_context_names_the_branch(hook, tmp_path):
+    repo = tmp_path / "repo"
+    subprocess.run(["git", "init", "-q", str(repo)], check=True)
+    switch = ["git", "-C", str(repo), "checkout", "-q", "-b", "spring"]
+    subprocess.run(switch, check=True)
+    event = {**sample("SessionStart"), "cwd": str(repo)}
+    said = hook.run(example(hook, "branch"), stdin=event).document
+    assert said == {"hookSpecificOutput": {
+        "hookEventName": "SessionStart",
+        "additionalContext": "The git branch is spring."}}
+
+
+def stderr_of(hook, url, *argv, **kwargs):
+    result = hook.send(url, *argv, stdin=sample("Stop"), **kwargs)
+    return result.stderr.replace(url, ADDRESS)
+
+
+def provoke(hook, message):
+    """Return the stderr of the situation that *message* belongs to."""
+    if "connection refused" in message:
+        return stderr_of(hook, f"http://localhost:{closed_port()}/events")
+    if "public address" in message:
+        return hook.send("http://192.0.2.1:4000/events", stdin=sample("Stop")).stderr
+    if "no known event" in message:
+        return stderr_of(hook, ADDRESS, event_type="PreTolUse")
+    if "not counted" in message:
+        (hook.home / "file").write_text("")
+        state = {"HOOK_IO_STATE_DIR": str(hook.home / "file" / "state")}
+        return stderr_of(hook, f"http://localhost:{closed_port()}/events", env=state)
+    fault = "silent" if "no answer" in message else "bad_request"
+    with EventServer(fault=fault) as server:
+        return stderr_of(hook, server.url)
+
+
+@pytest.mark.parametrize("message", messages())
+def test_a_message_of_troubleshooting_is_what_the_hook_says(one_hook, message):
+    said = provoke(one_hook, message).splitlines()
+    if "not counted" in message:
+        message = message.partition(" [Errno")[0]
+        said = [line.partition(" [Errno")[0] for line in said]
+    assert message in said
+
+
+def test_the_anchors_and_files_it_links_to_are_there():
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        assert os.path.exists(ROOT / link), link

@@ -1,0 +1,196 @@
+"""The two files read as they should: side effects in place, nothing too long."""
+
+import ast
+import json
+import re
+import subprocess
+
+import hook_io
+import pytest
+from conftest import NEWEST, PYTHONS, ROOT, TESTS, sample
+from event_server import EventServer
+from test_readme import blocks
+
+SHIPPED = ("hook_io.py", "send_event.py")
+SOURCES = {name: (ROOT / name).read_text() for name in SHIPPED}
+EXAMPLES = {f"README example {n}": text for n, text in enumerate(blocks("python"), 1)}
+
+#: what only certain top-level definitions may do -> names that do it, who may
+POWERS = {
+    "streams and exit": (
+        {"print", "input", "exit", "quit", "sys.stdout", "sys.stderr", "sys.stdin",
+         "sys.exit", "os.write", "os._exit", "os.dup", "os.dup2", "os.abort"},
+        {"Emitter", "StderrBuffer", "_write", "FailureStreak"}),
+    "network": (
+        {"socket", "_socket", "ssl", "__import__('_socket')", "__import__('socket')",
+         "getaddrinfo", "connect", "sendall", "recv", "urllib", "http"},
+        {"_network", "_connect", "_addresses", "_wrap_tls", "_receive"}),
+    "files": (
+        {"open", "os.open", "os.replace", "os.rename", "os.unlink", "os.remove",
+         "os.makedirs", "os.mkdir", "os.rmdir", "os.truncate"},
+        {"FailureStreak", "_losses", "_unnamed_file", "_open_missing_fds",
+         "StderrBuffer"}),
+    "processes": (
+        {"os.system", "os.fork", "os.execv", "os.kill", "os.popen", "subprocess"},
+        set()),
+}
+
+
+def names_in(node):
+    """Yield every dotted name, import and call that *node* holds, as text."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
+            yield f"{part.value.id}.{part.attr}"
+            yield part.attr if part.value.id not in ("os", "sys") else ""
+        elif isinstance(part, ast.Name):
+            yield part.id
+        elif isinstance(part, (ast.Import, ast.ImportFrom)):
+            yield from (alias.name.partition(".")[0] for alias in part.names)
+            yield getattr(part, "module", None) or ""
+        if isinstance(part, ast.Call) and getattr(part.func, "id", "") == "__import__":
+            yield f"__import__({part.args[0].value!r})"
+
+
+def breaches(source, power):
+    """Return "definition: name" for each use of *power* where it does not belong."""
+    names, allowed = POWERS[power]
+    for node in ast.parse(source).body:
+        holder = getattr(node, "name", "module level")
+        if holder not in allowed:
+            yield from (f"{holder}: {name}" for name in names_in(node) if name in names)
+
+
+@pytest.mark.parametrize("power", POWERS)
+@pytest.mark.parametrize("file", [*SHIPPED, *EXAMPLES])
+def test_side_effects_stand_where_they_belong(file, power):
+    if file in EXAMPLES and power == "processes":
+        pytest.skip("an example may start git")
+    assert list(breaches({**SOURCES, **EXAMPLES}[file], power)) == []
+
+
+@pytest.mark.parametrize(("code", "power"), [
+    ("def f():\n    print('x')", "streams and exit"),
+    ("def f():\n    sys.stdout.write('x')", "streams and exit"),
+    ("def handler(e):\n    os._exit(2)", "streams and exit"),
+    ("import socket", "network"),
+    ("def f(s):\n    s.connect(1)", "network"),
+    ("def f():\n    open('x', 'w')", "files"),
+    ("from subprocess import run", "processes"),
+])
+def test_a_side_effect_out_of_its_place_is_seen(code, power):
+    assert list(breaches(code, power))
+
+
+@pytest.mark.parametrize("power", POWERS)
+def test_whoever_may_have_a_side_effect_exists_and_has_it(power):
+    names, allowed = POWERS[power]
+    body = ast.parse(SOURCES["hook_io.py"]).body
+    tree = {getattr(node, "name", ""): node for node in body}
+    assert {name for name in allowed if not names & set(names_in(tree[name]))} == set()
+
+
+def functions(source):
+    return [node for node in ast.walk(ast.parse(source))
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+
+
+def code_lines(function):
+    documented = ast.get_docstring(function) is not None
+    first = function.body[0].end_lineno if documented else function.lineno - 1
+    return function.end_lineno - first + (1 if documented else 0)
+
+
+def depth(node):
+    """Return how many blocks deep *node* nests; an elif is no deeper than its if."""
+    nests = isinstance(node, (ast.If, ast.For, ast.While, ast.Try, ast.With))
+    depths = [0]
+    for child in ast.iter_child_nodes(node):
+        is_elif = isinstance(node, ast.If) and isinstance(child, ast.If) and (
+            node.orelse == [child])
+        depths.append(depth(child) - is_elif)
+    return nests + max(depths)
+
+
+@pytest.mark.parametrize("file", SHIPPED)
+def test_functions_are_short_and_flat(file):
+    sizes = sorted(map(code_lines, functions(SOURCES[file])))
+    assert sizes[-1] <= 40
+    assert sizes[len(sizes) // 2] <= 14
+    deep = {f.name: depth(f) for f in functions(SOURCES[file]) if depth(f) > 3}
+    assert deep == {}
+
+
+@pytest.mark.parametrize(
+    "path", [*(ROOT / name for name in SHIPPED), *TESTS.glob("*.py")],
+    ids=lambda path: path.name)
+def test_lines_are_at_most_88_long(path):
+    lines = path.read_text().splitlines()
+    assert [n for n, line in enumerate(lines, 1) if len(line) > 88] == []
+
+
+@pytest.mark.parametrize("file", SHIPPED)
+def test_every_public_definition_is_documented(file):
+    public = [node for node in ast.parse(SOURCES[file]).body
+              if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+              and not node.name.startswith("_")]
+    assert [node.name for node in public if not ast.get_docstring(node)] == []
+
+
+def test_only_run_catches_every_exception():
+    for file, source in SOURCES.items():
+        for function in functions(source):
+            handlers = [part.type for part in ast.walk(function)
+                        if isinstance(part, ast.ExceptHandler)]
+            names = {name.id for kind in handlers if kind for name in ast.walk(kind)
+                     if isinstance(name, ast.Name)}
+            allowed = {"run": {"Exception"}, "_wrap_tls": {"BaseException"}}
+            wide = names & {"Exception", "BaseException"}
+            assert wide <= allowed.get(function.name, set()), (file, function.name)
+            assert None not in handlers, (file, function.name)
+
+
+def test_an_exemption_from_a_check_gives_its_reason_beside_it():
+    for source in SOURCES.values():
+        for line in source.splitlines():
+            assert not re.search(r"# type: ignore|# noqa(?!: \w+ - \w)", line), line
+
+
+def test_both_files_carry_the_licence_and_the_same_version():
+    for name, source in SOURCES.items():
+        head = source[:400]
+        assert "# SPDX-License-Identifier: MIT\n" in head
+        assert f"# {name[:-3]} {hook_io.__version__}, part of hook-io - copy" in head
+
+
+def test_all_names_of_the_api_exist_and_are_sorted():
+    assert [name for name in hook_io.__all__ if not hasattr(hook_io, name)] == []
+    assert len(set(hook_io.__all__)) == len(hook_io.__all__)
+
+
+def imported_on_the_way(hook, url):
+    """Return the modules that delivering one event brings in, beyond a bare start."""
+    watch = (
+        "import os, sys\n"
+        "before, leave = set(sys.modules), os._exit\n"
+        "def report(code):\n"
+        "    os.write(leave_fd, ' '.join(set(sys.modules) - before).encode())\n"
+        "    leave(code)\n"
+        "leave_fd, os._exit = os.dup(2), report\n"
+        "sys.argv = sys.argv[1:]\n"
+        "sys.path.insert(0, os.path.dirname(sys.argv[0]))\n"
+        "code = compile(open(sys.argv[0]).read(), sys.argv[0], 'exec')\n"
+        "exec(code, {'__name__': '__main__', '__file__': sys.argv[0]})\n")
+    (hook.home / "watch.py").write_text(watch)
+    done = subprocess.run(
+        [hook.python, str(hook.home / "watch.py"), str(hook.folder / "send_event.py"),
+         "--source-app", "demo", "--event-type", "PreToolUse", "--server-url", url],
+        input=json.dumps(sample("PreToolUse")).encode(), env=hook.env,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True)
+    return set(done.stderr.decode().split())
+
+
+def test_the_hot_path_imports_three_modules_and_no_more(one_hook):
+    with EventServer() as server:
+        imported = imported_on_the_way(one_hook, server.url)
+        assert len(server.wait(1)) == 1
+    assert imported <= {"hook_io", "_json", "_socket"}, PYTHONS[NEWEST]
