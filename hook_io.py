@@ -1016,20 +1016,22 @@ def _read_at(fd: int, position: int, max_bytes: int) -> bytes:
 def _write(fd: int, data: bytes) -> bool:
     """Write all of *data*; False if the reader is gone or leaves its pipe full."""
     deadline = time.monotonic() + WRITE_TIMEOUT_MS / 1000
-    step = len(data)
     try:
-        if os.name != "nt":
-            from select import PIPE_BUF as step
-            from select import select
         while data:
-            if os.name != "nt":  # a pipe that select() finds writable takes PIPE_BUF
-                left = max(0.0, deadline - time.monotonic())
-                if not select([], [fd], [], left)[1]:
-                    return False
-            data = data[os.write(fd, data[:step]):]
+            data = data[_write_part(fd, data, deadline):]
         return True
     except (OSError, ValueError):
         return False
+
+
+def _write_part(fd: int, data: bytes, deadline: float) -> int:
+    if os.name == "nt":  # select() knows no pipes there
+        return os.write(fd, data)
+    from select import PIPE_BUF, select
+
+    if not select([], [fd], [], max(0.0, deadline - time.monotonic()))[1]:
+        raise TimeoutError
+    return os.write(fd, data[:PIPE_BUF])  # a pipe with room takes that without waiting
 
 
 class Emitter:

@@ -51,12 +51,12 @@ OPTIONS = """
 --session-id  HOOK_IO_SESSION_ID          -        UUID    instead of the event's own
 --metadata    HOOK_IO_METADATA            -        JSON    sent instead of the event
 --summarize   HOOK_IO_SUMMARIZE           -        -       accepted; summaries are local
---server-url  HOOK_IO_SERVER_URL          http://localhost:4000/events URL where events go
+--server-url  HOOK_IO_SERVER_URL          http://localhost:4000/events URL where to
 --timeout-ms  HOOK_IO_TIMEOUT_MS          100      1-60000 time budget
 --format      HOOK_IO_FORMAT              events   events  form of the request
 --fail-loud   HOOK_IO_FAIL_LOUD           hint     hint|block|off how losses are told
 -             HOOK_IO_FAIL_LOUD_THRESHOLD 3        1-9999999 losses until then
--             HOOK_IO_FIELDS              -        NAMES   all that leaves: cwd,tool_name
+-             HOOK_IO_FIELDS              -        NAMES   all that leaves: cwd,prompt
 -             HOOK_IO_ALLOW_HTTP          -        -       1: http to public addresses
 -             HOOK_IO_STATE_DIR           -        FOLDER  where losses are counted
 -             HOOK_IO_PLATFORM            -        AGENT   agent of every event

@@ -20,7 +20,7 @@ POWERS = {
     "streams and exit": (
         {"print", "input", "exit", "quit", "sys.stdout", "sys.stderr", "sys.stdin",
          "sys.exit", "os.write", "os._exit", "os.dup", "os.dup2", "os.abort"},
-        {"Emitter", "StderrBuffer", "_write", "FailureStreak"}),
+        {"Emitter", "StderrBuffer", "_write_part", "FailureStreak"}),
     "network": (
         {"socket", "_socket", "ssl", "__import__('_socket')", "__import__('socket')",
          "getaddrinfo", "connect", "sendall", "recv", "urllib", "http"},
