@@ -39,11 +39,21 @@ import time
 TYPE_CHECKING = False  # typing itself would cost more than this whole module
 if TYPE_CHECKING:
     import re
-    from typing import Any, Callable, Dict, List, NoReturn, Optional, Tuple
+    from typing import (
+        Any,
+        Callable,
+        Dict,
+        List,
+        Mapping,
+        NoReturn,
+        Optional,
+        Tuple,
+    )
 
     Event = Dict[str, Any]
     Shape = Dict[str, Any]
     Rows = List[List[str]]
+    Formats = Mapping[str, Callable[[Event, Event], Event]]
     Target = Tuple[str, str, int, str, str]
 else:
     Event = dict
@@ -54,13 +64,14 @@ __all__ = (
     "HookResult", "InputError", "Outcome", "StderrBuffer", "account_for", "allow",
     "ask", "block", "channel", "clip", "context", "decode", "deny", "encode", "fit",
     "hint", "parse_options", "platform_of", "post_json", "read_event", "redact",
-    "render", "rewrite", "run", "shown_url", "summary", "with_user_hint",
+    "render", "rewrite", "run", "send", "shown_url", "summary", "with_user_hint",
 )
 
 # Limits.
 
 STDIN_MAX_BYTES = 1 << 20
 STDIN_TIMEOUT_MS = 5000
+STDIN_IDLE_MS = 500  # without a byte, for a hook that sends
 NESTING_MAX = 100  # levels of a JSON value; real events stay below 20
 INTEGER_MAX_DIGITS = 4300  # where CPython stops, too: int() takes quadratic time
 ECHO_MAX_CHARS = 80  # of somebody's input in an error message
@@ -69,6 +80,7 @@ REASON_MAX_CHARS = 16000
 STRING_MAX_CHARS = 8192  # of one string that leaves
 CUT_MARGIN_CHARS = 1024  # read beyond a cut, for a secret that the cut would halve
 SECRET_MIN_CHARS = 8  # a shorter string is not looked through
+BODY_MAX_BYTES = 1 << 18  # of a request
 OPTION_MAX_CHARS = 1 << 16  # of JSON on the command line
 HELD_MAX_BYTES = 1 << 16  # of held back output, shown when a hook fails
 WRITE_TIMEOUT_MS = 1000  # for an agent that does not empty its pipe
@@ -1719,6 +1731,60 @@ def _usage(rows: "Rows", prog: str) -> "Any":
             parser.add_argument(name, help=said, required=needed, **shape)
     parser.add_argument("--version", action="store_true", help="print the version")
     return parser
+
+
+# A hook that sends: the parts above in their order.
+
+
+def send(
+    name: str, argv: "List[str]", table: str,
+    formats: "Formats", started: float,
+) -> None:
+    """Run the hook *name*, which sends each event to a server.
+
+    argv: the command line, without the program.  table: its options, see
+        parse_options.  formats: name -> function of the redacted event and the options
+        that returns the body.  started: time.monotonic() seconds, from which the time
+        budget runs.
+    """
+    options: "Event" = {}
+    run(lambda event: _deliver(event, options, name, formats), name,
+        read=lambda: _receive_event(options, argv, table, name, started))
+
+
+def _receive_event(
+    options: "Event", argv: "List[str]", table: str, name: str, started: float
+) -> "Event":
+    """Fill *options*, then return the event, or {"input_error": why}."""
+    if os.environ.get("HOOK_IO_OFF", "") not in ("", *_NO):
+        raise Done(NOTHING)
+    values, notes = parse_options(table, argv, f"{name}.py")
+    before = time.monotonic()
+    try:
+        event = read_event(idle_ms=STDIN_IDLE_MS)
+    except InputError as error:
+        event = {"input_error": str(error)}
+        notes.append(f"[WARNING] The event on stdin is {error}")
+    waited = time.monotonic() - before  # for the agent: that is not the server's fault
+    deadline = started + waited + int(values["timeout_ms"]) / 1000
+    options.update(values, notes=notes, deadline=deadline)
+    return event
+
+
+def _deliver(
+    event: "Event", options: "Event", name: str, formats: "Formats"
+) -> HookResult:
+    fields, build = options["fields"].replace(" ", ""), formats[options["format"]]
+    allowed = fields.split(",") if fields else event
+    leaving = {field: event[field] for field in allowed if field in event}
+    body = fit(redact(leaving, STRING_MAX_CHARS),
+               lambda fitting: build(fitting, options), BODY_MAX_BYTES)
+    outcome = post_json(options["server_url"], body, options["deadline"],
+                        allow_http=bool(options["allow_http"]))
+    return account_for(
+        outcome, event, name, options["server_url"], options["event_type"],
+        options["timeout_ms"], int(options["fail_loud_threshold"]),
+        options["fail_loud"], options["notes"])
 
 
 # run(): from stdin to exit, whatever happens in between.

@@ -15,9 +15,8 @@
     exit 0   sent or lost: the agent goes on
     exit 2   a mistake on the command line, or --fail-loud block
 
-Data flow: read, redact, fit, post_json, account_for.  Here is what an event looks like
-on the wire; how it travels is hook_io's.  This file is compiled at every start, hook_io
-once: what need not stand here stands there.
+Here is what an event looks like on the wire; how it travels is hook_io.send's.  This
+file is compiled at every start, hook_io once: what need not stand here stands there.
 """
 
 import time
@@ -38,10 +37,7 @@ import hook_io
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from hook_io import Event, HookResult
-
-STDIN_IDLE_MS = 500
-BODY_MAX_BYTES = 256 * 1024
+    from hook_io import Event
 
 #: option ("-": none), its variable, default, what it takes, what it is for; a text,
 #: because that is compiled at no cost; hook_io.parse_options says what the words mean
@@ -63,39 +59,6 @@ OPTIONS = """
 -             HOOK_IO_PURE                -        -       1: json, socket; no C halves
 -             HOOK_IO_OFF                 -        -       1: do nothing at all
 """
-
-
-def read(options: "Event") -> "Event":
-    """Fill *options*, then return the event, or {"input_error": why}."""
-    if os.environ.get("HOOK_IO_OFF", "0") not in ("", "0"):
-        raise hook_io.Done(hook_io.NOTHING)
-    values, notes = hook_io.parse_options(OPTIONS, sys.argv[1:], "send_event.py")
-    before = time.monotonic()
-    try:
-        event = hook_io.read_event(idle_ms=STDIN_IDLE_MS)
-    except hook_io.InputError as error:
-        event = {"input_error": str(error)}
-        notes.append(f"[WARNING] The event on stdin is {error}")
-    waited = time.monotonic() - before  # for the agent: that is not the server's fault
-    deadline = STARTED + waited + int(values["timeout_ms"]) / 1000
-    options.update(values, notes=notes, deadline=deadline)
-    return event
-
-
-def send(event: "Event", options: "Event") -> "HookResult":
-    """Post the *event* and return what is to be said of it, most often nothing."""
-    url, fields = options["server_url"], options["fields"].replace(" ", "")
-    allowed = fields.split(",") if fields else event
-    leaving = {name: event[name] for name in allowed if name in event}
-    body = hook_io.fit(
-        hook_io.redact(leaving, hook_io.STRING_MAX_CHARS),
-        lambda fitting: FORMATS[options["format"]](fitting, options), BODY_MAX_BYTES)
-    outcome = hook_io.post_json(
-        url, body, options["deadline"], allow_http=options["allow_http"] != "")
-    return hook_io.account_for(
-        outcome, event, "send_event", url, options["event_type"],
-        options["timeout_ms"], int(options["fail_loud_threshold"]),
-        options["fail_loud"], options["notes"])
 
 
 def events_format(event: "Event", options: "Event") -> "Event":
@@ -120,9 +83,7 @@ FORMATS = {"events": events_format}
 
 def main() -> None:
     """Run the hook on this process's arguments, variables and streams."""
-    options: "Event" = {}
-    hook_io.run(lambda event: send(event, options), "send_event",
-                read=lambda: read(options))
+    hook_io.send("send_event", sys.argv[1:], OPTIONS, FORMATS, STARTED)
 
 
 if __name__ == "__main__":

@@ -139,8 +139,8 @@ def test_the_table_of_answers_names_every_constructor():
 
 @pytest.mark.parametrize("number", [
     hook_io.SUMMARY_MAX_CHARS, f"{hook_io.STRING_MAX_CHARS:,}", hook_io.RECORD_BYTES,
-    f"{send_event.STDIN_IDLE_MS} ms", f"{hook_io.STDIN_TIMEOUT_MS // 1000} s",
-    f"{send_event.BODY_MAX_BYTES >> 10} KiB", f"{hook_io.STDIN_MAX_BYTES >> 20} MiB",
+    f"{hook_io.STDIN_IDLE_MS} ms", f"{hook_io.STDIN_TIMEOUT_MS // 1000} s",
+    f"{hook_io.BODY_MAX_BYTES >> 10} KiB", f"{hook_io.STDIN_MAX_BYTES >> 20} MiB",
     f"{len(hook_io.EVENTS['claude-code'])} events of Claude Code",
 ])
 def test_limits_in_the_text_are_the_codes(number):
