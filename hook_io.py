@@ -630,8 +630,10 @@ def _is_secret(name: str) -> bool:
 def _redact_string(text: str, max_chars: int) -> str:
     if len(text) < SECRET_MIN_CHARS:
         return text
-    if text[0] in "{[":
-        text = _redact_document(text)
+    document = _redact_document(text) if text[0] in "{[" else None
+    if document is not None:
+        clipped: str = clip(document, max_chars)
+        return clipped
     if len(text) <= max_chars:
         return _redact_text(text)
     head, tail = _halves(max_chars)
@@ -640,17 +642,20 @@ def _redact_string(text: str, max_chars: int) -> str:
     return _joined(begin, len(text) - head - tail, end)
 
 
-def _redact_document(text: str) -> str:
-    """Return *text* without the secret members of the JSON that it may hold."""
+def _redact_document(text: str) -> "Optional[str]":
+    """Return JSON *text* redacted member by member; None if it need not be, or is none.
+
+    Its patterns alone would do no harm to JSON, but a member's name says more.
+    """
     lowered = text.lower()
     if not any(word in lowered for word in SECRET_ENDINGS + SECRET_NAMES):
-        return text
+        return None
     try:
         value = decode(text)
         safe = redact(value)
-        return text if safe == value else encode(safe)
     except (ValueError, RecursionError):
-        return text  # its patterns still count
+        return None
+    return text if safe == value else encode(safe)
 
 
 def _redact_text(text: str) -> str:
@@ -720,7 +725,8 @@ def clip(value: "Any", max_chars: int = STRING_MAX_CHARS) -> "Any":
 
 
 def _halves(max_chars: int) -> "Tuple[int, int]":
-    return max_chars * 3 // 4, max_chars // 4
+    kept = max_chars - 32  # the rest is for what _joined puts between them
+    return kept * 3 // 4, kept // 4
 
 
 def _joined(head: str, cut_chars: int, tail: str) -> str:
@@ -883,7 +889,8 @@ def channel(intent: str, event: "Event") -> "Optional[Shape]":
     """Return the shape of *intent* for the agent and event; None if it has none."""
     platforms: "Any" = PLATFORMS
     shapes = platforms[platform_of(event)].get(intent, {})
-    shape: "Optional[Shape]" = shapes.get(event.get("hook_event_name"), shapes.get("*"))
+    name = str(event.get("hook_event_name"))
+    shape: "Optional[Shape]" = shapes.get(name, shapes.get("*"))
     return shape
 
 
@@ -937,9 +944,9 @@ class StderrBuffer:
         """Begin to hold back; a second call changes nothing."""
         if self._sink >= 0:
             return self
-        _open_missing_fds()
+        missing = _open_missing_fds()
         self._sink, self._shown = _unnamed_file(), 0
-        self.fds = {fd: os.dup(fd) for fd in (1, 2)}
+        self.fds = {fd: -1 if fd in missing else os.dup(fd) for fd in (1, 2)}
         self._divert({1: self._sink, 2: self._sink})
         self._streams = (sys.stdout, sys.stderr)
         sys.stdout = sys.stderr = open(  # noqa: SIM115 - stays open until restore()
@@ -965,7 +972,8 @@ class StderrBuffer:
         self._divert(self.fds)
         sys.stdout, sys.stderr = self._streams
         for fd in (*self.fds.values(), self._sink):
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
         self.fds, self._sink, self._streams = {1: 1, 2: 2}, -1, ()
 
     __enter__ = install
@@ -975,7 +983,8 @@ class StderrBuffer:
 
     def _divert(self, targets: "Dict[int, int]") -> None:
         for fd, target in targets.items():
-            os.dup2(target, fd)
+            if target >= 0:
+                os.dup2(target, fd)
 
     def _held_bytes(self) -> int:
         if self._sink < 0:
@@ -988,13 +997,15 @@ class StderrBuffer:
         return os.fstat(self._sink).st_size - self._shown
 
 
-def _open_missing_fds() -> None:
+def _open_missing_fds() -> "List[int]":
     """Fill closed descriptors 0 to 2, or the next file opened would be one of them."""
+    missing = []
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is fd
+            missing.append(os.open(os.devnull, os.O_RDWR))  # the lowest free, so fd
+    return missing
 
 
 def _unnamed_file() -> int:
@@ -1409,7 +1420,8 @@ def _words(error: OSError) -> str:
     for kind, words in ERRORS.items():
         if isinstance(error, kind):
             return words
-    text = getattr(error, "verify_message", "") or error.strerror or str(error)
+    verdict = getattr(error, "verify_message", "")
+    text = f"certificate: {verdict}" if verdict else error.strerror or str(error)
     return _clean(text).lower() or type(error).__name__
 
 

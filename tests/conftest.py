@@ -99,8 +99,8 @@ class Hook:
         data = stdin.encode() if isinstance(stdin, str) else stdin
         done = subprocess.run(
             self.command(script, *argv, flags=flags), input=data, timeout=PATIENCE_S,
-            env={**self.env, **(env or {})}, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, **kwargs)
+            env={**self.env, **(env or {})}, capture_output=True,
+            **kwargs)
         return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def send(self, url, *argv, event_type=None, stdin=b"", **kwargs):

@@ -48,7 +48,7 @@ class Agent:
                    "demo", "--event-type", name, "--server-url", self.url]
         data, begun = (SAMPLES / f"{name}.json").read_bytes(), time.perf_counter()
         done = subprocess.run(command, input=data, env=self.env, timeout=PATIENCE_S,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                              capture_output=True)
         took_ms = (time.perf_counter() - begun) * 1000
         check(done.returncode == 0, f"{name}: exit {done.returncode}")
         self.stderr = done.stderr.decode()

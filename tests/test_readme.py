@@ -7,8 +7,9 @@ import shutil
 import subprocess
 import sys
 
-import hook_io
 import pytest
+
+import hook_io
 import send_event
 from conftest import PATIENCE_S, ROOT, TESTS, sample
 from event_server import EventServer, closed_port
@@ -97,7 +98,7 @@ def test_the_demo_fails_where_an_event_does_not_arrive(tmp_path):
     (folder / "hook_io.py").write_text(broken)
     done = subprocess.run(
         [sys.executable, str(folder / "tests" / "demo.py")], timeout=PATIENCE_S,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        capture_output=True)
     assert done.returncode == 1
     assert b"[ERROR] demo: " in done.stderr
 

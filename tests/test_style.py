@@ -5,8 +5,9 @@ import json
 import re
 import subprocess
 
-import hook_io
 import pytest
+
+import hook_io
 from conftest import NEWEST, PYTHONS, ROOT, TESTS, sample
 from event_server import EventServer
 from test_readme import blocks
@@ -185,7 +186,7 @@ def imported_on_the_way(hook, url):
         [hook.python, str(hook.home / "watch.py"), str(hook.folder / "send_event.py"),
          "--source-app", "demo", "--event-type", "PreToolUse", "--server-url", url],
         input=json.dumps(sample("PreToolUse")).encode(), env=hook.env,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True)
+        capture_output=True, check=True)
     return set(done.stderr.decode().split())
 
 

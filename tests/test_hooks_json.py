@@ -1,0 +1,114 @@
+"""hooks.json stops nothing, whatever is missing, and breaks nobody's settings."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+
+import hook_io
+from conftest import PATIENCE_S, ROOT, sample
+from event_server import EventServer, closed_port
+
+HOOKS = json.loads((ROOT / "hooks.json").read_text())
+ENTRIES = {name: entry for name, groups in HOOKS["hooks"].items()
+           for group in groups for entry in group["hooks"]}
+SHELLS = [shell for shell in ("sh", "dash", "bash") if shutil.which(shell)]
+
+
+def fire(name, env, shell="sh"):
+    """Run the command of an event as the agent does; return stdout and stderr."""
+    done = subprocess.run(
+        [shell, "-c", ENTRIES[name]["command"]], env=env, timeout=PATIENCE_S,
+        input=json.dumps(sample(name)).encode(), capture_output=True)
+    assert done.returncode == 0, (name, done.stderr)
+    return done.stdout.decode(), done.stderr.decode()
+
+
+@pytest.fixture
+def project(one_hook, tmp_path):
+    """Return the variables of a project whose .claude/hooks holds the two files."""
+    folder = tmp_path / "my project"
+    shutil.copytree(str(one_hook.folder), str(folder / ".claude" / "hooks"))
+    python = tmp_path / "bin"
+    python.mkdir()
+    (python / "python3").symlink_to(one_hook.python)
+    return {**one_hook.env, "CLAUDE_PROJECT_DIR": str(folder),
+            "PATH": os.pathsep.join([str(python), one_hook.env["PATH"]]),
+            "HOOK_IO_SERVER_URL": f"http://127.0.0.1:{closed_port()}/events"}
+
+
+def scripts(project):
+    return ROOT.__class__(project["CLAUDE_PROJECT_DIR"]) / ".claude" / "hooks"
+
+
+def test_it_registers_the_contracts_nine_events():
+    assert list(ENTRIES) == [
+        "PreToolUse", "PostToolUse", "UserPromptSubmit", "SessionStart", "SessionEnd",
+        "Notification", "Stop", "SubagentStop", "PreCompact"]
+    assert set(ENTRIES) <= set(hook_io.EVENTS["claude-code"])
+
+
+def test_it_has_the_shape_that_the_client_accepts():
+    assert list(HOOKS) == ["hooks"]
+    for name, groups in HOOKS["hooks"].items():
+        (group,) = groups
+        (entry,) = group["hooks"]
+        assert list(group) == ["hooks"]
+        assert sorted(entry) == ["command", "timeout", "type"]
+        assert entry["type"] == "command"
+        assert type(entry["timeout"]) is int
+        assert 0 < entry["timeout"] <= 5
+        assert f"--event-type {name} " in entry["command"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("name", ENTRIES)
+def test_a_command_sends_its_event_from_a_folder_with_a_blank(project, name, shell):
+    with EventServer() as server:
+        said = fire(name, {**project, "HOOK_IO_SERVER_URL": server.url}, shell)
+        (event,) = server.events()
+    assert said == ("", "")
+    assert (event["event_type"], event["source_app"]) == (name, "my project")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("trouble", ["no script", "no library", "no python", "broken"])
+@pytest.mark.parametrize("name", ENTRIES)
+def test_what_cannot_run_exits_0_and_only_session_start_says_so(
+    project, name, trouble, shell
+):
+    if trouble == "no script":
+        (scripts(project) / "send_event.py").unlink()
+    elif trouble == "no library":
+        (scripts(project) / "hook_io.py").unlink()
+    elif trouble == "broken":
+        (scripts(project) / "send_event.py").write_text("def broken(:\n")
+    else:
+        empty = scripts(project) / "empty"
+        empty.mkdir()
+        (empty / shell).symlink_to(shutil.which(shell))
+        project["PATH"] = str(empty)
+    stdout, _ = fire(name, project, shutil.which(shell))
+    if name != "SessionStart":
+        assert stdout == ""
+    else:
+        assert list(json.loads(stdout)) == ["systemMessage"]
+        assert "could not run" in stdout
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_a_dead_server_is_no_more_than_a_line_on_stderr(project, name):
+    stdout, stderr = fire(name, project)
+    assert stdout == ""
+    assert stderr.startswith("[ERROR] Failed to send event to observability-server: ")
+
+
+def test_a_plugin_finds_its_scripts_in_its_own_folder(project):
+    root = scripts(project)
+    elsewhere = {**project, "CLAUDE_PLUGIN_ROOT": str(root),
+                 "CLAUDE_PROJECT_DIR": str(root.parent)}
+    with EventServer() as server:
+        fire("Stop", {**elsewhere, "HOOK_IO_SERVER_URL": server.url})
+        assert [event["event_type"] for event in server.events()] == ["Stop"]
