@@ -415,8 +415,21 @@ def _public_codec() -> "Tuple[Any, Any]":
     return decoder.raw_decode, lambda value, _level: [encoder.encode(value)]
 
 
-_scan, _chunks = _codec()
+_scanner, _chunks = _codec()
 _BLANKS = frozenset(" \t\n\r")
+
+
+def _scan(text: str, at: int) -> "Tuple[Any, int]":
+    """Return the JSON value that begins at *at*, and its end.
+
+    Raises StopIteration or ValueError where there is none.
+    """
+    try:
+        value, end = _scanner(text, at)
+    except SystemError:  # 3.10 and 3.11 find their error class only if it is imported
+        __import__("json.decoder")
+        value, end = _scanner(text, at)
+    return value, end
 
 
 def encode(value: "Any") -> str:
@@ -438,8 +451,11 @@ def decode(text: str) -> "Any":
         value, end = _scan(text, _skip_blanks(text, 0))
     except InputError:
         raise
-    except (StopIteration, ValueError):
-        raise InputError(f"not JSON: {_excerpt(text)}") from None
+    except (StopIteration, ValueError) as error:
+        at = getattr(error, "pos", getattr(error, "value", 0))
+        cut = at >= len(text.rstrip()) or "Unterminated" in str(error)
+        what = "JSON without its end" if cut else "not JSON"
+        raise InputError(f"{what}: {_excerpt(text)}") from None
     except RecursionError:
         raise InputError(f"nested deeper than {NESTING_MAX} levels") from None
     if _skip_blanks(text, end) < len(text):
@@ -645,7 +661,7 @@ def _redact_string(text: str, max_chars: int) -> str:
 def _redact_document(text: str) -> "Optional[str]":
     """Return JSON *text* redacted member by member; None if it need not be, or is none.
 
-    Its patterns alone would do no harm to JSON, but a member's name says more.
+    Patterns see no members, and could take the quote that ends one for their own.
     """
     lowered = text.lower()
     if not any(word in lowered for word in SECRET_ENDINGS + SECRET_NAMES):

@@ -52,15 +52,16 @@ LINGER_MS = 50  # after an answer, for the client's own close
 POLL_S = 0.05  # how late a waiting thread may notice that the server stops
 
 #: the contract's nine, then what else Claude Code sends
-EVENT_TYPES = tuple("""
-PreToolUse PostToolUse UserPromptSubmit SessionStart SessionEnd Notification Stop
-SubagentStop PreCompact
-PostToolUseFailure PostToolBatch UserPromptExpansion StopFailure SubagentStart
-PostCompact PreModelSwitch PostModelSwitch PermissionRequest PermissionDenied Setup
-TeammateIdle TaskCreated TaskCompleted Elicitation ElicitationResult ConfigChange
-WorktreeCreate WorktreeRemove InstructionsLoaded CwdChanged FileChanged DirectoryAdded
-MessageDisplay
-""".split())
+EVENT_TYPES = (
+    "PreToolUse", "PostToolUse", "UserPromptSubmit", "SessionStart", "SessionEnd",
+    "Notification", "Stop", "SubagentStop", "PreCompact",
+    "PostToolUseFailure", "PostToolBatch", "UserPromptExpansion", "StopFailure",
+    "SubagentStart", "PostCompact", "PreModelSwitch", "PostModelSwitch",
+    "PermissionRequest", "PermissionDenied", "Setup", "TeammateIdle", "TaskCreated",
+    "TaskCompleted", "Elicitation", "ElicitationResult", "ConfigChange",
+    "WorktreeCreate", "WorktreeRemove", "InstructionsLoaded", "CwdChanged",
+    "FileChanged", "DirectoryAdded", "MessageDisplay",
+)
 
 #: key of a reply -> what it does; keys combine
 REPLY_KEYS = {
@@ -126,6 +127,8 @@ ENDLESS = {
 ERRORS = {400: "ValidationError", 404: "NotFound", 405: "MethodNotAllowed",
           413: "PayloadTooLarge", 500: "StorageError"}
 
+#: what an address that cannot be listened on raises; the last is for absurd names
+UNUSABLE = (OSError, OverflowError, UnicodeError)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 STATUS_LINE = re.compile(rb"(?m)^HTTP/1\.[01] ([2-5]\d\d)\b[^\r\n]*\r\n")
@@ -356,7 +359,7 @@ def http_answer(reply):
     headers.update({name.title(): v for name, v in reply.get("headers", {}).items()})
     lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Unnamed')}"]
     lines += [f"{name}: {v}" for name, v in headers.items() if v is not None]
-    return "\r\n".join(lines + ["", ""]).encode("latin-1") + body
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
 def wire(reply, exchange, server):
@@ -382,7 +385,7 @@ def wire(reply, exchange, server):
 
 # One connection.
 
-@dataclass
+@dataclass(eq=False)  # two exchanges that look the same are still two
 class Exchange:
     """One accepted connection; complete once held_ms is a number.
 
@@ -611,12 +614,12 @@ class EventServer:
     answer, in the connection's thread.  keep_exchanges=False: `exchanges` holds open
     connections only, for a server that runs for days.
 
-    Raises OSError where it cannot listen, sqlite3.Error for an unusable db,
+    Raises one of UNUSABLE where it cannot listen, sqlite3.Error for an unusable db,
     ValueError for a reply or fault nobody knows.
     """
 
-    def __init__(self, replies=(), fault=None, host="127.0.0.1", port=0, db=":memory:",
-                 on_event=None, keep_exchanges=True):
+    def __init__(self, replies=(), *, fault=None, host="127.0.0.1", port=0,
+                 db=":memory:", on_event=None, keep_exchanges=True):
         self._replies, self._fault, self._keep = list(replies), fault, keep_exchanges
         for reply in [*self._replies, fault or {}]:
             as_dict(reply)
@@ -626,7 +629,7 @@ class EventServer:
         self.store = Store(db)
         try:
             self._listener = listening_socket(host, port)
-        except (OSError, OverflowError):
+        except UNUSABLE:
             self.store.close()
             raise
         self.port = self._listener.getsockname()[1]
@@ -726,7 +729,7 @@ class EventServer:
 
 
 def listening_socket(host, port):
-    """Return a socket that listens on *host* and *port*; raise OSError if it cannot."""
+    """Return a socket that listens on *host* and *port*; raise one of UNUSABLE."""
     family, kind, _, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     sock = socket.socket(family, kind)
@@ -739,7 +742,7 @@ def listening_socket(host, port):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BODY_MAX_BYTES)
         sock.bind((address[0], port, *address[2:]))
         sock.listen(512)
-    except (OSError, OverflowError):
+    except UNUSABLE:
         sock.close()
         raise
     sock.settimeout(POLL_S)
@@ -822,7 +825,7 @@ def opened_server(options):
                            on_event=None if options.quiet else show)
     except sqlite3.Error as error:
         sys.exit(f"event_server: cannot keep events in {options.db}: {error}")
-    except (OSError, OverflowError) as error:
+    except UNUSABLE as error:
         if getattr(error, "errno", None) == errno.EADDRINUSE:
             sys.exit(f"event_server: port {options.port} is in use;"
                      " choose another with --port")
