@@ -73,7 +73,7 @@ STDIN_MAX_BYTES = 1 << 20
 STDIN_TIMEOUT_MS = 5000
 STDIN_IDLE_MS = 500  # without a byte, for a hook that sends
 NESTING_MAX = 100  # levels of a JSON value; real events stay below 20
-INTEGER_MAX_DIGITS = 4300  # where CPython stops, too: int() takes quadratic time
+INTEGER_MAX_DIGITS = 4300  # newer Pythons stop there, too: int() is quadratic
 ECHO_MAX_CHARS = 80  # of somebody's input in an error message
 HINT_MAX_CHARS = 9900  # above 10,000 Claude Code shows a preview instead
 REASON_MAX_CHARS = 16000
@@ -361,7 +361,7 @@ def _finite(digits: str) -> float:
 
 def _integer(digits: str) -> int:
     if len(digits) > INTEGER_MAX_DIGITS:
-        raise InputError(f"a number has {len(digits)} digits")
+        raise InputError(f"a number has {len(digits.lstrip('-'))} digits")
     return int(digits)
 
 
@@ -390,8 +390,6 @@ def _codec() -> "Tuple[Any, Any]":
         if os.environ.get("HOOK_IO_PURE"):
             raise ImportError
         _json: "Any" = __import__("_json")
-        if getattr(sys, "get_int_max_str_digits", int)() > 0:
-            setattr(_Settings, "parse_int", int)  # noqa: B010 - mypy sees another type
         scan = _json.make_scanner(_Settings)
         ascii_string = _json.encode_basestring_ascii
         chunks = _json.make_encoder(
@@ -473,12 +471,12 @@ def _skip_blanks(text: str, at: int) -> int:
 
 def _check_nesting(value: "Any") -> None:
     level = [value]
-    for _ in range(NESTING_MAX):
-        members = [v.values() if isinstance(v, dict) else v for v in level
-                   if isinstance(v, (dict, list))]
-        level = [inner for values in members for inner in values]
+    for _ in range(NESTING_MAX + 1):
+        level = [inner for inner in level if isinstance(inner, (dict, list))]
         if not level:
             return
+        level = [inner for outer in level for inner in (
+            outer.values() if isinstance(outer, dict) else outer)]
     raise InputError(f"nested deeper than {NESTING_MAX} levels")
 
 
@@ -510,10 +508,10 @@ def read_event(
     while True:
         idle = deadline if idle_ms is None else time.monotonic() + idle_ms / 1000
         chunk = _read_chunk(fd, min(deadline, idle))
-        if not chunk:
-            return _parse_event(data, total)
         total += len(chunk)
         data += chunk[:STDIN_MAX_BYTES - len(data)]
+        if not chunk or time.monotonic() > deadline:
+            return _parse_event(data, total)
         if total == len(data) and chunk.rstrip()[-1:] == b"}":
             try:
                 return _parse_event(data, total)
@@ -577,9 +575,9 @@ def _in_thread(work: "Callable[[], Any]", deadline: float) -> "Any":
 
 
 def _parse_event(data: bytes, total: int) -> "Event":
-    if data.startswith(b"\xef\xbb\xbf"):  # utf-8-sig would be one more import
-        return _parse_event(data[3:], total - 3)
     cut = total > len(data)
+    if data[:3] == b"\xef\xbb\xbf":  # the codec utf-8-sig would be one more import
+        data = data[3:]
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -823,15 +821,21 @@ class HookResult:
     def __setattr__(self, name: str, value: object) -> "NoReturn":
         raise AttributeError("a HookResult is immutable")
 
+    def __delattr__(self, name: str) -> "NoReturn":
+        raise AttributeError("a HookResult is immutable")
+
+    def _members(self) -> "List[Any]":
+        return [getattr(self, name) for name in self.__slots__]
+
     def __repr__(self) -> str:
-        members = [(name, getattr(self, name)) for name in self.__slots__]
+        members = zip(self.__slots__, self._members())
         return f"HookResult({', '.join(f'{n}={v!r}' for n, v in members if v)})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, HookResult) and repr(self) == repr(other)
+        return isinstance(other, HookResult) and self._members() == other._members()
 
     def __hash__(self) -> int:
-        return hash(repr(self))
+        return hash((self.intent, self.text, self.hint))
 
 
 NOTHING = HookResult()
@@ -866,8 +870,8 @@ def block(reason: str) -> HookResult:
 
 
 def context(text: str) -> HookResult:
-    """Give the model *text* to know."""
-    return HookResult("context", text)
+    """Give the model *text* to know; without one there is nothing to say."""
+    return HookResult("context", text) if text else NOTHING
 
 
 def hint(text: str) -> HookResult:
@@ -955,18 +959,18 @@ class StderrBuffer:
         self._sink = -1
         self._shown = 0
         self._streams: "Tuple[Any, ...]" = ()
+        self._writer: "Any" = None
 
     def install(self) -> "StderrBuffer":
         """Begin to hold back; a second call changes nothing."""
         if self._sink >= 0:
             return self
-        missing = _open_missing_fds()
         self._sink, self._shown = _unnamed_file(), 0
-        self.fds = {fd: -1 if fd in missing else os.dup(fd) for fd in (1, 2)}
+        self.fds = {fd: -1 if fd in _MISSING_FDS else os.dup(fd) for fd in (1, 2)}
         self._divert({1: self._sink, 2: self._sink})
         self._streams = (sys.stdout, sys.stderr)
-        sys.stdout = sys.stderr = open(  # noqa: SIM115 - stays open until restore()
-            self._sink, "w", 1, "utf-8", "backslashreplace", closefd=False)
+        self._writer = sys.stdout = sys.stderr = open(  # noqa: SIM115 - see restore()
+            self._sink, "w", 1, "utf-8", "backslashreplace")
         return self
 
     def flush(self) -> None:
@@ -986,8 +990,9 @@ class StderrBuffer:
             return
         self.flush()
         self._divert(self.fds)
-        sys.stdout, sys.stderr = self._streams
-        for fd in (*self.fds.values(), self._sink):
+        writer, (sys.stdout, sys.stderr) = self._writer, self._streams
+        writer.close()  # who kept it gets an error, and not somebody's next file
+        for fd in self.fds.values():
             if fd >= 0:
                 os.close(fd)
         self.fds, self._sink, self._streams = {1: 1, 2: 2}, -1, ()
@@ -1003,14 +1008,15 @@ class StderrBuffer:
                 os.dup2(target, fd)
 
     def _held_bytes(self) -> int:
-        if self._sink < 0:
-            return 0
-        for stream in (sys.stderr, *self._streams):
+        for stream in (self._writer, *self._streams):
             try:
                 stream.flush()
             except (AttributeError, OSError, ValueError):
                 pass  # None, broken or closed: it holds nothing that could be shown
-        return os.fstat(self._sink).st_size - self._shown
+        try:
+            return os.fstat(self._sink).st_size - self._shown
+        except OSError:  # not installed, or closed by the hook
+            return 0
 
 
 def _open_missing_fds() -> "List[int]":
@@ -1022,6 +1028,10 @@ def _open_missing_fds() -> "List[int]":
         except OSError:
             missing.append(os.open(os.devnull, os.O_RDWR))  # the lowest free, so fd
     return missing
+
+
+#: before anything else is opened, so that no file of the hook's gets such a number
+_MISSING_FDS = _open_missing_fds()
 
 
 def _unnamed_file() -> int:
@@ -1298,10 +1308,11 @@ def account_for(
     except OSError as error:
         return HookResult(diagnostics=(
             *lines, f"[WARNING] Losses are not counted: {error}"))
+    calm = "Your work is not blocked. " if intent == "hint" else ""
     text = (f"hook-io: {place} events in a row did not reach {shown} since {since} "
-            f"({fact}). Your work is not blocked. Start the server, set "
-            "HOOK_IO_SERVER_URL, or HOOK_IO_OFF=1 to send nothing. Each loss is a line "
-            f"in {streak.path}") if place else ""
+            f"({fact}). {calm}Start the server, set HOOK_IO_SERVER_URL, or "
+            "HOOK_IO_OFF=1 to send nothing. Each loss is a line in "
+            f"{streak.path}") if place else ""
     if intent == "hint":
         return HookResult(hint=text, diagnostics=tuple(lines))
     return HookResult(intent if text else "", text, diagnostics=tuple(lines))
@@ -1366,15 +1377,23 @@ def _parse_url(url: str) -> "Target":
     path = rest[len(authority):]
     if "@" in authority:
         raise _Loss("invalid", "the URL holds user info; HOOK_IO_HEADERS is for tokens")
-    bracketed = authority.startswith("[")
-    host, _, port = (authority[1:] if bracketed else authority).partition(
-        "]" if bracketed else ":")
-    port = port[1:] if bracketed and port.startswith(":") else port
-    port = port or str(PORTS[scheme.lower()])
-    if not host or not port.isdigit() or not 0 < int(port[:6]) < 65536:
-        raise _Loss("invalid", "the URL's host or port is missing or wrong")
+    host, port = _split_authority(authority, PORTS[scheme.lower()])
     path = path if path.startswith("/") else "/" + path
-    return scheme.lower(), host.lower().rstrip("."), int(port), authority, path
+    return scheme.lower(), host, port, authority, path
+
+
+def _split_authority(authority: str, default_port: int) -> "Tuple[str, int]":
+    host, mark, rest = authority.partition("]" if authority[:1] == "[" else ":")
+    if authority[:1] == "[":  # an IPv6 address
+        host, port = host[1:], rest[1:] if rest[:1] == ":" else rest and "none"
+        host = host if mark and ":" in host else ""
+    else:
+        port = rest
+    host = host.lower().rstrip(".")
+    port = port or str(default_port)
+    if not host or not port.isdigit() or len(port) > 5 or not 0 < int(port) < 65536:
+        raise _Loss("invalid", "the URL's host or port is missing or wrong")
+    return host, int(port)
 
 
 def _request_head(
@@ -1554,8 +1573,7 @@ def _read_answer(sock: "Any", deadline: float) -> Outcome:
     answer = b""
     while True:
         answer += _receive(sock, deadline)
-        begins_well = answer.startswith(b"HTTP/1."[:len(answer)])
-        if not begins_well or len(answer) > ANSWER_MAX_BYTES:
+        if not answer.startswith(b"HTTP/1."[:len(answer)]):
             raise _not_http(answer)
         while b"\n" in answer:
             status = _status(answer)
@@ -1565,6 +1583,8 @@ def _read_answer(sock: "Any", deadline: float) -> Outcome:
             if not end:
                 break
             answer = behind  # an interim answer such as 100 Continue is over
+        if len(answer) > ANSWER_MAX_BYTES:
+            raise _not_http(answer)
 
 
 def _not_http(answer: bytes) -> _Loss:
@@ -1611,9 +1631,9 @@ def _quote(answer: bytes, sock: "Any", deadline: float) -> str:
 
 
 def shown_url(url: str) -> str:
-    """Return *url* as messages show it: without user info, query or fragment."""
+    """Return *url* as messages show it: nothing before an @, no query, no fragment."""
     scheme, mark, rest = _clean(url).partition("://")
-    rest = rest.partition("?")[0].partition("#")[0].rpartition("@")[2]
+    rest = rest.rpartition("@")[2].partition("?")[0].partition("#")[0]
     return clamp(scheme + mark + rest if mark else scheme, QUOTE_MAX_CHARS)
 
 
@@ -1836,14 +1856,21 @@ def run(
     event: "Event" = {}
     try:
         emitter.buffer.install()
-        if fail not in _FAILURES:
-            raise ValueError(f"fail is one of {', '.join(_FAILURES)}, not {fail!r}")
-        event = read()
-        _finish(emitter, handler(event), event)
-    except Done as done:
-        _finish(emitter, done.result, event)
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
-        _finish(emitter, _failure(error, emitter, name, fail), event)
+        try:
+            event = read()
+            if fail not in _FAILURES:
+                raise ValueError(f"fail is one of {', '.join(_FAILURES)}, not {fail!r}")
+            result = handler(event)
+        except Done as done:
+            result = done.result
+        _finish(emitter, result, event)
+    except BaseException as error:
+        try:
+            said = str(error)
+        except Exception:
+            said = "an error without a text"
+        line = f"[ERROR] {name}: {_describe(error, said)}"
+        _finish(emitter, _failure(error, line, emitter, fail), event)
 
 
 def _finish(emitter: Emitter, result: "Optional[HookResult]", event: "Event") -> None:
@@ -1868,24 +1895,23 @@ def _finish(emitter: Emitter, result: "Optional[HookResult]", event: "Event") ->
 
 
 def _failure(
-    error: BaseException, emitter: Emitter, name: str, fail: str
+    error: BaseException, line: str, emitter: Emitter, fail: str
 ) -> HookResult:
     if isinstance(error, SystemExit) and not error.code:
         return NOTHING  # a handler's way to say that it is done
     emitter.buffer.flush()
-    line = f"[ERROR] {name}: {_describe(error)}"
     return _FAILURES.get(fail, _fail_closed)(line, error)
 
 
-def _describe(error: BaseException) -> str:
+def _describe(error: BaseException, said: str) -> str:
     if isinstance(error, InputError):
-        return f"unreadable stdin: {error}"
+        return f"unreadable stdin: {said}"
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next
     file = os.path.basename(trace.tb_frame.f_code.co_filename) if trace else "?"
     line = trace.tb_lineno if trace else 0
-    return _clean(f"{type(error).__name__}: {error} ({file}:{line})")
+    return _clean(f"{type(error).__name__}: {said} ({file}:{line})")
 
 
 def _fail_open(line: str, error: BaseException) -> HookResult:
