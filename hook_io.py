@@ -34,6 +34,7 @@ if sys.path[:1] == [__file__.replace("\\", "/").rpartition("/")[0]]:
     sys.path.append(sys.path.pop(0))
 
 import os
+import stat
 import time
 
 TYPE_CHECKING = False  # typing itself would cost more than this whole module
@@ -1162,10 +1163,9 @@ class FailureStreak:
         words = [word.encode("ascii", "replace").decode() for word in
                  (event_name or "-", outcome, session_id or "-")]
         line = "{} {:19.19} {:11.11} {:10.10}".format(now, *words)
-        folder = os.path.dirname(self.path)
-        os.makedirs(folder, 0o700, exist_ok=True)
-        if os.path.islink(folder):
-            raise OSError(f"{folder} is a symbolic link")
+        os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
+        if self._is_astray():
+            raise OSError(f"{os.path.dirname(self.path)} is a symbolic link")
         return self._append("".join(c if c.isprintable() else "?" for c in line))
 
     def _append(self, line: str) -> int:
@@ -1193,6 +1193,8 @@ class FailureStreak:
         (0, "") where there was none, or another process ended it.
         """
         try:
+            if not stat.S_ISREG(os.lstat(self.path).st_mode) or self._is_astray():
+                return 0, ""
             os.replace(self.path, self.path + ".last")
         except OSError:
             return 0, ""
@@ -1200,13 +1202,15 @@ class FailureStreak:
         self._remove_notices()
         return losses, since
 
+    def _is_astray(self) -> bool:
+        return os.path.islink(os.path.dirname(self.path))
+
     def claim_notice(self, session_id: str) -> bool:
         """Tell whether this process is the one to tell *session_id* of the outage.
 
         Raises OSError where the marker cannot be written.
         """
-        words = _file_name(f"{self.since()}.{session_id or '-'}")
-        marker = f"{self.path}.told.{words}"
+        marker = f"{self.path}.told.{_file_name(f'{self.since()}.{session_id}')}"
         try:
             os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         except FileExistsError:
@@ -1234,12 +1238,12 @@ class FailureStreak:
 
     def _remove_notices(self) -> None:
         folder, name = os.path.split(self.path)
-        for entry in os.listdir(folder):
-            if entry.startswith(name + ".told."):
-                try:
+        try:
+            for entry in os.listdir(folder):
+                if entry.startswith(name + ".told."):
                     os.unlink(os.path.join(folder, entry))
-                except OSError:
-                    pass  # another process was here first
+        except OSError:
+            pass  # another process is at it, or they stay: they name their outage
 
 
 def _state_folder() -> str:
@@ -1255,18 +1259,28 @@ def _state_folder() -> str:
 
 
 def _file_name(text: str) -> str:
-    return "".join(c if (c.isascii() and c.isalnum()) or c in "-_." else "_"
-                   for c in text).lstrip(".")[:100] or "_"
+    """Return a name for *text* that a person can read and no other text has."""
+    plain = [c.isascii() and (c.isalnum() or c in "-.") for c in text]
+    safe = "".join(c if is_plain else "_" for c, is_plain in zip(text, plain))
+    checksum = 0
+    for c in text:
+        checksum = (checksum * 31 + ord(c)) % (1 << 32)
+    return f"{safe[:80]}.{checksum:08x}"
 
 
 def _losses(path: str) -> "Tuple[int, str]":
+    """Return how many losses *path* holds, and since when; (0, "") if it is no file."""
     try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return 0, ""
         with open(path, "rb") as file:
             first = file.read(RECORD_BYTES)
             size = file.seek(0, os.SEEK_END)
     except OSError:
         return 0, ""
-    return size // RECORD_BYTES, first[:20].decode("ascii", "replace").rstrip()
+    since = first[:20].decode("ascii", "replace").rstrip()
+    known = since and set(since) <= set("0123456789-:TZ")
+    return size // RECORD_BYTES, since if known else "a time unknown"
 
 
 def _lock_append(fd: int) -> None:
@@ -1292,7 +1306,7 @@ def account_for(
     notes: lines for stderr in any case.
     """
     shown = shown_url(url)
-    streak = FailureStreak(f"{name}.{shown.partition('://')[2]}", threshold)
+    streak = FailureStreak(f"{name}.{shown}", threshold)
     intent = FAIL_LOUD[fail_loud]
     if not outcome.is_loss:
         losses, since = streak.end()
@@ -1432,23 +1446,25 @@ def _connect(
     target: "Target", deadline: float, allow_http: bool
 ) -> "Any":
     scheme, host, port = target[:3]
-    net, failure = _network(), _Loss("refused", f"{host} has no address")
+    net, failures = _network(), []
     timeouts = (TimeoutError, net.timeout)  # two classes before Python 3.10
     addresses = _allowed(_addresses(net, host, port, deadline), scheme, allow_http)
     for index, (family, address) in enumerate(addresses):
-        sock = net.socket(family, net.SOCK_STREAM, 0)
+        sock = None
         try:
             left = _left(deadline)
+            sock = net.socket(family, net.SOCK_STREAM, 0)
             sock.settimeout(min(left, max(left / (len(addresses) - index), 0.25)))
             sock.connect(address)
             sock.setsockopt(net.IPPROTO_TCP, net.TCP_NODELAY, 1)
             return sock if scheme == "http" else _wrap_tls(sock, host, deadline)
         except timeouts:
-            failure = _Loss("timed_out", "could not connect in time")
+            failures.append(_Loss("timed_out", "could not connect in time"))
         except OSError as error:
-            failure = _Loss("refused", _words(error))
-        sock.close()
-    raise failure
+            failures.append(_Loss("refused", _words(error)))
+        if sock:
+            sock.close()
+    raise failures[0] if failures else _Loss("refused", f"{host} has no address")
 
 
 def _words(error: OSError) -> str:
@@ -1631,9 +1647,12 @@ def _quote(answer: bytes, sock: "Any", deadline: float) -> str:
 
 
 def shown_url(url: str) -> str:
-    """Return *url* as messages show it: nothing before an @, no query, no fragment."""
+    """Return *url* as messages show it: without user info, query and fragment."""
     scheme, mark, rest = _clean(url).partition("://")
-    rest = rest.rpartition("@")[2].partition("?")[0].partition("#")[0]
+    port = rest.replace("?", "/").partition("/")[0].partition(":")[2]
+    if "@" in rest.partition("/")[0] or not port.isdigit():
+        rest = rest.rpartition("@")[2]
+    rest = rest.partition("?")[0].partition("#")[0]
     return clamp(scheme + mark + rest if mark else scheme, QUOTE_MAX_CHARS)
 
 
@@ -1713,7 +1732,8 @@ def _problem(takes: str, text: str) -> str:
     if takes in _KINDS:
         problem = _KINDS[takes](text)
     elif low.isdigit():
-        inside = text.isdigit() and int(low) <= int(text[:9]) <= int(high)
+        digits = text.isascii() and text.isdigit()
+        inside = digits and int(low) <= int(text[:9]) <= int(high)
         problem = "" if inside else f"is no whole number from {low} to {high}"
     elif takes.islower() and text not in takes.split("|"):
         problem = f"is none of {takes.replace('|', ', ')}"
@@ -1829,6 +1849,8 @@ def _deliver(
                lambda fitting: build(fitting, options), BODY_MAX_BYTES)
     outcome = post_json(options["server_url"], body, options["deadline"],
                         allow_http=bool(options["allow_http"]))
+    if options["session_id"]:
+        event = {**event, "session_id": options["session_id"]}
     return account_for(
         outcome, event, name, options["server_url"], options["event_type"],
         options["timeout_ms"], int(options["fail_loud_threshold"]),

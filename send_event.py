@@ -33,7 +33,11 @@ import os
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
-import hook_io
+try:
+    import hook_io
+except (EOFError, ValueError):  # a full disk has cut the compiled file short
+    sys.pycache_prefix = os.devnull
+    import hook_io
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

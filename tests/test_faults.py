@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from conftest import sample
 from event_server import FAULTS, EventServer, full_backlog
 
@@ -164,6 +165,20 @@ def deaf_port(host="127.0.0.1", port=0):
         yield sock.getsockname()[1]
 
 
+@contextlib.contextmanager
+def half_deaf(host, deaf):
+    """Yield a server on the address *host* whose port refuses on the address *deaf*."""
+    for _ in range(20):
+        with EventServer(host=host) as server, contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(deaf_port(deaf, server.port))
+            except OSError:  # that port is some client's just now
+                continue
+            yield server
+            return
+    raise RuntimeError(f"no port is free on both {host} and {deaf}")
+
+
 def has_ipv6():
     with contextlib.suppress(OSError), deaf_port("::1"):
         return True
@@ -223,13 +238,16 @@ def test_twenty_senders_at_once_each_leave_a_silent_server_in_time(one_hook):
     with EventServer(fault="silent") as server:
         senders = [one_hook.start(
             "send_event.py", "--source-app=demo", "--event-type=Stop",
-            f"--server-url={server.url}") for _ in range(20)]
+            f"--server-url={server.url}", "--timeout-ms=300") for _ in range(20)]
         outputs = [sender.communicate(b"{}", timeout=60)[0] for sender in senders]
-        exchanges = server.wait(20, timeout=30)
+        outcomes = [line.split()[2] for line in one_hook.losses()]
+        # on a busy machine some get no turn in time to connect
+        exchanges = server.wait(outcomes.count("unconfirmed"))
     assert {sender.returncode for sender in senders} == {0}
-    assert outputs.count(b"") >= 19  # one of them is the one to tell a person
-    assert len(one_hook.losses()) == 20
-    assert max(seen.held_ms for seen in exchanges) <= BUDGET_MS + SLACK_MS
+    assert outputs.count(b"") == 20  # "raw" events have no channel for a hint
+    assert len(outcomes) == 20 and set(outcomes) <= {"unconfirmed", "timed_out"}
+    assert exchanges
+    assert max(seen.held_ms for seen in exchanges) <= 300 + SLACK_MS
 
 
 def post(hook, server, body_bytes, timeout_ms, **env):
@@ -284,7 +302,7 @@ def test_a_server_with_a_full_queue_is_given_up_at_the_deadline(hook):
 
 @needs_ipv6
 def test_localhost_is_tried_on_ipv6_where_ipv4_refuses(hook):
-    with EventServer(host="::1") as server, deaf_port(port=server.port):
+    with half_deaf("::1", deaf="127.0.0.1") as server:
         url = f"http://localhost:{server.port}/events"
         result = send(hook, url)
         (event,) = server.events()
@@ -306,7 +324,7 @@ def test_an_address_that_hangs_leaves_time_for_the_next(one_hook):
 @needs_ipv6
 def test_a_name_whose_ipv6_address_refuses_is_reached_by_ipv4(one_hook):
     plan = {"addresses": [["AF_INET6", "::1"], ["AF_INET", "127.0.0.1"]]}
-    with EventServer() as server, deaf_port("::1", server.port):
+    with half_deaf("127.0.0.1", deaf="::1") as server:
         url, result = send_by_name(one_hook, plan, server.port)
         assert len(server.events()) == 1, result
     check(one_hook, result, url, "sent", "")
@@ -478,7 +496,8 @@ def test_faults_behind_tls_are_the_same_faults(
     with TlsServer(own, fault=reply) as server:
         result = send(one_hook, server.url, "--timeout-ms=600", env=trusting(own))
         (exchange,) = server.wait(1)
-    check(one_hook, result, server.url, outcomes, "no answer within 600 ms|closed|reset")
+    words = "no answer within 600 ms|closed without an answer|connection reset"
+    check(one_hook, result, server.url, outcomes, words)
     assert exchange.held_ms <= 600 + SLACK_MS
 
 

@@ -1,0 +1,379 @@
+"""What redaction takes out, what it leaves alone, and that no text holds it up."""
+
+import copy
+import json
+import time
+
+import pytest
+
+from conftest import SAMPLES, sample
+from hook_io import KEY_PREFIXES, SECRET_PATTERNS, clip, redact
+
+GONE = "[redacted]"
+#: values that no scanner knows; "dotted" has the form of a session token
+VALUES = {"mixed": "Zq7" * 8, "dotted": "MTk4NzQyNg.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kK"}
+LETTERS = "correcthorse"
+HEX = "0a1b2c3d" * 4
+
+SECRET_MEMBERS = (
+    "authorization", "Proxy-Authorization", "api_key", "apiKey", "X-Api-Key", "API KEY",
+    "token", "access_token", "refreshToken", "GITHUB_TOKEN", "sessionToken", "password",
+    "Password", "db.password", "DB_PASSWORD", "passwd", "pwd", "passphrase", "secret",
+    "client_secret", "aws_secret_access_key", "private_key", "privateKey", "cookie",
+    "Set-Cookie", "cookies", "secrets", "credentials", "connectionString", "auth",
+    "bearer", "jwt", "accountKey", "signing-key", "password1", "api_key_2")
+OTHER_MEMBERS = (
+    "max_tokens", "tokenizer", "session_id", "token_count", "prompt_cache_warm",
+    "author", "authors", "authority", "key", "keys", "public_key", "primary_key",
+    "input_tokens", "cache_read_input_tokens", "token_type", "cookie_policy",
+    "authenticated", "keyboard", "monkey", "secretary", "passenger", "compass",
+    "tool_use_id", "transcript_path", "content", "jwt_alg", "password_length")
+
+
+@pytest.mark.parametrize("name", SECRET_MEMBERS)
+def test_a_member_whose_name_says_secret_is_redacted_whatever_it_holds(name):
+    for held in (LETTERS, "x", 12345678, 1.5, ["a", "b"], {"user": "bob"}):
+        assert redact({name: held, "n": [held]}) == {name: GONE, "n": [held]}
+        assert redact([{"a": {name: held}}]) == [{"a": {name: GONE}}]
+
+
+@pytest.mark.parametrize("name", OTHER_MEMBERS)
+def test_a_member_with_another_name_stays(name):
+    for held in (LETTERS, 12345678, ["a"], {"user": "bob"}):
+        assert redact({name: held}) == {name: held}
+
+
+@pytest.mark.parametrize("held", [None, True, False, "", 0, [], {}], ids=repr)
+def test_a_secret_member_that_holds_nothing_stays(held):
+    event = {"password": held, "token": held}
+    assert redact(event) == event
+
+
+#: with any value in place of {}
+NAMED = (
+    "export API_KEY={} && npm start", "API_KEY='{}' x", 'API_KEY="{}" npm start',
+    "env AWS_SECRET_ACCESS_KEY={} aws s3 ls", "DB_PASSWORD={}\nDB_HOST=db",
+    "cd /x; GITHUB_TOKEN={}; git push", "$env:API_TOKEN = '{}'", "SECRET1={}",
+    "mysql --password={} -h db", "mysql --password {} -h db", "x --api-key '{}' -v",
+    'x --auth-token="{}" -v', "x --client-secret {}",
+    "curl -u bob:{} https://h/x", "curl --user bob:{} https://h", "curl -u 'bob:{}' h",
+    "curl -ubob:{} https://h", 'curl --user "bob:{}" https://h',
+    "curl -H 'Authorization: Bearer {}' https://h", 'curl -H "X-Api-Key: {}" h',
+    "curl -H 'Authorization: token {}' h", "curl -H 'Cookie: {}' h",
+    'curl --header "PRIVATE-TOKEN: {}" h', "curl -H 'x-auth-token:{}' h",
+    "GET / HTTP/1.1\r\nAuthorization: Basic {}\r\nHost: h", "Set-Cookie: {}\nX: y",
+    "password: '{}'\nuser: bob", 'api_key: "{}" # for tests', "'secret' => '{}',",
+    'token := "{}"', "client.secret = '{}'", "connect(user='bob', password='{}')",
+    "postgres://app:{}@db:5432/x", "redis://:{}@h:6379/0", "see http://u:{}@h/p and",
+    "sshpass -p {} ssh h", "sshpass -p '{}' ssh h", "Server=h;Password={};Port=1",
+    """curl -d '{"password": "{}", "user": "bob"}' h""",
+    r'echo "{\"token\": \"{}\", \"n\": 1}" | x', r'x "{\\\"api_key\\\":\\\"{}\\\"}" y',
+    "https://h/x?access_token={}&y=1", "git -c http.extraHeader='Authorization: {}' x",
+    "access-key='{}'", "private-key: '{}'", "master-key=\"{}\"", "encryptionKey: '{}'",
+    "signingKey = '{}'", "account-key={}", "accessKey={} ")
+#: with a value that mixes letters and digits
+MIXED = (
+    "password: {}\nuser: bob", "api_key: {} # for tests", "token = {}",
+    "the header was Bearer {} and", "Basic {} x", "STRIPE_KEY={} npm start",
+    "https://h/b?sv=1&sig={}&se=2", "https://h/x?key={}#top", "?code={}")
+
+
+@pytest.mark.parametrize("kind", VALUES)
+@pytest.mark.parametrize("text", NAMED + MIXED)
+def test_a_secret_with_a_name_is_redacted_and_its_neighbours_stay(text, kind):
+    assert redact(text.replace("{}", VALUES[kind])) == text.replace("{}", GONE)
+
+
+@pytest.mark.parametrize("text", NAMED)
+def test_a_secret_with_a_name_may_be_letters_only(text):
+    assert redact(text.replace("{}", LETTERS)) == text.replace("{}", GONE)
+
+
+@pytest.mark.parametrize("text", [
+    "export AWS_SESSION_TOKEN={} && aws s3 ls", 'AWS_SESSION_TOKEN="{}" aws s3 ls',
+    "docker login -u AWS --password {} h", "aws_session_token = {}\nregion = x",
+    "curl -u oauth:{} https://h", "https://oauth:{}@h/x", "https://h/b?sig={}&se=2",
+    "Authorization: Bearer {}\nHost: h", "Bearer {} x",
+    """curl -d '{"token": "{}", "n": 1}' h"""])
+@pytest.mark.parametrize("long", ["Zq7" * 600, "Zq7+/" * 300], ids=["word", "base64"])
+def test_a_long_secret_is_redacted_to_its_end(text, long):
+    assert redact(text.replace("{}", long)) == text.replace("{}", GONE)
+
+
+@pytest.mark.parametrize(("text", "safe"), [
+    (r'''x '{"password": "ab\"cd9\"ef", "n": 1}' ''',
+     r'''x '{"password": "{}", "n": 1}' '''),
+    (r'x "{\"password\": \"ab\\\"cd9\", \"n\": 1}"',
+     r'x "{\"password\": \"{}\", \"n\": 1}"'),
+    ("postgres://app:p@ssw0rd9@db/x", "postgres://app:{}@db/x"),
+    ('API_KEY="two words 7" x', 'API_KEY="{}" x'),
+    ("PASSWORD='it is 1' x", "PASSWORD='{}' x"),
+    ("--password 'two words' x", "--password '{}' x"),
+    ('\n {"pin_token": 12345678}', '{"pin_token":"{}"}'),
+])
+def test_quotes_signs_and_blanks_inside_a_secret_do_not_end_it(text, safe):
+    assert redact(text).strip() == safe.replace("{}", GONE).strip()
+
+
+def part(bytes_of):
+    import base64
+
+    return base64.urlsafe_b64encode(bytes_of).decode().rstrip("=")
+
+
+def web_token(payload_bytes, signature):
+    payload = b'{"sub":"1234567890","n":"' + b"Jd9" * (payload_bytes // 3) + b'"}'
+    return ".".join([part(b'{"alg":"HS256","typ":"JWT"}'), part(payload), signature])
+
+
+def key_block(kind, body="Q7" * 32, end=True):
+    lines = [f"-----BEGIN {kind}-----", *[body] * 25]
+    return "\n".join([*lines, f"-----END {kind}-----"] if end else lines)
+
+
+#: where a key may stand
+PLACES = (
+    "{}", "use {} now", '"{}"', "'{}'", "({})", "x={};", "a,{},b", "\n{}\n", "<{}>",
+    "https://h/x?y={}&z", "cmd --opt {}", "{}\\n", "a: {}")
+
+
+def assert_redacted_everywhere(secret):
+    for place in PLACES:
+        assert redact(place.replace("{}", secret)) == place.replace("{}", GONE)
+
+
+@pytest.mark.parametrize("prefix", KEY_PREFIXES)
+def test_a_providers_key_is_redacted_wherever_it_stands(prefix):
+    least = KEY_PREFIXES[prefix]
+    for body in ("aB3dE7" * 20, "7Xw-4_" * 20, "Q2" * 40 + "Zz9" * 20):
+        assert_redacted_everywhere(prefix + body[:max(least, 12)])
+        assert_redacted_everywhere(prefix + body)
+
+
+@pytest.mark.parametrize("signature", [
+    "Sf7KxwRJSMeKKF2QT4fwpMeJf36POk6yJV_adQssw5c", "7f-Kxw" * 7, "S", ""])
+def test_a_web_token_is_redacted_whatever_its_signature(signature):
+    assert_redacted_everywhere(web_token(40, signature))
+    assert_redacted_everywhere(web_token(3000, signature))
+
+
+@pytest.mark.parametrize("secret", [
+    "hf_" + "aBcDeFgHiJ" * 3 + "kLmN",  # this provider's keys have no digits
+    "SG." + "aB3" * 7 + "." + "dE7" * 14, "key-" + HEX],
+    ids=lambda text: text[:5])
+def test_keys_of_a_form_of_their_own_are_redacted(secret):
+    assert_redacted_everywhere(secret)
+
+
+@pytest.mark.parametrize(("text", "secret"), [
+    ("https://hooks.slack.com/services/{}", "T0Zq7/B0Zq7/Zq7Zq7Zq7Zq7"),
+    ("https://{}@github.com/a/b.git", "Zq7" * 10),
+    ("bot123456789:{}/x", "AA" + "b3C" * 11),
+    ("https://discord.com/api/webhooks/123456789012345678/{}", "Zq7-" * 10)])
+def test_an_address_that_is_a_key_is_redacted(text, secret):
+    for place in ("{}", "post to {} now", "'{}'"):
+        given = place.replace("{}", text)
+        assert redact(given.replace("{}", secret)) == given.replace("{}", GONE)
+
+
+@pytest.mark.parametrize("kind", [
+    "PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "OPENSSH PRIVATE KEY",
+    "ENCRYPTED PRIVATE KEY", "PGP PRIVATE KEY BLOCK"])
+def test_a_private_key_is_redacted_also_without_its_end(kind):
+    block = key_block(kind)
+    assert redact(f"a\n{block}\nb\n{block}\nc") == f"a\n{GONE}\nb\n{GONE}\nc"
+    escaped = block.replace("\n", "\\n")
+    assert redact(f'k: "{escaped}" x') == f'k: "{GONE}" x'
+    assert redact(f"a\n{key_block(kind, end=False)}") == f"a\n{GONE}"
+    tail = block[200:]
+    assert redact(f"{tail}\nb").replace(f"-----END {kind}-----", "") == f"{GONE}\nb"
+
+
+def test_secrets_are_found_in_json_inside_strings_twice_over():
+    inner = json.dumps({"password": LETTERS, "pin_token": 123456, "n": [1, "é"]})
+    outer = json.dumps([{"text": inner, "cookie": {"a": 1}}, "x"])
+    safe, = redact([f"{outer}"])
+    list_, x = json.loads(safe)
+    assert x == "x" and list_["cookie"] == GONE
+    assert json.loads(list_["text"]) == {
+        "password": GONE, "pin_token": GONE, "n": [1, "é"]}
+    assert redact({"metadata": '{"n": 1.50,  "password": null}'}) == {
+        "metadata": '{"n": 1.50,  "password": null}'}
+    names = redact({f"--token={LETTERS}": 1, "n": {f"Bearer {VALUES['mixed']}": 2}})
+    assert names == {f"--token={GONE}": 1, "n": {f"Bearer {GONE}": 2}}
+
+
+LOOK_ALIKES = (
+    "commit 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b", HEX, "sha256:" + HEX,
+    "3f2b8c1e-8a4d-4e6b-9c2f-1a2b3c4d5e6f", "toolu_01A09q90qw90lq917835lq9",
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAA/AUA/AAAFCAYAAACNbyblAAAAHElE12P4",
+    '"integrity": "sha512-9f/Zq7+" "resolved": "https://r/x-1.2.3.tgz"',
+    "sha512-" + "Zq7/+" * 17 + "==", "the password is in the vault, the token expires",
+    "Passwords: at least 12 characters. Tokens: see below. Secrets: none.",
+    "token: a short-lived string", "Basic usage, basic auth and bearer tokens",
+    "a token bucket; secret sauce; cookie banner", "password reset: done",
+    "token = get_token()", "password = getpass.getpass('Name: ')", "password=password",
+    "connect(user=user, password=password, token=token)", "token = self.token",
+    "key=lambda x: x", "sorted(d, key=len)", "api_key=API_KEY", "token=client2.token",
+    "tokenizer = AutoTokenizer.from_pretrained('gpt2')", "password = os.environ['P_1']",
+    "secret = config.get('secret')", "api_key = os.getenv('API_KEY')", "token = None",
+    "const token = process.env.TOKEN;", "password: str = ''", "password: string;",
+    "def login(user, password): pass", "max_tokens=4096, n_tokens = 12", "secret: true",
+    "http://localhost:3000/x", "http://h:8080/a@b", "https://h:443/x?mail=a@b.c:d",
+    "git@github.com:acme/repo.git", "ssh://git@host:22/x", "mail bob@example.com: hi",
+    "docker run -p 80:80 -v a:b x", "grep -u x: y", "--token $TOKEN", "TOKEN=$TOKEN x",
+    "API_KEY=${API_KEY} x", 'curl -H "Authorization: Bearer $TOKEN" h',
+    'curl -H "X-Api-Key: ${KEY}" h', "PASSWORD=$(pass x)",
+    "curl -u $USER:$PASS h", "postgres://$USER:$PASS@h/x", "https://${U}:${P}@h",
+    "password: ${{ secrets.DB_PASSWORD }}", "token: {{ token }}", "API_KEY=<your key>",
+    "--password-stdin < f", "--password-file /run/s/db", "/etc/passwd /token.json",
+    "src/auth/token.py:12: def token_of(x):", "-----BEGIN PUBLIC KEY-----\nMIIB\n",
+    "-----BEGIN CERTIFICATE-----\nMIIB\n", "task-list-1 risk-assessment-2024-final",
+    "sk-fading-circle12 ghp_short hf_x npm_config_x AKIA", "eyJ is how tokens begin",
+    "for token in tokens: print(token)", "if token == x: y", "x ? token : other")
+
+
+@pytest.mark.parametrize("text", LOOK_ALIKES)
+def test_what_only_looks_like_a_secret_stays(text):
+    assert redact(text) == text
+    assert redact({"tool_input": [text]}) == {"tool_input": [text]}
+
+
+@pytest.mark.parametrize("path", sorted(SAMPLES.glob("*/*.json")), ids=lambda p: p.stem)
+def test_a_real_event_stays_and_redact_changes_no_argument(path):
+    event = json.loads(path.read_text())
+    given = {"event": event, "password": LETTERS, "text": [f"TOKEN={LETTERS}", 1, None]}
+    before = copy.deepcopy(given)
+    safe = redact(given, 64)
+    assert given == before and redact(event) == event
+    assert safe["password"] == GONE and safe["text"] == [f"TOKEN={GONE}", 1, None]
+    assert safe["text"] is not given["text"] and safe["event"] is not event
+
+
+LOADS = """
+import sys
+import hook_io
+
+before = "re" in sys.modules
+safe = hook_io.redact(hook_io.read_event(), hook_io.STRING_MAX_CHARS)
+hook_io.Emitter().emit_text(hook_io.encode([before, "re" in sys.modules]))
+"""
+
+
+@pytest.mark.parametrize(("event", "loaded"), [
+    (sample("PreToolUse"), False), (sample("UserPromptSubmit"), False),
+    ({"tool_input": {"command": "ls -la src && git status"}}, False),
+    ({"max_tokens": 1, "session_id": "x", "prompt": "tokens of the author"}, False),
+    ({"password": LETTERS}, False), ({"text": f"TOKEN={LETTERS}"}, True),
+    ({"text": "sk-" + "aB3dE7" * 8}, True), ({"text": '{"token": "x"}'}, False),
+], ids=["tool", "prompt", "command", "words", "by name", "a marker", "a key", "json"])
+def test_regular_expressions_are_loaded_only_for_a_marker(hook, event, loaded):
+    (hook.folder / "loads.py").write_text(LOADS)
+    result = hook.run(
+        "loads.py", stdin=event, flags=("-S", "-E"), env={"HOOK_IO_PURE": ""})
+    assert result.document == [False, loaded]
+
+
+# Cutting
+
+CUT_CHARS = 800
+WORDS = "lorem ipsum dolor sit amet " * 400
+
+
+def cut_parts(text):
+    """Return what a cut text says: head, number of characters gone, tail."""
+    head, _, rest = text.partition("[… ")
+    count, _, tail = rest.partition(" characters cut …]")
+    return head, int(count), tail
+
+
+@pytest.mark.parametrize("cut", [clip, redact], ids=["clip", "redact"])
+@pytest.mark.parametrize("length", [801, 1000, 1824, 1825, 9999])
+def test_a_cut_text_keeps_head_and_tail_and_counts_the_rest(cut, length):
+    text = WORDS[:length]
+    head, count, tail = cut_parts(cut({"a": [text]}, CUT_CHARS)["a"][0])
+    assert text.startswith(head) and text.endswith(tail)
+    assert len(head) + count + len(tail) == length
+    assert len(head) > 2 * len(tail) > 300 and len(head) + len(tail) <= CUT_CHARS
+    assert cut(WORDS[:CUT_CHARS], CUT_CHARS) == WORDS[:CUT_CHARS]
+
+
+def test_a_cut_text_is_not_cut_again():
+    for cut in (clip(WORDS, 800), redact(WORDS, 800), clip({WORDS: [WORDS]}, 800)):
+        assert clip(cut, 800) == redact(cut, 800) == cut
+
+
+def assert_cut_leaks_nothing(secret, offsets, before=""):
+    """Redact *secret* at each of the *offsets*; only its letters are upper case."""
+    for offset in offsets:
+        filler = before + WORDS[:offset - len(before) - 1] + " "
+        shown = redact(f"{filler}{secret} {WORDS[:5000 - offset]}", CUT_CHARS)
+        assert "Q7" not in shown, (offset, shown)
+
+
+KEYS = {"key": "sk-" + "Q7" * 25, "assignment": "TOKEN=" + "Q7" * 25,
+        "header": "Authorization: Bearer " + "Q7" * 25,
+        "url": "://u:" + "Q7" * 25 + "@h"}
+LONG = {"private key": key_block("RSA PRIVATE KEY"), "token": "TOKEN=" + "Q7" * 800,
+        "web token": part(b'{"alg":"HS256"}') + "." + "Q7" * 700 + "." + "Q7" * 20}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_a_key_across_a_cut_does_not_leak_in_part(kind):
+    assert_cut_leaks_nothing(KEYS[kind], range(100, 5000))
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_a_long_secret_across_a_cut_does_not_leak_in_part(kind):
+    assert_cut_leaks_nothing(LONG[kind], range(1, 5000, 7))
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_a_key_behind_much_that_was_redacted_does_not_leak_in_part(kind):
+    block = key_block("PRIVATE KEY", "AAAA" * 10) + "\n"  # gets shorter by 1,000
+    assert_cut_leaks_nothing(KEYS[kind], range(1500, 2500), before=block)
+    for offset in range(1000, 2500):
+        text = WORDS[:5000] + KEYS[kind] + " " + WORDS[:offset] + "\n" + block
+        assert "Q7" not in redact(text, CUT_CHARS), offset
+
+
+# Time
+
+MARKERS = sorted({marker for markers, *_ in SECRET_PATTERNS for marker in markers})
+PIECES = (
+    "a", " ", "_", "-", ".", "=", ":", "\\", '"', "'", "{", "[", "\n", "@", "a.", "a-",
+    "A_",
+    "password=", "password=a ", 'password="', "password='a", "token: ", "token =",
+    "--a",
+    "token=(", "token=a(", 'secret\\"', "api_key1=", "--password ", "--token=",
+    " -u a:",
+    "://a:", "://:", "://a@", "authorization: ", "cookie:$", "bearer a1", "eyJaaaaaaaa",
+    "eyJaaaaaaaa.", "eyJaaaaaaaa.bbbbbb", "AKEY=", "A_KEY=a", "-----BEGIN ", "-----",
+    "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----", "?key=", "&sig=a",
+    "sshpass -p ", "hooks.slack.com/abcd/", "api/webhooks/12345/", "1234567890:AA",
+    "12345678:", "key-0", "key-" + HEX, '{"password":', '["password",', '{"token":"',
+    "Q7" * 8 + ".", "a" * 64 + "password", "password" + "a" * 600)
+STARTS = (
+    "token=", "--password '", "-----BEGIN PRIVATE KEY-----\n", '["', "://a:", "eyJ")
+TEXTS = [("", piece) for piece in (*PIECES, *MARKERS, *KEY_PREFIXES)]
+TEXTS += [(start, piece) for start in STARTS for piece in ("a", "a=", "a.", "a-", "(")]
+SMALL, LARGE = 1 << 18, 1 << 20
+
+
+def cpu_seconds(start, piece, size):
+    text = (start + piece * (size // len(piece)))[:size]
+    begin = time.process_time()
+    redact(text)
+    return time.process_time() - begin
+
+
+def test_no_text_takes_more_than_linear_time():
+    for text in TEXTS:
+        small, large = [], []
+        for _ in range(6):
+            small.append(cpu_seconds(*text, SMALL))
+            large.append(cpu_seconds(*text, LARGE))
+            if min(large) < 8 * min(small):
+                break
+        else:
+            pytest.fail(f"{text}: {small} for a quarter of {large}")
