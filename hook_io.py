@@ -30,7 +30,7 @@ import sys
 
 # A hooks folder belongs to a user's project: a json.py in it must not stand in for
 # the standard library.  At the end of the path its other modules stay importable.
-if sys.path[:1] == [__file__.replace("\\", "/").rpartition("/")[0]]:
+if sys.path[:1] == [__file__[:-len("/hook_io.py")]]:
     sys.path.append(sys.path.pop(0))
 
 import os
@@ -65,7 +65,8 @@ __all__ = (
     "HookResult", "InputError", "Outcome", "StderrBuffer", "account_for", "allow",
     "ask", "block", "channel", "clip", "context", "decode", "deny", "encode", "fit",
     "hint", "parse_options", "platform_of", "post_json", "read_event", "redact",
-    "render", "rewrite", "run", "send", "shown_url", "summary", "with_user_hint",
+    "render", "rewrite", "run", "send", "shown_url",
+    "strings", "summary", "with_user_hint",
 )
 
 # Limits.
@@ -82,7 +83,7 @@ STRING_MAX_CHARS = 8192  # of one string that leaves
 CUT_MARGIN_CHARS = 1024  # read beyond a cut, for a secret that the cut would halve
 SECRET_MIN_CHARS = 8  # a shorter string is not looked through
 BODY_MAX_BYTES = 1 << 18  # of a request
-OPTION_MAX_CHARS = 1 << 16  # of JSON on the command line
+OPTION_MAX_BYTES = 1 << 17  # of JSON on the command line, as it is sent
 HELD_MAX_BYTES = 1 << 16  # of held back output, shown when a hook fails
 WRITE_TIMEOUT_MS = 1000  # for an agent that does not empty its pipe
 LOUD_AFTER = 3  # losses in a row before a person is told
@@ -172,6 +173,7 @@ SUMMARIES = {
     "UserPromptExpansion": "prompt: {prompt}",
     "SessionStart": "session started ({source})",
     "SessionEnd": "session ended ({reason})",
+    "Setup": "setup ({trigger})",
     "Notification": "notification: {message}",
     "Stop": "turn ended: {last_assistant_message}",
     "StopFailure": "turn failed: {error}",
@@ -179,13 +181,23 @@ SUMMARIES = {
     "SubagentStop": "subagent ended ({agent_type})",
     "PreCompact": "compaction begins ({trigger})",
     "PostCompact": "compaction done ({trigger})",
+    "PreModelSwitch": "model: {from_model} to {to_model}",
+    "PostModelSwitch": "model: {from_model} to {to_model}",
     "PostToolUseFailure": "{tool} failed: {error}",
     "PermissionRequest": "permission asked: {tool}",
     "PermissionDenied": "permission denied: {tool}",
     "TaskCreated": "task created: {task_subject}",
     "TaskCompleted": "task completed: {task_subject}",
+    "Elicitation": "{mcp_server_name} asks: {message}",
+    "ElicitationResult": "{mcp_server_name} is answered: {action}",
+    "ConfigChange": "settings changed: {file_path}",
+    "InstructionsLoaded": "instructions loaded: {file_path}",
+    "WorktreeCreate": "worktree created: {name}",
+    "WorktreeRemove": "worktree removed: {worktree_path}",
     "CwdChanged": "now in {new_cwd}",
     "FileChanged": "file changed: {file_path}",
+    "DirectoryAdded": "directory added: {directory}",
+    "MessageDisplay": "message: {delta}",
 }
 
 #: members of a tool's input that say what it works on; the first one there counts
@@ -275,60 +287,62 @@ KEY_PREFIXES = {
     "AKIA": 16, "ASIA": 16, "ABIA": 16, "ACCA": 16,
 }
 
+_KINDS_OF_KEY = (
+    "api", "access", "account", "private", "secret", "signing", "encryption", "shared",
+    "master",
+)
 _WORDS = (
     "password", "passwd", "passphrase", "pwd", "secret", "token", "credential",
-    "api_key", "api-key", "apikey", "access_key", "accesskey", "accountkey",
-    "private_key", "privatekey", "signing_key", "encryption_key", "master_key",
+    *(kind + sign + "key" for kind in _KINDS_OF_KEY for sign in ("_", "-", "")),
 )
-_WORD = (
-    r"(?:pass(?:word|wd|phrase)|pwd|secret|token|credentials?|api[_-]?key"
-    r"|(?:access|account|private|secret|signing|encryption|master)[_-]?key)"
-)
-_NAME = r"(?i)(?<![\w.-])[\w.-]{0,64}?" + _WORD + r"(?:_?\d{1,3})?\\?[\"']?"
+_WORD = (r"(?:pass(?:word|wd|phrase)|pwd|secrets?|token|credentials?|(?:"
+         + "|".join(_KINDS_OF_KEY) + r")[_-]?key)(?:[_-]?\d{1,3})?")
+_NAME = r"(?i)(?<![\w.-])[\w.-]{0,64}?" + _WORD + r"\\{0,7}[\"']?"
 _SIGN = r"\s{0,8}(?:=>|:=|[:=])\s{0,8}"
 _FLAG = r"(?i)(?<!\S)--[\w-]{0,32}?" + _WORD + r"[ =]\s{0,4}"
-_QUOTED = r"(?P<q>\\?[\"'])(?![$<{%])(?P<secret>(?:(?!(?P=q))[^\r\n]){3,512}?)(?P=q)"
-_BARE = r"(?![$<{(\[%])(?P<secret>[^\s\"'`,;&|()<>{}\[\]\\]{3,512})(?![\w(])"
-_MIXED = _BARE.replace("secret", "random")
+_QUOTED = (r"(?P<q>\\{0,7}[\"'])(?![$<{%])(?P<secret>[^\r\n]{3,4096}?)"
+           r"(?<!\\)(?P=q)")
+_BARE = r"(?![$<{(\[%])(?P<value>[^\s\"'`,;&|()<>{}\[\]\\]{3,})"
+_MIXED = _BARE.replace("value", "mixed")
 _BEGIN = "-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----"
 _END = _BEGIN.replace("BEGIN", "END")
 
 #: markers in lower case, one of which must be in a text before `re` is imported at all;
 #: reach and signs: within so many characters behind a marker one of the signs stands
-#: ("": none need); patterns: the group `secret` is one, the group `random` only if it
-#: mixes letters and digits.  Repetitions are bounded, or begin where no word goes on,
-#: so that no text takes more than linear time.
+#: ("": none need); patterns: the name of the group that is the secret says when it is
+#: one, see SECRET_GROUPS.  Repetitions are bounded, or begin where no word goes on, so
+#: that no text takes more than linear time.
 SECRET_PATTERNS = (
-    (("eyj",), 0, "", (r"(?<![\w-])(?P<secret>eyJ[\w-]{8,}\.[\w-]{6,}\.[\w-]*)",)),
+    (("eyj",), 0, "", (r"(?<![\w-])(?P<secret>eyJ[\w-]{8,}\.[\w-]{6,}(?:\.[\w-]*)?)",)),
     (("private key",), 0, "", (
         rf"(?s)(?P<secret>{_BEGIN}.*?(?:{_END}|\Z))",
         rf"\A(?P<secret>[\w+/=\s\\]{{1,8192}}){_END}")),
     (("bearer ", "basic "), 0, "", (
-        r"(?i)\b(?:bearer|basic)\s{1,4}(?P<random>[\w.~+/=-]{12,})",)),
+        r"(?i)\b(?:bearer|basic)\s{1,4}(?P<mixed>[\w.~+/=-]{12,})",)),
     (("authorization", "api-key", "auth-token", "private-token", "cookie"), 4, ":=", (
         r"(?i)\b(?:authorization|(?:x-)?api-key|x-auth-token|private-token|cookie)"
         r"\\?[\"']?\s{0,4}[:=]\s{0,4}\\?[\"']?(?:(?:bearer|basic|token|digest)\s{1,4})?"
-        r"(?![$<{%\s])(?P<secret>[^\r\n\"'\\]{6,})",)),
+        r"(?!(?:bearer|basic|token|digest)\s|[$<{%\s])(?P<secret>[^\r\n\"'\\]{6,})",)),
     (_WORDS, 24, "=:", (
         _NAME + "=" + _BARE, _NAME + _SIGN + _MIXED, _NAME + _SIGN + _QUOTED)),
     (("key=",), 0, "", (r"(?<!\w)[A-Z][A-Z0-9_]{0,64}KEY=[\"']?" + _MIXED,)),
     (("--",), 40, "= ", (_FLAG + _BARE, _FLAG + _QUOTED)),
     ((" -u", "--user"), 80, ":", (
         r"\s(?:-u|--user)[= ]{0,4}[\"']?[^\s:\"']{1,64}:"
-        r"(?![$<{])(?P<secret>[^\s\"']{1,256})",)),
+        r"(?![$<{])(?P<secret>[^\s\"']+)",)),
     (("sshpass",), 0, "", (
-        r"sshpass\s{1,4}-p\s{0,4}[\"']?(?P<secret>[^\s\"']{1,256})",)),
-    (("://",), 256, "@", (
-        r"://[^\s/:@\"']{0,128}:(?![$<{])(?P<secret>[^\s/@\"']{1,256})@",
-        r"://(?P<random>[\w-]{20,128})@")),
+        r"sshpass\s{1,4}-p\s{0,4}[\"']?(?![$<{])(?P<secret>[^\s\"']+)",)),
+    (("://",), 8192, "@", (
+        r"://[^\s/:@\"']{0,128}:(?![$<{])(?P<secret>[^\s/\"']+)@",
+        r"://(?P<mixed>[\w-]{20,128})@")),
     (("hooks.slack.com",), 0, "", (
         r"hooks\.slack\.com/\w{4,16}/(?P<secret>[\w/+-]{8,})",)),
     (("api/webhooks",), 0, "", (r"api/webhooks/\d{5,25}/(?P<secret>[\w-]{20,})",)),
-    ((":aa",), 0, "", (r"(?<!\w)\d{8,10}:(?P<secret>AA[\w-]{30,})",)),
+    ((":aa",), 0, "", (r"(?<!\d)\d{8,10}:(?P<secret>AA[\w-]{30,})",)),
     (("key-",), 0, "", (r"(?<![\w-])(?P<secret>key-[0-9a-f]{32})(?!\w)",)),
     (("sig=", "signature=", "?key=", "&key=", "code=", "credential="), 0, "", (
         r"(?i)[?&;](?:sig|signature|x-amz-signature|x-amz-credential|key|code)="
-        r"(?P<random>[^&\s\"'#]{8,512})",)),
+        r"(?P<mixed>[^&\s\"'#]{8,})",)),
 )
 
 # Errors.
@@ -625,9 +639,9 @@ def redact(value: "Any", max_chars: "Optional[int]" = None) -> "Any":
     or a form, such as a password in prose.  Vectors: redact/*.
     """
     if isinstance(value, str):
-        return _redact_string(value, max_chars or len(value))
+        return _redact_string(value, max_chars or sys.maxsize)
     if isinstance(value, dict):
-        return {_redact_string(name, STRING_MAX_CHARS):
+        return {_redact_string(name, max_chars or sys.maxsize):
                 REDACTED if inner and inner is not True and _is_secret(name)
                 else redact(inner, max_chars) for name, inner in value.items()}
     if isinstance(value, list):
@@ -638,23 +652,30 @@ def redact(value: "Any", max_chars: "Optional[int]" = None) -> "Any":
 def _is_secret(name: str) -> bool:
     for sign in "-_. ":
         name = name.replace(sign, "")
-    name = name.lower()
+    name = name.lower().rstrip("0123456789")
     return name.endswith(SECRET_ENDINGS) or name in SECRET_NAMES
 
 
 def _redact_string(text: str, max_chars: int) -> str:
     if len(text) < SECRET_MIN_CHARS:
         return text
-    document = _redact_document(text) if text[0] in "{[" else None
-    if document is not None:
-        clipped: str = clip(document, max_chars)
+    document = _redact_document(text) if text.lstrip()[:1] in ("{", "[") else None
+    if document is not None or len(text) <= max_chars + 2 * CUT_MARGIN_CHARS:
+        clipped: str = clip(document or _redact_text(text), max_chars)
         return clipped
-    if len(text) <= max_chars:
-        return _redact_text(text)
     head, tail = _halves(max_chars)
-    begin = _redact_text(text[:head + CUT_MARGIN_CHARS])[:head]
-    end = _redact_text(text[-tail - CUT_MARGIN_CHARS:])[-tail:]
-    return _joined(begin, len(text) - head - tail, end)
+    begin = _redact_text(text[:head + CUT_MARGIN_CHARS])[:-CUT_MARGIN_CHARS][:head]
+    end = _redact_tail(text[-tail - CUT_MARGIN_CHARS:])[-tail:]
+    return _joined(begin, len(text) - len(begin) - len(end), end)
+
+
+def _redact_tail(text: str) -> str:
+    """Return *text* redacted, without its margin and what may go on from before it."""
+    safe = _redact_text(text)
+    margin, end = safe[:CUT_MARGIN_CHARS], safe[CUT_MARGIN_CHARS:]
+    if any(not (c.isascii() and c.isalnum()) and c not in "_.+/=~-" for c in margin):
+        return end
+    return "".join(end.split(None, 1)[1:])  # a key may be that long
 
 
 def _redact_document(text: str) -> "Optional[str]":
@@ -681,7 +702,7 @@ def _redact_text(text: str) -> str:
                 text = _replace(pattern, text)
     for prefix, least in KEY_PREFIXES.items():
         if prefix in text:
-            pattern = r"(?<![A-Za-z0-9])(?P<random>%s[\w.-]{%d,})"
+            pattern = r"(?<![A-Za-z0-9])(?P<key>%s[\w.-]{%d,})"
             text = _replace(pattern % (prefix.replace(".", r"\."), least), text)
     return text
 
@@ -701,12 +722,12 @@ def _replace(pattern: str, text: str) -> str:
     import re
 
     def replacement(match: "re.Match[str]") -> str:
-        group = "random" if "random" in match.groupdict() else "secret"
-        secret, whole = match.group(group), match.group()
-        if _is_code(secret) or (group == "random" and not _is_mixed(secret)):
-            return whole
+        group = next(name for name in match.groupdict() if name in SECRET_GROUPS)
+        is_called = text[match.end():match.end() + 1] == "("
+        if not SECRET_GROUPS[group](match.group(group), is_called):
+            return match.group()
         start, end = (at - match.start() for at in match.span(group))
-        return whole[:start] + REDACTED + whole[end:]
+        return match.group()[:start] + REDACTED + match.group()[end:]
 
     return re.sub(pattern, replacement, text)
 
@@ -720,7 +741,20 @@ def _is_code(text: str) -> bool:
     names = text.split(".")
     if text.lower() in ("none", "null", "true", "false", "undefined", REDACTED):
         return True
-    return len(names) > 1 and all(name.isidentifier() for name in names)
+    if _is_mixed(text) or not all(name.isidentifier() for name in names):
+        return False
+    return len(names) > 1 or _is_secret(text)
+
+
+#: group of a pattern -> function of its text, and of whether a "(" follows, that says
+#: whether it is a secret
+SECRET_GROUPS: "Dict[str, Callable[[str, bool], bool]]" = {
+    "secret": lambda text, is_called: text != REDACTED,
+    "key": lambda text, is_called: _is_mixed(text) or not (
+        text.islower() or text.isupper()),
+    "mixed": lambda text, is_called: _is_mixed(text) and not _is_code(text),
+    "value": lambda text, is_called: not (is_called or _is_code(text)),
+}
 
 
 def clip(value: "Any", max_chars: int = STRING_MAX_CHARS) -> "Any":
@@ -760,7 +794,12 @@ def fit(event: "Event", build: "Callable[[Event], Event]", max_bytes: int) -> by
             return body
     scalars = [(name, value) for name, value in clip(event, 128).items()
                if not isinstance(value, (dict, list))]
-    return encode(build({**dict(scalars[:100]), "truncated": True})).encode("ascii")
+    for members in (100, 10, 0):
+        few = {**dict(scalars[:members]), "truncated": True}
+        body = encode(build(few)).encode("ascii")
+        if len(body) <= max_bytes:
+            break
+    return body
 
 
 def summary(event: "Event", event_type: str) -> str:
@@ -781,13 +820,25 @@ def summary(event: "Event", event_type: str) -> str:
 
 
 def _tool(event: "Event") -> str:
-    """Return the tool and what it works on: `Read: src/app.py`."""
+    """Return the tool and what it works on, `Read: src/app.py`, or tools of a batch."""
     name, given = event.get("tool_name"), event.get("tool_input")
+    if isinstance(event.get("tool_calls"), list):
+        calls = [call for call in event["tool_calls"] if isinstance(call, dict)]
+        return ", ".join(str(call.get("tool_name")) for call in calls)
     texts = given if isinstance(given, dict) else {}
     subject = next((texts[k] for k in SUBJECTS if isinstance(texts.get(k), str)), "")
     folder = f"{event.get('cwd')}/"
     subject = subject[len(folder):] if subject.startswith(folder) else subject
-    return f"{name}: {subject}" if subject else name if isinstance(name, str) else ""
+    return ": ".join(text for text in (name, subject) if text and isinstance(text, str))
+
+
+def strings(body: "Event") -> "Event":
+    """Return the members of *body* that are strings and not empty, fit for any server.
+
+    A half of a surrogate pair, which JSON can escape and UTF-8 cannot hold, is a "?".
+    """
+    return {name: text.encode("utf-8", "replace").decode() for name, text in body.items()
+            if text and isinstance(text, str)}
 
 
 # Answering: a handler returns a HookResult, and only the Emitter says it.
@@ -1647,13 +1698,13 @@ def _quote(answer: bytes, sock: "Any", deadline: float) -> str:
 
 
 def shown_url(url: str) -> str:
-    """Return *url* as messages show it: without user info, query and fragment."""
-    scheme, mark, rest = _clean(url).partition("://")
+    """Return *url* as messages show it: without user info, query, fragment, secrets."""
+    scheme, mark, rest = _clean(url).rpartition("://")
     port = rest.replace("?", "/").partition("/")[0].partition(":")[2]
-    if "@" in rest.partition("/")[0] or not port.isdigit():
+    if "@" in rest.partition("/")[0] or not mark or not (port or "0").isdigit():
         rest = rest.rpartition("@")[2]
     rest = rest.partition("?")[0].partition("#")[0]
-    return clamp(scheme + mark + rest if mark else scheme, QUOTE_MAX_CHARS)
+    return clamp(_redact_text(scheme + mark + rest), QUOTE_MAX_CHARS)
 
 
 def _clean(text: str) -> str:
@@ -1733,7 +1784,7 @@ def _problem(takes: str, text: str) -> str:
         problem = _KINDS[takes](text)
     elif low.isdigit():
         digits = text.isascii() and text.isdigit()
-        inside = digits and int(low) <= int(text[:9]) <= int(high)
+        inside = digits and len(text) < 19 and int(low) <= int(text) <= int(high)
         problem = "" if inside else f"is no whole number from {low} to {high}"
     elif takes.islower() and text not in takes.split("|"):
         problem = f"is none of {takes.replace('|', ', ')}"
@@ -1760,8 +1811,8 @@ def _json_problem(text: str) -> str:
         decode(text)
     except InputError:
         return "is no JSON"
-    too_long = len(text) > OPTION_MAX_CHARS
-    return f"is longer than {OPTION_MAX_CHARS} characters" if too_long else ""
+    too_long = len(encode(text)) > OPTION_MAX_BYTES
+    return f"is longer than {OPTION_MAX_BYTES} bytes" if too_long else ""
 
 
 #: what an option takes -> function that returns what is wrong with a text, or ""

@@ -68,7 +68,7 @@ OPTIONS = """
 def events_format(event: "Event", options: "Event") -> "Event":
     """Return the body of the hook script contract: one flat object for /events."""
     now, metadata = time.time(), options["metadata"]
-    body = {
+    return hook_io.strings({
         "timestamp": time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(now))
         + f"{int(now * 1000) % 1000:03}Z",
         "source_app": options["source_app"],
@@ -77,8 +77,7 @@ def events_format(event: "Event", options: "Event") -> "Event":
         "summary": hook_io.summary(event, options["event_type"]),
         "session_id": options["session_id"] or event.get("session_id"),
         "metadata": hook_io.redact(metadata) or (event and hook_io.encode(event)),
-    }
-    return {name: text for name, text in body.items() if text and isinstance(text, str)}
+    })
 
 
 #: name -> function of the redacted event and the options that returns the body

@@ -33,6 +33,8 @@ SETTLED = {
         {"raw": "HTTP/1.1 103 Early Hints\r\n\r\n"}, "refused", "closed without an"),
     "not_http": (None, "refused", "not HTTP: 'SSH-2.0-OpenSSH_9.6'"),
     "garbage": (None, "refused", "not HTTP: "),
+    "not_http_then_silence": (
+        {"raw": "220 mail.example ESMTP", "hang": True}, "refused", "not HTTP: '220 "),
     "a_very_long_line": ({"raw": "x" * 200_000}, "refused", "not HTTP: 'x{30,80}'"),
     "endless_status": (None, "refused", "not HTTP: 'HTTP/1.1 201 Created"),
     "status_99": ({"raw": "HTTP/1.1 99 Low\r\n\r\n"}, "refused", "not HTTP: .*99 Low"),
@@ -151,10 +153,11 @@ def check(hook, result, url, outcomes, words):
 
 
 def is_untouched(server):
-    """Tell whether nobody but this function ever connected to *server*."""
-    socket.create_connection(("127.0.0.1", server.port)).close()
-    server.wait(1)
-    return len(server.exchanges) == 1
+    """Tell whether nobody ever connected to *server*, by the turn of a last client."""
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        sock.sendall(b"GET /health HTTP/1.1\r\n\r\n")
+        assert sock.recv(1 << 16)
+    return [seen.path for seen in server.exchanges] == ["/health"]
 
 
 @contextlib.contextmanager
@@ -250,13 +253,13 @@ def test_twenty_senders_at_once_each_leave_a_silent_server_in_time(one_hook):
     assert max(seen.held_ms for seen in exchanges) <= 300 + SLACK_MS
 
 
-def post(hook, server, body_bytes, timeout_ms, **env):
+def post(hook, url, body_bytes, timeout_ms, **env):
     """Post from a process; return its Result and how long, in ms, it was at it."""
     script = Path(hook.home) / "post.py"
     script.write_text(POST)
     with EventServer(fault="accept_only") as clock:
         result = hook.run(
-            str(script), server.url, str(body_bytes), str(timeout_ms), str(clock.port),
+            str(script), url, str(body_bytes), str(timeout_ms), str(clock.port),
             env={"PYTHONPATH": str(hook.folder), **env})
         return result, clock.wait(1)[0].held_ms
 
@@ -268,7 +271,7 @@ def post(hook, server, body_bytes, timeout_ms, **env):
 def test_a_long_body_to_a_server_that_never_reads_ends_in_time(
         one_hook, body_bytes, outcomes):
     with EventServer(fault="accept_only") as server:
-        result, held_ms = post(one_hook, server, body_bytes, BUDGET_MS)
+        result, held_ms = post(one_hook, server.url, body_bytes, BUDGET_MS)
     assert result.stdout.strip() in outcomes, result
     assert held_ms <= BUDGET_MS + SLACK_MS
 
@@ -297,7 +300,10 @@ def test_a_server_with_a_full_queue_is_given_up_at_the_deadline(hook):
     with full_backlog() as port:
         url = f"http://127.0.0.1:{port}/events"
         result = hook.send(url, stdin=EVENT)
+        posted, held_ms = post(hook, url, 2, BUDGET_MS)
     check(hook, result, url, "timed_out", r"could not connect in time \(100 ms\)")
+    assert posted.stdout.strip() == "timed_out", posted
+    assert held_ms <= BUDGET_MS + SLACK_MS
 
 
 @needs_ipv6
@@ -505,6 +511,6 @@ def test_a_long_body_to_a_tls_server_that_never_reads_ends_in_time(
         one_hook, certificates):
     own = certificates["IP:127.0.0.1"]
     with TlsServer(own, fault="accept_only") as server:
-        result, held_ms = post(one_hook, server, 32 << 20, 600, **trusting(own))
+        result, held_ms = post(one_hook, server.url, 32 << 20, 600, **trusting(own))
     assert result.stdout.strip() == "timed_out", result
     assert held_ms <= 600 + SLACK_MS

@@ -21,7 +21,8 @@ SECRET_MEMBERS = (
     "Password", "db.password", "DB_PASSWORD", "passwd", "pwd", "passphrase", "secret",
     "client_secret", "aws_secret_access_key", "private_key", "privateKey", "cookie",
     "Set-Cookie", "cookies", "secrets", "credentials", "connectionString", "auth",
-    "bearer", "jwt", "accountKey", "signing-key", "password1", "api_key_2")
+    "bearer", "jwt", "xauth", "accessKey", "account-key", "signing-key", "SHARED_KEY",
+    "masterKey", "encryption_key", "secretKey", "credential", "password1", "api_key_2")
 OTHER_MEMBERS = (
     "max_tokens", "tokenizer", "session_id", "token_count", "prompt_cache_warm",
     "author", "authors", "authority", "key", "keys", "public_key", "primary_key",
@@ -69,7 +70,6 @@ NAMED = (
     """curl -d '{"password": "{}", "user": "bob"}' h""",
     r'echo "{\"token\": \"{}\", \"n\": 1}" | x', r'x "{\\\"api_key\\\":\\\"{}\\\"}" y',
     "https://h/x?access_token={}&y=1", "git -c http.extraHeader='Authorization: {}' x",
-    "access-key='{}'", "private-key: '{}'", "master-key=\"{}\"", "encryptionKey: '{}'",
     "signingKey = '{}'", "account-key={}", "accessKey={} ")
 #: with a value that mixes letters and digits
 MIXED = (
@@ -89,15 +89,27 @@ def test_a_secret_with_a_name_may_be_letters_only(text):
     assert redact(text.replace("{}", LETTERS)) == text.replace("{}", GONE)
 
 
+@pytest.mark.parametrize("word", [
+    "password", "passwd", "passphrase", "pwd", "secret", "token", "credential",
+    "credentials", *(f"{kind}{sign}key" for sign in ("", "_", "-") for kind in (
+        "api", "access", "account", "private", "secret", "signing", "encryption",
+        "master"))])
+def test_each_word_for_a_secret_is_known_in_a_text(word):
+    for name in (word, word.upper(), f"MY_{word}", f"my.{word}", f"{word}1"):
+        for text in (f"{name}={{}} x", f"'{name}': \"{{}}\", y", f"x --{word} {{}} y"):
+            assert redact(text.replace("{}", LETTERS)) == text.replace("{}", GONE)
+
+
 @pytest.mark.parametrize("text", [
     "export AWS_SESSION_TOKEN={} && aws s3 ls", 'AWS_SESSION_TOKEN="{}" aws s3 ls',
     "docker login -u AWS --password {} h", "aws_session_token = {}\nregion = x",
-    "curl -u oauth:{} https://h", "https://oauth:{}@h/x", "https://h/b?sig={}&se=2",
+    "curl -u oauth:{} https://h", "sshpass -p {} ssh h", "https://h/b?sig={}&se=2",
     "Authorization: Bearer {}\nHost: h", "Bearer {} x",
     """curl -d '{"token": "{}", "n": 1}' h"""])
 @pytest.mark.parametrize("long", ["Zq7" * 600, "Zq7+/" * 300], ids=["word", "base64"])
 def test_a_long_secret_is_redacted_to_its_end(text, long):
     assert redact(text.replace("{}", long)) == text.replace("{}", GONE)
+    assert redact("https://oauth:" + "Zq7" * 600 + "@h/x") == f"https://oauth:{GONE}@h/x"
 
 
 @pytest.mark.parametrize(("text", "safe"), [
@@ -150,6 +162,12 @@ def test_a_providers_key_is_redacted_wherever_it_stands(prefix):
         assert_redacted_everywhere(prefix + body)
 
 
+def test_the_best_known_providers_are_there():
+    known = "sk- sk_live_ ghp_ gho_ ghs_ github_pat_ glpat- xoxb- xoxp- xapp- AKIA ASIA"
+    known += " AIza ya29. npm_ pypi- hf_ SG. hvs. dop_v1_ shpat_ lin_api_ gsk_ xai-"
+    assert set(known.split()) <= set(KEY_PREFIXES)
+
+
 @pytest.mark.parametrize("signature", [
     "Sf7KxwRJSMeKKF2QT4fwpMeJf36POk6yJV_adQssw5c", "7f-Kxw" * 7, "S", ""])
 def test_a_web_token_is_redacted_whatever_its_signature(signature):
@@ -199,6 +217,7 @@ def test_secrets_are_found_in_json_inside_strings_twice_over():
         "password": GONE, "pin_token": GONE, "n": [1, "é"]}
     assert redact({"metadata": '{"n": 1.50,  "password": null}'}) == {
         "metadata": '{"n": 1.50,  "password": null}'}
+    assert redact('{"pin_token": "x"}') == f'{{"pin_token":"{GONE}"}}'
     names = redact({f"--token={LETTERS}": 1, "n": {f"Bearer {VALUES['mixed']}": 2}})
     assert names == {f"--token={GONE}": 1, "n": {f"Bearer {GONE}": 2}}
 

@@ -35,7 +35,7 @@ HANG_S = 10  # a process that takes longer waits for something that never comes
 
 
 @pytest.fixture
-def hook(hook):
+def hook(hook, installed):
     """Take the time out of it: what is lost here is not lost for want of time."""
     hook.env["HOOK_IO_TIMEOUT_MS"] = "20000"
     return hook
@@ -170,7 +170,7 @@ def test_notices_and_the_ended_streak_are_private_too(one_hook):
     ("redirect", "rejected")])
 def test_a_line_names_the_outcome(one_hook, reply, outcome):
     with EventServer(replies=[reply]) as server:
-        one_hook.send(server.url, "--timeout-ms", "1000", stdin=event())
+        one_hook.send(server.url, "--timeout-ms", "500", stdin=event())
     assert one_hook.losses()[0].split()[1:] == ["PreToolUse", outcome, "s-1"]
 
 
