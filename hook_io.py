@@ -319,9 +319,9 @@ SECRET_PATTERNS = (
         rf"\A(?P<secret>[\w+/=\s\\]{{1,8192}}){_END}")),
     (("bearer ", "basic "), 0, "", (
         r"(?i)\b(?:bearer|basic)\s{1,4}(?P<mixed>[\w.~+/=-]{12,})",)),
-    (("authorization", "api-key", "auth-token", "private-token", "cookie"), 4, ":=", (
+    (("authorization", "api-key", "auth-token", "private-token", "cookie"), 4, ":", (
         r"(?i)\b(?:authorization|(?:x-)?api-key|x-auth-token|private-token|cookie)"
-        r"\\?[\"']?\s{0,4}[:=]\s{0,4}\\?[\"']?(?:(?:bearer|basic|token|digest)\s{1,4})?"
+        r"\\?[\"']?\s{0,4}:\s{0,4}\\?[\"']?(?:(?:bearer|basic|token|digest)\s{1,4})?"
         r"(?!(?:bearer|basic|token|digest)\s|[$<{%\s])(?P<secret>[^\r\n\"'\\]{6,})",)),
     (_WORDS, 24, "=:", (
         _NAME + "=" + _BARE, _NAME + _SIGN + _MIXED, _NAME + _SIGN + _QUOTED)),
@@ -741,8 +741,10 @@ def _is_code(text: str) -> bool:
     names = text.split(".")
     if text.lower() in ("none", "null", "true", "false", "undefined", REDACTED):
         return True
-    if _is_mixed(text) or not all(name.isidentifier() for name in names):
+    if not all(name.isidentifier() for name in names):
         return False
+    if _is_mixed(text):
+        return len(names) > 1 and _is_secret(names[-1])
     return len(names) > 1 or _is_secret(text)
 
 
@@ -837,8 +839,8 @@ def strings(body: "Event") -> "Event":
 
     A half of a surrogate pair, which JSON can escape and UTF-8 cannot hold, is a "?".
     """
-    return {name: text.encode("utf-8", "replace").decode() for name, text in body.items()
-            if text and isinstance(text, str)}
+    texts = [(name, text) for name, text in body.items() if isinstance(text, str)]
+    return {name: text.encode("utf-8", "replace").decode() for name, text in texts if text}
 
 
 # Answering: a handler returns a HookResult, and only the Emitter says it.

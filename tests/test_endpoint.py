@@ -5,6 +5,7 @@ import _socket
 import errno
 import ipaddress
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -222,6 +223,14 @@ def test_path_and_query_arrive_as_they_are(wire, server, rest, path):
     assert exchange.headers["host"] == authority
 
 
+@pytest.mark.parametrize("url, shown", [
+    ("http://127.0.0.1:4000/@/x?k=1", "http://127.0.0.1:4000/@/x"),
+    ("http://[fd12::1]/@/x", "http://[fd12::1]/@/x"),
+    ("https://collector.example/a:b@c", "https://collector.example/a:b@c")])
+def test_an_at_sign_in_the_path_hides_nothing(url, shown):
+    assert hook_io.shown_url(url) == shown
+
+
 @pytest.mark.parametrize("host", [
     "localhost", "LOCALHOST", "localhost.", "127.0.0.1", "127.1", "2130706433",
     "0x7f000001", "0177.0.0.1", "127.0.0.1."])
@@ -342,7 +351,16 @@ def test_a_name_of_public_addresses_gets_no_plain_http(wire):
     assert "HOOK_IO_ALLOW_HTTP" in outcome.fact
 
 
-# A machine without IPv6.
+@pytest.mark.parametrize("host", [".internal", "a..internal", "a" * 64])
+def test_a_name_that_tls_cannot_take_is_told_and_not_raised(wire, host):
+    wire.lookups = [["127.0.0.1"]]
+    with EventServer(fault="close") as server:
+        outcome = post(f"https://{host}:{server.port}/events")
+    assert outcome.name in ("refused", "invalid")
+    assert outcome.fact
+
+
+# A machine without IPv6, a Python without TLS.
 
 
 @pytest.mark.parametrize("step, number", [
@@ -361,6 +379,14 @@ def test_where_ipv6_is_missing_localhost_still_says_connection_refused(
     monkeypatch.setenv("HOOK_IO_PURE", "")
     outcome = post(f"http://localhost:{port}/events")
     assert (outcome.name, outcome.fact) == ("refused", "connection refused")
+
+
+def test_a_python_without_ssl_is_told_and_not_raised(wire, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ssl", None)
+    with EventServer(fault="close") as server:
+        outcome = post(server.url.replace("http:", "https:"))
+    assert outcome.name in ("refused", "invalid")
+    assert "ssl" in outcome.fact.lower()
 
 
 # Headers.
@@ -410,12 +436,22 @@ def test_a_refused_url_is_told_and_counted_and_stops_nobody(hook, server, rest, 
 
 
 @pytest.mark.parametrize("user_info", [
-    "me:hush@", "hush@", "me:x/hush@", "me:hush?x@", "me:hush#x@", "me:hush@x@"])
+    "me:hush@", "hush@", "me:x/hush@", "me:hush?x@", "me:hush#x@", "me:hush@x@",
+    "me:x://hush@", "hush://x@"])
 def test_user_info_is_neither_shown_nor_kept(one_hook, user_info):
     result = one_hook.send(f"http://{user_info}127.0.0.1:{closed_port()}/events")
     (line,) = one_hook.losses()
     assert line.split()[2] == "invalid"
     assert "hush" not in result.stderr
+    assert not [path for path in one_hook.state.iterdir() if "hush" in path.name]
+
+
+@pytest.mark.parametrize("query", [
+    "?k=hush", "?k=hush&next=http://a.example/", "?next=http://a.example/hush?x@y"])
+def test_a_query_is_neither_shown_nor_kept(one_hook, query):
+    url = f"http://127.0.0.1:{closed_port()}/events"
+    result = one_hook.send(url + query)
+    assert result.lines[0].endswith(f" ({url})"), result
     assert not [path for path in one_hook.state.iterdir() if "hush" in path.name]
 
 
