@@ -473,8 +473,8 @@ def decode(text: str) -> "Any":
         raise InputError(f"nested deeper than {NESTING_MAX} levels") from None
     if _skip_blanks(text, end) < len(text):
         raise InputError(f"more than one JSON value: {_excerpt(text)}")
-    if text.count("{") + text.count("[") > NESTING_MAX:
-        _check_nesting(value)
+    if text.count("{") + text.count("[") > NESTING_MAX and _is_deep(value):
+        raise InputError(f"nested deeper than {NESTING_MAX} levels")
     return value
 
 
@@ -484,15 +484,15 @@ def _skip_blanks(text: str, at: int) -> int:
     return at
 
 
-def _check_nesting(value: "Any") -> None:
+def _is_deep(value: "Any") -> bool:
     level = [value]
     for _ in range(NESTING_MAX + 1):
         level = [inner for inner in level if isinstance(inner, (dict, list))]
         if not level:
-            return
+            return False
         level = [inner for outer in level for inner in (
             outer.values() if isinstance(outer, dict) else outer)]
-    raise InputError(f"nested deeper than {NESTING_MAX} levels")
+    return True
 
 
 def _excerpt(text: str) -> str:
@@ -619,7 +619,7 @@ def _whole_members(text: str) -> "Event":
             colon = _skip_blanks(text, at)
             value, at = _scan(text, _skip_blanks(text, colon + 1))
             at = _skip_blanks(text, at)
-            if text[at] in ",}":  # else a number may go on behind the cut
+            if text[at] in ",}" and not _is_deep(value):  # a number may be cut
                 members[name] = value
     except (StopIteration, ValueError, IndexError, TypeError, RecursionError):
         pass  # the cut
@@ -839,8 +839,8 @@ def strings(body: "Event") -> "Event":
 
     A half of a surrogate pair, which JSON can escape and UTF-8 cannot hold, is a "?".
     """
-    texts = [(name, text) for name, text in body.items() if isinstance(text, str)]
-    return {name: text.encode("utf-8", "replace").decode() for name, text in texts if text}
+    return {name: text.encode("utf-8", "replace").decode()
+            for name, text in body.items() if isinstance(text, str) and text}
 
 
 # Answering: a handler returns a HookResult, and only the Emitter says it.
@@ -1443,7 +1443,7 @@ def _parse_url(url: str) -> "Target":
     authority = rest.replace("?", "/").partition("/")[0]
     path = rest[len(authority):]
     if "@" in authority:
-        raise _Loss("invalid", "the URL holds user info; HOOK_IO_HEADERS is for tokens")
+        raise _Loss("invalid", "the URL holds user info, which is not allowed")
     host, port = _split_authority(authority, PORTS[scheme.lower()])
     path = path if path.startswith("/") else "/" + path
     return scheme.lower(), host, port, authority, path
@@ -1681,9 +1681,11 @@ def _judge(status: int, answer: bytes, sock: "Any", deadline: float) -> Outcome:
 def _quote(answer: bytes, sock: "Any", deadline: float) -> str:
     """Return what the JSON body of an error says, as far as it comes in time."""
     while True:
-        body = answer.partition(b"\r\n\r\n")[2].decode("utf-8", "replace")
+        head, _, body = answer.partition(b"\r\n\r\n")
         try:
-            said = _scan(body, body.index("{"))[0]
+            body = _joined_chunks(body) if b"chunked" in head.lower() else body
+            text = body.decode("utf-8", "replace")
+            said = _scan(text, text.index("{"))[0]
             break
         except (StopIteration, ValueError, RecursionError):
             pass
@@ -1697,6 +1699,16 @@ def _quote(answer: bytes, sock: "Any", deadline: float) -> str:
     words = [said.get(name) for name in ("error", "message")]
     text = ": ".join(word for word in words if isinstance(word, str))
     return clamp(_redact_text(_clean(text)), QUOTE_MAX_CHARS)
+
+
+def _joined_chunks(body: bytes) -> bytes:
+    """Return what RFC 9112's chunked coding holds, as far as it is there."""
+    joined = b""
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        end = int(size.partition(b";")[0], 16)
+        joined, body = joined + body[:end], body[end + 2:]
+    return joined
 
 
 def shown_url(url: str) -> str:
@@ -1772,7 +1784,7 @@ def _read_options(rows: "Rows", argv: "List[str]", prog: str) -> "Dict[str, str]
             raise _mistake(rows, prog, f"unrecognized argument: {said}")
         if takes[name] == "-":
             value = "1"
-        elif not sign and words and words[0].partition("=")[0] not in takes:
+        elif not sign and words and not words[0].startswith("--"):
             value = words.pop(0)
         given[name] = value  # "" where a shell variable is not set
     return given
@@ -1840,8 +1852,8 @@ def _usage(rows: "Rows", prog: str) -> "Any":
 
     parser = argparse.ArgumentParser(
         prog, formatter_class=argparse.RawDescriptionHelpFormatter, epilog="\n".join([
-            "variables (an option with a default has one: --server-url is "
-            "HOOK_IO_SERVER_URL):",
+            "every option but the first two has a variable: --server-url is "
+            "HOOK_IO_SERVER_URL; and there are", "",
             *(f"  {row[1]:29}{row[4]}" for row in rows if row[0] == "-"), "",
             "exit 0: done; 2: a mistake on the command line, which stops the agent"]))
     for name, _, default, takes, text in rows:
@@ -1895,8 +1907,8 @@ def _receive_event(
 def _deliver(
     event: "Event", options: "Event", name: str, formats: "Formats"
 ) -> HookResult:
-    fields, build = options["fields"].replace(" ", ""), formats[options["format"]]
-    allowed = fields.split(",") if fields else event
+    fields, build = options["fields"], formats[options["format"]]
+    allowed = fields.replace(" ", "").split(",") if fields else event
     leaving = {field: event[field] for field in allowed if field in event}
     body = fit(redact(leaving, STRING_MAX_CHARS),
                lambda fitting: build(fitting, options), BODY_MAX_BYTES)

@@ -141,12 +141,22 @@ def hook(installed, tmp_path):
     return Hook(python, folder, tmp_path, variables)
 
 
-@pytest.fixture
-def one_hook(tmp_path_factory, tmp_path):
-    """Like hook, on the newest Python alone: for what takes long, or is the same."""
-    folder = tmp_path_factory.mktemp("hooks")
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    """A hooks folder in which the newest Python has compiled the library."""
+    folder = tmp_path_factory.mktemp("compiled")
     for name in ("hook_io.py", "send_event.py"):
-        shutil.copy(str(ROOT / name), str(folder))
+        shutil.copy2(str(ROOT / name), str(folder))
+    subprocess.run([PYTHONS[NEWEST], "-c", "import hook_io"], cwd=str(folder), check=True,
+                   env={"PATH": os.environ["PATH"]})
+    return folder
+
+
+@pytest.fixture
+def one_hook(compiled, tmp_path_factory, tmp_path):
+    """Like hook, on the newest Python alone: for what takes long, or is the same."""
+    folder = tmp_path_factory.mktemp("one") / "hooks"
+    shutil.copytree(str(compiled), str(folder))
     return Hook(PYTHONS[NEWEST], folder, tmp_path, {})
 
 
