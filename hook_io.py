@@ -248,14 +248,16 @@ NETWORKS = (
     ("fd20:ce::/32", "forbidden"), ("169.254.0.0/16", "forbidden"),
     ("fe80::/10", "forbidden"), ("fec0::/10", "forbidden"), ("0.0.0.0/8", "forbidden"),
     ("::/128", "forbidden"), ("224.0.0.0/3", "forbidden"), ("ff00::/8", "forbidden"),
-    ("2001::/32", "forbidden"), ("10.0.0.0/8", "private"),
+    ("2001::/32", "forbidden"), ("64:ff9b:1::/48", "forbidden"),
+    ("10.0.0.0/8", "private"),
     ("172.16.0.0/12", "private"), ("192.168.0.0/16", "private"),
     ("fc00::/7", "private"),
 )
 
 #: IPv6 network -> the byte at which its addresses hold an IPv4 address
 EMBEDDED_IPV4 = (
-    ("::ffff:0:0/96", 12), ("64:ff9b::/96", 12), ("2002::/16", 2), ("::/96", 12),
+    ("::ffff:0:0/96", 12), ("::ffff:0:0:0/96", 12), ("64:ff9b::/96", 12),
+    ("2002::/16", 2), ("::/96", 12),
 )
 
 REDACTED = "[redacted]"
@@ -575,7 +577,7 @@ def _in_thread(work: "Callable[[], Any]", deadline: float) -> "Any":
     def body() -> None:
         try:
             box.append((work(), None))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             box.append((None, error))
         done.release()
 
@@ -1513,19 +1515,21 @@ def _connect(
             return sock if scheme == "http" else _wrap_tls(sock, host, deadline)
         except timeouts:
             failures.append(_Loss("timed_out", "could not connect in time"))
-        except OSError as error:
+        except (OSError, ValueError, ImportError) as error:  # a host TLS cannot take
             failures.append(_Loss("refused", _words(error)))
         if sock:
             sock.close()
+    failures.sort(key=lambda loss: loss.args[1] != "connection refused")
     raise failures[0] if failures else _Loss("refused", f"{host} has no address")
 
 
-def _words(error: OSError) -> str:
+def _words(error: Exception) -> str:
     for kind, words in ERRORS.items():
         if isinstance(error, kind):
             return words
     verdict = getattr(error, "verify_message", "")
-    text = f"certificate: {verdict}" if verdict else error.strerror or str(error)
+    reason = getattr(error, "strerror", "") or str(error)
+    text = f"certificate: {verdict}" if verdict else reason
     return _clean(text).lower() or type(error).__name__
 
 
@@ -1713,8 +1717,11 @@ def _joined_chunks(body: bytes) -> bytes:
 
 def shown_url(url: str) -> str:
     """Return *url* as messages show it: without user info, query, fragment, secrets."""
-    scheme, mark, rest = _clean(url).rpartition("://")
-    port = rest.replace("?", "/").partition("/")[0].partition(":")[2]
+    scheme, mark, rest = _clean(url).partition("://")
+    if not mark:
+        scheme, rest = "", scheme
+    authority = rest.replace("?", "/").partition("/")[0]
+    port = authority.rpartition("]")[2].partition(":")[2]
     if "@" in rest.partition("/")[0] or not mark or not (port or "0").isdigit():
         rest = rest.rpartition("@")[2]
     rest = rest.partition("?")[0].partition("#")[0]
@@ -1852,8 +1859,8 @@ def _usage(rows: "Rows", prog: str) -> "Any":
 
     parser = argparse.ArgumentParser(
         prog, formatter_class=argparse.RawDescriptionHelpFormatter, epilog="\n".join([
-            "every option but the first two has a variable: --server-url is "
-            "HOOK_IO_SERVER_URL; and there are", "",
+            "every option but the first two has a variable, as --server-url has",
+            "HOOK_IO_SERVER_URL; variables of their own:", "",
             *(f"  {row[1]:29}{row[4]}" for row in rows if row[0] == "-"), "",
             "exit 0: done; 2: a mistake on the command line, which stops the agent"]))
     for name, _, default, takes, text in rows:

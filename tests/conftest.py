@@ -147,8 +147,9 @@ def compiled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compiled")
     for name in ("hook_io.py", "send_event.py"):
         shutil.copy2(str(ROOT / name), str(folder))
-    subprocess.run([PYTHONS[NEWEST], "-c", "import hook_io"], cwd=str(folder), check=True,
-                   env={"PATH": os.environ["PATH"]})
+    env = {"PATH": os.environ["PATH"]}
+    once = [PYTHONS[NEWEST], "-c", "import hook_io"]
+    subprocess.run(once, cwd=str(folder), env=env, check=True)
     return folder
 
 

@@ -22,10 +22,12 @@ UNUSABLE = {
         "", "none", "127.0.0.1:{port}/events", "//127.0.0.1:{port}/events",
         "http:/127.0.0.1:{port}/events", "http:127.0.0.1:{port}/events",
         "ftp://127.0.0.1:{port}/events", "ws://127.0.0.1:{port}/events",
-        "file:///etc/hostname", "httpx://127.0.0.1:{port}/", " http://127.0.0.1:{port}/"),
+        "file:///etc/hostname", "httpx://127.0.0.1:{port}/",
+        " http://127.0.0.1:{port}/"),
     "user info": (
         "http://user@127.0.0.1:{port}/events", "http://user:pw@127.0.0.1:{port}/events",
-        "http://@127.0.0.1:{port}/events", "http://127.0.0.1:80@127.0.0.1:{port}/events"),
+        "http://@127.0.0.1:{port}/events",
+        "http://127.0.0.1:80@127.0.0.1:{port}/events"),
     "a blank": (
         "http://127.0.0.1:{port}/a b", "http://127.0.0.1:{port}/events ",
         "http://127.0.0.1 :{port}/events", "http://127.0.0.1:{port}/\xa0"),
@@ -104,6 +106,7 @@ NEIGHBOURS = {
     "224.0.0.0/3": ("forbidden", "public", None),
     "ff00::/8": ("forbidden", "forbidden", None),
     "2001::/32": ("forbidden", "public", "public"),
+    "64:ff9b:1::/48": ("forbidden", "public", "public"),
     "10.0.0.0/8": ("private", "public", "public"),
     "172.16.0.0/12": ("private", "public", "public"),
     "192.168.0.0/16": ("private", "public", "public"),

@@ -519,10 +519,10 @@ def test_a_fault_sends_exactly_what_it_is_named_for(name):
 @pytest.mark.parametrize("name", READ_SO_FAR)
 def test_the_server_times_how_long_a_client_stays_with_a_fault_that_never_ends(name):
     with EventServer(fault=name) as server:
-        answer = leave_after(server, 0.12)
+        answer = leave_after(server, 0.3)
         (exchange,) = server.wait(1)
     assert re.fullmatch(READ_SO_FAR[name], answer)
-    assert 100 <= exchange.held_ms <= 400
+    assert 100 <= exchange.held_ms <= 2000
     assert exchange.ended_by == "client"
     assert exchange.bytes_sent >= len(answer)
 
@@ -531,9 +531,9 @@ def test_the_server_times_how_long_a_client_stays_with_a_fault_that_never_ends(n
     {"drip_ms": 5000}, {"delay_ms": 5000}, {"status": 201, "hang": True}])
 def test_a_close_is_seen_in_the_middle_of_any_pause(reply):
     with EventServer(replies=[reply]) as server:
-        leave_after(server, 0.12)
+        leave_after(server, 0.3)
         (exchange,) = server.wait(1)
-    assert 100 <= exchange.held_ms <= 400
+    assert 100 <= exchange.held_ms <= 2000
     assert exchange.ended_by == "client"
 
 
@@ -541,9 +541,9 @@ def test_a_close_is_seen_in_the_middle_of_any_pause(reply):
 def test_the_close_is_seen_too_where_only_reading_shows_it(name, monkeypatch):
     monkeypatch.setattr(Connection, "UNREAD_CLOSE", 0)
     with EventServer(fault=name) as server:
-        leave_after(server, 0.12)
+        leave_after(server, 0.3)
         (exchange,) = server.wait(1)
-    assert 100 <= exchange.held_ms <= 400
+    assert 100 <= exchange.held_ms <= 2000
     assert exchange.ended_by == "client"
 
 
@@ -581,7 +581,7 @@ def test_accept_only_sees_a_client_leave_that_has_sent_a_hundred_kilobytes():
     with EventServer(fault="accept_only") as server:
         leave_after(server, 0.12, request)
         (exchange,) = server.wait(1)
-    assert 100 <= exchange.held_ms <= 400
+    assert 100 <= exchange.held_ms <= 2000
     assert (exchange.raw, exchange.ended_by) == (b"", "client")
 
 
@@ -683,7 +683,7 @@ def test_raw_bytes_are_sent_as_they_are():
      b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")])
 def test_hang_after_an_answer_keeps_the_connection_open(reply, sent):
     with EventServer(replies=[reply]) as server:
-        assert leave_after(server, 0.12) == sent
+        assert leave_after(server, 0.3) == sent
         (exchange,) = server.wait(1)
         assert exchange.ended_by == "client"
         assert exchange.held_ms >= 100

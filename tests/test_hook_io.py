@@ -650,8 +650,8 @@ def test_an_observers_bug_is_a_diagnostic_and_a_hint(hook, bug):
 
 
 @pytest.mark.parametrize("bug", BUGS)
-def test_a_guards_bug_denies_with_the_reason(hook, bug):
-    result = guard(hook, bug, "closed")
+def test_a_guards_bug_denies_with_the_reason(one_hook, bug):
+    result = guard(one_hook, bug, "closed")
     assert denial(result).startswith("[ERROR] guard: ")
     assert BUGS[bug][0].partition(":")[0] in denial(result)
     assert "Traceback" not in result.stderr
@@ -680,8 +680,8 @@ def test_a_guards_bug_blocks_nothing_but_what_can_be_denied(one_hook, name, fail
 @pytest.mark.parametrize("fail", ["open", "closed"])
 @pytest.mark.parametrize("event", [TOOL, STOP], ids=["PreToolUse", "Stop"])
 @pytest.mark.parametrize("code", NO_OPINION)
-def test_no_opinion_is_silence(hook, code, event, fail):
-    result = guard(hook, code, fail, event=event)
+def test_no_opinion_is_silence(one_hook, code, event, fail):
+    result = guard(one_hook, code, fail, event=event)
     assert (result.exit, result.stdout, result.stderr) == (0, "", "")
 
 

@@ -569,6 +569,8 @@ def test_a_disk_that_was_full_at_the_first_start_does_no_harm_later(one_hook):
     for preexec_fn in (limit, None, None):  # the compiled library may be cut at 8 KiB
         assert is_quiet(one_hook.send(url, stdin=event("SessionEnd"),
                                       preexec_fn=preexec_fn))
+    (compiled,) = (one_hook.folder / "__pycache__").glob("hook_io.*.pyc")
+    assert compiled.stat().st_size > 8192  # else every start compiles it anew
 
 
 def unprivileged():
@@ -701,6 +703,16 @@ def test_note_loss_tells_from_the_threshold_on_where_there_is_a_channel(streak):
     assert [note("Stop", "hint"), note("PreCompact", "hint"), note("Stop", ""),
             note("Stop", "loud"), note("Stop", "hint"), note("Stop", "hint"),
             note("PreToolUse", "loud", "b")] == [0, 0, 0, 0, 5, 0, 7]
+
+
+def test_an_outage_that_ends_between_a_loss_and_its_notice_is_not_told(streak):
+    class Overtaken(hook_io.FailureStreak):
+        def record(self, *words):
+            place = super().record(*words)
+            streak.end()  # as another process does whose event arrives
+            return place
+    overtaken = Overtaken("hook.host", threshold=1)
+    assert overtaken.note_loss(event(), "Stop", "refused", "hint") == (0, "")
 
 
 def test_record_raises_oserror_for_half_a_line_or_no_folder(streak, tmp_path):
