@@ -20,8 +20,8 @@ serve: ## Receive events on PORT (4000) and print each on a line
 	$(PYTHON) tests/event_server.py --port $(PORT)
 
 .PHONY: test
-test: $(VENV)/made ## Run every test, the contract on each Python that is found
-	$(BIN)/python -m pytest -c tests/pytest.ini $(if $(K),-k "$(K)")
+test: $(VENV)/made ## Run every test on each Python that is found (K=word: some)
+	$(BIN)/python -m pytest -c tests/pytest.ini -n 2 $(if $(K),-k "$(K)")
 
 .PHONY: lint
 lint: $(VENV)/made ## Check style and types

@@ -87,6 +87,7 @@ OPTION_MAX_BYTES = 1 << 17  # of JSON on the command line, as it is sent
 HELD_MAX_BYTES = 1 << 16  # of held back output, shown when a hook fails
 WRITE_TIMEOUT_MS = 1000  # for an agent that does not empty its pipe
 LOUD_AFTER = 3  # losses in a row before a person is told
+SESSION_MAX_CHARS = 1000  # of an id that names a file
 RECORD_BYTES = 64  # one loss in the streak file
 STREAK_MAX_BYTES = 1 << 22  # 65,536 losses; the file grows no further
 ANSWER_MAX_BYTES = 1 << 14  # of what a server answers
@@ -1200,8 +1201,9 @@ class FailureStreak:
     """Count what was lost in a row, in a file that a person can read.
 
     *name*: of the file, made safe; one for each endpoint.  *threshold*: losses from
-    which on `is_loud` tells to tell a person.  The folder is HOOK_IO_STATE_DIR,
-    $XDG_STATE_HOME/hook-io, ~/.local/state/hook-io or %LOCALAPPDATA%\\hook-io.
+    which on note_loss() says that a person is to be told.  The folder is
+    HOOK_IO_STATE_DIR, $XDG_STATE_HOME/hook-io, ~/.local/state/hook-io or
+    %LOCALAPPDATA%\\hook-io.
     Vectors: streak/*.
     """
 
@@ -1281,11 +1283,14 @@ class FailureStreak:
         *intent*, once for each session and outage; else (0, "").  Raises OSError where
         the state folder cannot be written.
         """
-        session_id = str(event.get("session_id") or "")
+        session_id = str(event.get("session_id") or "")[:SESSION_MAX_CHARS]
         place = self.record(event_name, outcome, session_id)
         if place < self.threshold or channel(intent, event) is None:
             return 0, ""
-        return (place, self.since()) if self.claim_notice(session_id) else (0, "")
+        since = self.since()  # "" where another process has just ended the streak
+        if not since or not self.claim_notice(session_id):
+            return 0, ""
+        return place, since
 
     def since(self) -> str:
         """Return the UTC time of the first loss, "" if there is none."""
@@ -1294,11 +1299,15 @@ class FailureStreak:
     def _remove_notices(self) -> None:
         folder, name = os.path.split(self.path)
         try:
-            for entry in os.listdir(folder):
-                if entry.startswith(name + ".told."):
-                    os.unlink(os.path.join(folder, entry))
+            notices = [os.path.join(folder, entry) for entry in os.listdir(folder)
+                       if entry.startswith(name + ".told.")]
         except OSError:
-            pass  # another process is at it, or they stay: they name their outage
+            notices = []  # they may stay: each names its outage
+        for notice in notices:
+            try:
+                os.unlink(notice)
+            except OSError:
+                pass  # another process was here first
 
 
 def _state_folder() -> str:
@@ -1338,6 +1347,16 @@ def _losses(path: str) -> "Tuple[int, str]":
     return size // RECORD_BYTES, since if known else "a time unknown"
 
 
+def forget_compiled() -> None:
+    """Remove the compiled form of this file, which a full disk can cut short."""
+    from importlib.util import cache_from_source
+
+    try:
+        os.unlink(cache_from_source(__file__))
+    except OSError:
+        pass  # nobody's to remove
+
+
 def _lock_append(fd: int) -> None:
     """Hold other appenders off where appending takes two steps; close() lets go."""
     msvcrt: "Any" = __import__("msvcrt") if os.name == "nt" else None
@@ -1370,8 +1389,8 @@ def account_for(
         return HookResult(hint=text if loud else "", diagnostics=tuple(notes))
     fact, effect = LOSSES.get(outcome.fact) or LOSSES[outcome.name]
     fact = fact.format(fact=outcome.fact, ms=timeout_ms)
-    lines = [*notes, "[ERROR] Failed to send event to observability-server: "
-             f"{fact} ({shown})", f"[WARNING] Observability {effect}"]
+    lines = ["[ERROR] Failed to send event to observability-server: "
+             f"{fact} ({shown})", f"[WARNING] Observability {effect}", *notes]
     try:
         place, since = streak.note_loss(event, event_name, outcome.name, intent)
     except OSError as error:

@@ -36,8 +36,10 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 try:
     import hook_io
 except (EOFError, ValueError):  # a full disk has cut the compiled file short
-    sys.pycache_prefix = os.devnull
+    sys.pycache_prefix, prefix = os.devnull, sys.pycache_prefix
     import hook_io
+    sys.pycache_prefix = prefix
+    hook_io.forget_compiled()
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -334,7 +334,10 @@ KEYS = {"key": "sk-" + "Q7" * 25, "assignment": "TOKEN=" + "Q7" * 25,
         "header": "Authorization: Bearer " + "Q7" * 25,
         "url": "://u:" + "Q7" * 25 + "@h"}
 LONG = {"private key": key_block("RSA PRIVATE KEY"), "token": "TOKEN=" + "Q7" * 800,
-        "web token": part(b'{"alg":"HS256"}') + "." + "Q7" * 700 + "." + "Q7" * 20}
+        "quoted token": 'TOKEN="' + "Q7" * 800 + '"',
+        "json": r'{\"n\": 1, \"token\": \"' + "Q7" * 800 + r'\"}',
+        "cookie": "Cookie: a=" + "Q7" * 800, "flag": "--password '" + "Q7" * 800 + "'",
+        "web token": "eyJ" + "Q7" * 20 + "." + "Q7" * 700 + "." + "Q7" * 20}
 
 
 @pytest.mark.parametrize("kind", KEYS)

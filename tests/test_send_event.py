@@ -476,7 +476,7 @@ def test_a_bad_variable_is_told_and_ignored(one_hook, server, variable, text):
 def test_the_budget_is_the_variables_or_the_default(one_hook, text, budget_ms):
     with EventServer(replies=["silent"]) as server:
         result = one_hook.send(server.url, env={"HOOK_IO_TIMEOUT_MS": text})
-    notes, error = result.lines[:-2], result.lines[-2]
+    error, notes = result.lines[0], result.lines[2:]
     assert (result.exit, result.stdout) == (0, "")
     assert re.search(rf"\b{budget_ms} ms\b", error), result
     assert [note[:28] for note in notes] == (

@@ -566,6 +566,7 @@ def test_a_disk_that_was_full_at_the_first_start_does_no_harm_later(one_hook):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
     url = down()
+    shutil.rmtree(str(one_hook.folder / "__pycache__"), ignore_errors=True)
     for preexec_fn in (limit, None, None):  # the compiled library may be cut at 8 KiB
         assert is_quiet(one_hook.send(url, stdin=event("SessionEnd"),
                                       preexec_fn=preexec_fn))

@@ -30,7 +30,7 @@ POWERS = {
         {"open", "os.open", "os.replace", "os.rename", "os.unlink", "os.remove",
          "os.makedirs", "os.mkdir", "os.rmdir", "os.truncate"},
         {"FailureStreak", "_losses", "_unnamed_file", "_open_missing_fds",
-         "StderrBuffer"}),
+         "StderrBuffer", "forget_compiled"}),
     "processes": (
         {"os.system", "os.fork", "os.execv", "os.kill", "os.popen", "subprocess"},
         set()),
