@@ -1283,7 +1283,7 @@ class FailureStreak:
         *intent*, once for each session and outage; else (0, "").  Raises OSError where
         the state folder cannot be written.
         """
-        session_id = str(event.get("session_id") or "")[:SESSION_MAX_CHARS]
+        session_id = clip(str(event.get("session_id") or ""), SESSION_MAX_CHARS)
         place = self.record(event_name, outcome, session_id)
         if place < self.threshold or channel(intent, event) is None:
             return 0, ""

@@ -249,6 +249,8 @@ LOOK_ALIKES = (
     "src/auth/token.py:12: def token_of(x):", "-----BEGIN PUBLIC KEY-----\nMIIB\n",
     "-----BEGIN CERTIFICATE-----\nMIIB\n", "task-list-1 risk-assessment-2024-final",
     "sk-fading-circle12 ghp_short hf_x npm_config_x AKIA", "eyJ is how tokens begin",
+    "connect(password='', host='db', user='bob')", 'x {"token": "", "user": "bob"}',
+    "PASSWORD= HOST=db PORT=5432", "password:\nhost: db1\nuser: bob", "--password '' -h db1",
     "for token in tokens: print(token)", "if token == x: y", "x ? token : other")
 
 
