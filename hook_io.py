@@ -303,8 +303,8 @@ _WORD = (r"(?:pass(?:word|wd|phrase)|pwd|secrets?|token|credentials?|(?:"
 _NAME = r"(?i)(?<![\w.-])[\w.-]{0,64}?" + _WORD + r"\\{0,7}[\"']?"
 _SIGN = r"\s{0,8}(?:=>|:=|[:=])\s{0,8}"
 _FLAG = r"(?i)(?<!\S)--[\w-]{0,32}?" + _WORD + r"[ =]\s{0,4}"
-_QUOTED = (r"(?P<q>\\{0,7}[\"'])(?![$<{%])(?P<secret>[^\r\n]{3,4096}?)"
-           r"(?<!\\)(?P=q)")
+_QUOTED = (r"(?P<q>\\{0,7}[\"'])(?![$<{%])(?P<secret>(?:(?!(?P=q))[^\r\n]"
+           r"|(?<=\\)(?P=q)){3,16384}?)(?:(?<!\\)(?P=q)|\Z)")
 _BARE = r"(?![$<{(\[%])(?P<value>[^\s\"'`,;&|()<>{}\[\]\\]{3,})"
 _MIXED = _BARE.replace("value", "mixed")
 _BEGIN = "-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----"

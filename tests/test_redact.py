@@ -93,7 +93,7 @@ def test_a_secret_with_a_name_may_be_letters_only(text):
     "password", "passwd", "passphrase", "pwd", "secret", "token", "credential",
     "credentials", *(f"{kind}{sign}key" for sign in ("", "_", "-") for kind in (
         "api", "access", "account", "private", "secret", "signing", "encryption",
-        "master"))])
+        "master", "shared"))])
 def test_each_word_for_a_secret_is_known_in_a_text(word):
     for name in (word, word.upper(), f"MY_{word}", f"my.{word}", f"{word}1"):
         for text in (f"{name}={{}} x", f"'{name}': \"{{}}\", y", f"x --{word} {{}} y"):
@@ -250,7 +250,8 @@ LOOK_ALIKES = (
     "-----BEGIN CERTIFICATE-----\nMIIB\n", "task-list-1 risk-assessment-2024-final",
     "sk-fading-circle12 ghp_short hf_x npm_config_x AKIA", "eyJ is how tokens begin",
     "connect(password='', host='db', user='bob')", 'x {"token": "", "user": "bob"}',
-    "PASSWORD= HOST=db PORT=5432", "password:\nhost: db1\nuser: bob", "--password '' -h db1",
+    "PASSWORD= HOST=db PORT=5432", "password:\nhost: db1\nuser: bob",
+    "--password '' -h db1",
     "for token in tokens: print(token)", "if token == x: y", "x ? token : other")
 
 
