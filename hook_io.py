@@ -65,8 +65,8 @@ __all__ = (
     "HookResult", "InputError", "Outcome", "StderrBuffer", "account_for", "allow",
     "ask", "block", "channel", "clip", "context", "decode", "deny", "encode", "fit",
     "hint", "parse_options", "platform_of", "post_json", "read_event", "redact",
-    "render", "rewrite", "run", "send", "shown_url",
-    "strings", "summary", "with_user_hint",
+    "render", "rewrite", "run", "send", "shown_url", "strings", "summary",
+    "with_user_hint",
 )
 
 # Limits.

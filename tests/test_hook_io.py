@@ -270,13 +270,13 @@ def attempt(work, given):
 
 pairs = [(text[:20], attempt(hook_io.decode, text)) for text in {CODEC_TEXTS!a}]
 pairs += [(code, attempt(hook_io.encode, eval(code))) for code in {CODEC_VALUES!a}]
-hook_io.Emitter().emit_text(ascii(pairs))
+hook_io.Emitter().emit_text("\\n".join(map(ascii, pairs)))
 """
 
 
 def test_both_codecs_agree_on_every_document(hook):
     place(hook, "codecs_.py", CODECS)
-    fast, pure = (eval(hook.run("codecs_.py", env={"HOOK_IO_PURE": pure}).stdout)
+    fast, pure = (hook.run("codecs_.py", env={"HOOK_IO_PURE": pure}).stdout.splitlines()
                   for pure in ("", "1"))
     assert len(fast) == len(CODEC_TEXTS) + len(CODEC_VALUES)
     assert fast == pure
@@ -596,16 +596,23 @@ def test_what_was_printed_before_a_bug_is_shown_on_stderr(hook):
     assert result.lines[-1].startswith("[ERROR] guard: ValueError: a bug of two lines")
 
 
-def test_a_child_that_lives_on_does_not_keep_the_agent_waiting(hook):
+@pytest.mark.parametrize("start", [
+    "pid = subprocess.Popen(['sleep', '300']).pid",
+    "pid = os.fork() or time.sleep(300)"], ids=["a program", "a fork"])
+def test_a_child_that_lives_on_does_not_keep_the_agent_waiting(hook, start):
     path = hook.home / "pid"
-    code = (f"child = subprocess.Popen(['sleep', '300'])\n"
-            f"open({str(path)!r}, 'w').write(str(child.pid))\n{HINTS}")
+    code = f"import time\n{start}\nopen({str(path)!r}, 'w').write(str(pid))\n{HINTS}"
     try:
         result = guard(hook, code)  # reads stdout and stderr to their ends ...
         os.kill(int(path.read_text()), 0)  # ... while the child still sleeps
         assert result.document == {"systemMessage": "H"}
     finally:
         os.kill(int(path.read_text()), signal.SIGTERM)
+
+
+def test_a_fork_of_the_hook_says_nothing_of_its_own(hook):
+    result = guard(hook, f"os.fork() and os.wait()\n{REFUSES[0]}")
+    assert denial(result) == "no, because" and result.stderr == ""
 
 
 @pytest.mark.parametrize("code", [

@@ -75,7 +75,9 @@ NAMED = (
 MIXED = (
     "password: {}\nuser: bob", "api_key: {} # for tests", "token = {}",
     "the header was Bearer {} and", "Basic {} x", "STRIPE_KEY={} npm start",
-    "https://h/b?sv=1&sig={}&se=2", "https://h/x?key={}#top", "?code={}")
+    "https://h/b?sv=1&sig={}&se=2", "https://h/x?key={}#top", "https://h/x?a=b&key={}",
+    "?code={}", "https://h/x?X-Amz-Signature={}&X-Amz-Date=1", "?signature={}",
+    "https://h/x?X-Amz-Credential={}&X-Amz-Date=1")
 
 
 @pytest.mark.parametrize("kind", VALUES)
