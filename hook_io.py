@@ -262,6 +262,7 @@ EMBEDDED_IPV4 = (
 )
 
 REDACTED = "[redacted]"
+SKIPPED = "[not looked through in time]"
 
 #: a member is secret if its name, in lower case and without "-", "_", "." and blanks,
 #: ends like this, or is the whole of SECRET_NAMES; whatever its value
@@ -632,24 +633,30 @@ def _whole_members(text: str) -> "Event":
 # Redacting: what is secret never gets as far as a request, a summary or a file.
 
 
-def redact(value: "Any", max_chars: "Optional[int]" = None) -> "Any":
+def redact(
+    value: "Any", max_chars: "Optional[int]" = None, deadline: "Optional[float]" = None
+) -> "Any":
     """Return a copy of the JSON *value* with each secret replaced by "[redacted]".
 
     Secret is a member whose name says so (SECRET_ENDINGS, SECRET_NAMES), and the part
     of any string that looks like one (SECRET_PATTERNS, KEY_PREFIXES), also inside
     strings that hold JSON.  With *max_chars* strings are cut as clip() does, and no
-    more of them is looked through than may stay.  Not covered: secrets without a name
-    or a form, such as a password in prose.  Vectors: redact/*.
+    more of them is looked through than may stay.  Objects and arrays that are not
+    reached by the *deadline*, absolute time.monotonic() seconds, become SKIPPED: what
+    was not looked through does not leave.  Not covered: secrets without a name or a
+    form, such as a password in prose.  Vectors: redact/*.
     """
     if isinstance(value, str):
         return _redact_string(value, max_chars or sys.maxsize)
-    if isinstance(value, dict):
-        return {_redact_string(name, max_chars or sys.maxsize):
-                REDACTED if inner and inner is not True and _is_secret(name)
-                else redact(inner, max_chars) for name, inner in value.items()}
+    if not isinstance(value, (dict, list)):
+        return value
+    if deadline is not None and time.monotonic() > deadline:
+        return SKIPPED
     if isinstance(value, list):
-        return [redact(inner, max_chars) for inner in value]
-    return value
+        return [redact(inner, max_chars, deadline) for inner in value]
+    return {_redact_string(name, max_chars or sys.maxsize):
+            REDACTED if inner and inner is not True and _is_secret(name)
+            else redact(inner, max_chars, deadline) for name, inner in value.items()}
 
 
 def _is_secret(name: str) -> bool:
@@ -1028,6 +1035,8 @@ class StderrBuffer:
         self._streams = (sys.stdout, sys.stderr)
         self._writer = sys.stdout = sys.stderr = open(  # noqa: SIM115 - see restore()
             self._sink, "w", 1, "utf-8", "backslashreplace")
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._disown)
         return self
 
     def flush(self) -> None:
@@ -1058,6 +1067,13 @@ class StderrBuffer:
 
     def __exit__(self, *_error: object) -> None:
         self.restore()
+
+    def _disown(self) -> None:
+        """Give a fork of the hook no way to the agent, and no hold on its pipes."""
+        for fd in self.fds.values() if self._sink >= 0 else ():
+            if fd >= 0:
+                os.close(fd)
+        self.fds = {1: -1, 2: -1} if self._sink >= 0 else self.fds
 
     def _divert(self, targets: "Dict[int, int]") -> None:
         for fd, target in targets.items():
@@ -1936,7 +1952,8 @@ def _deliver(
     fields, build = options["fields"], formats[options["format"]]
     allowed = fields.replace(" ", "").split(",") if fields else event
     leaving = {field: event[field] for field in allowed if field in event}
-    body = fit(redact(leaving, STRING_MAX_CHARS),
+    half = time.monotonic() + (options["deadline"] - time.monotonic()) / 2
+    body = fit(redact(leaving, STRING_MAX_CHARS, half),
                lambda fitting: build(fitting, options), BODY_MAX_BYTES)
     outcome = post_json(options["server_url"], body, options["deadline"],
                         allow_http=bool(options["allow_http"]))
