@@ -1035,8 +1035,9 @@ class StderrBuffer:
         self._streams = (sys.stdout, sys.stderr)
         self._writer = sys.stdout = sys.stderr = open(  # noqa: SIM115 - see restore()
             self._sink, "w", 1, "utf-8", "backslashreplace")
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._disown)
+        if not _INSTALLED and hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_disown)
+        _INSTALLED.append(self.fds)
         return self
 
     def flush(self) -> None:
@@ -1058,6 +1059,7 @@ class StderrBuffer:
         self._divert(self.fds)
         writer, (sys.stdout, sys.stderr) = self._writer, self._streams
         writer.close()  # who kept it gets an error, and not somebody's next file
+        _INSTALLED.remove(self.fds)
         for fd in self.fds.values():
             if fd >= 0:
                 os.close(fd)
@@ -1067,13 +1069,6 @@ class StderrBuffer:
 
     def __exit__(self, *_error: object) -> None:
         self.restore()
-
-    def _disown(self) -> None:
-        """Give a fork of the hook no way to the agent, and no hold on its pipes."""
-        for fd in self.fds.values() if self._sink >= 0 else ():
-            if fd >= 0:
-                os.close(fd)
-        self.fds = {1: -1, 2: -1} if self._sink >= 0 else self.fds
 
     def _divert(self, targets: "Dict[int, int]") -> None:
         for fd, target in targets.items():
@@ -1090,6 +1085,18 @@ class StderrBuffer:
             return os.fstat(self._sink).st_size - self._shown
         except OSError:  # not installed, or closed by the hook
             return 0
+
+
+#: `fds` of every buffer that was installed
+_INSTALLED: "List[Dict[int, int]]" = []
+
+
+def _disown() -> None:
+    """Leave a fork of the hook no way to the agent, and no hold on its pipes."""
+    for fds in _INSTALLED:
+        for fd, own in fds.items():
+            os.closerange(own, own + 1)  # which minds neither -1 nor a closed one
+            fds[fd] = -1
 
 
 def _open_missing_fds() -> "List[int]":
