@@ -7,7 +7,7 @@ import time
 import pytest
 
 from conftest import SAMPLES, sample
-from hook_io import KEY_PREFIXES, SECRET_PATTERNS, clip, redact
+from hook_io import KEY_PREFIXES, SECRET_PATTERNS, SKIPPED, clip, redact
 
 GONE = "[redacted]"
 #: values that no scanner knows; "dotted" has the form of a session token
@@ -111,7 +111,8 @@ def test_each_word_for_a_secret_is_known_in_a_text(word):
 @pytest.mark.parametrize("long", ["Zq7" * 600, "Zq7+/" * 300], ids=["word", "base64"])
 def test_a_long_secret_is_redacted_to_its_end(text, long):
     assert redact(text.replace("{}", long)) == text.replace("{}", GONE)
-    assert redact("https://oauth:" + "Zq7" * 600 + "@h/x") == f"https://oauth:{GONE}@h/x"
+    url = "https://oauth:{}@h/x"
+    assert redact(url.format("Zq7" * 600)) == url.format(GONE)
 
 
 @pytest.mark.parametrize(("text", "safe"), [
@@ -411,3 +412,11 @@ def test_no_text_takes_more_than_linear_time():
     for small, large in SIZES:
         for text in TEXTS:
             assert is_linear(text, small, large), (text, small, large)
+
+
+def test_what_is_not_reached_in_time_does_not_leave():
+    event = {"a": "plain text", "b": {"c": f"API_KEY={LETTERS}"}, "d": [1]}
+    past, future = time.monotonic() - 1, time.monotonic() + 60
+    assert redact(event, None, past) == redact([1], None, past) == SKIPPED
+    assert redact("plain text", None, past) == "plain text"
+    assert redact(event, None, future) == {**event, "b": {"c": f"API_KEY={GONE}"}}
