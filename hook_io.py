@@ -333,7 +333,7 @@ SECRET_PATTERNS = (
     (("--",), 40, "= ", (_FLAG + _BARE, _FLAG + _QUOTED)),
     ((" -u", "--user"), 80, ":", (
         r"\s(?:-u|--user)[= ]{0,4}[\"']?[^\s:\"']{1,64}:"
-        r"(?![$<{])(?P<secret>[^\s\"']+)",)),
+        r"(?![$<{]|\d+(?!\S))(?P<secret>[^\s\"']+)",)),
     (("sshpass",), 0, "", (
         r"sshpass\s{1,4}-p\s{0,4}[\"']?(?![$<{])(?P<secret>[^\s\"']+)",)),
     (("://",), 8192, "@", (
@@ -762,8 +762,7 @@ def _is_code(text: str) -> bool:
 #: whether it is a secret
 SECRET_GROUPS: "Dict[str, Callable[[str, bool], bool]]" = {
     "secret": lambda text, is_called: text != REDACTED,
-    "key": lambda text, is_called: _is_mixed(text) or not (
-        text.islower() or text.isupper()),
+    "key": lambda text, is_called: _is_mixed(text) or not text.islower(),
     "mixed": lambda text, is_called: _is_mixed(text) and not _is_code(text),
     "value": lambda text, is_called: not (is_called or _is_code(text)),
 }
@@ -1041,10 +1040,11 @@ class StderrBuffer:
         return self
 
     def flush(self) -> None:
-        """Show on stderr what was held back, at most HELD_MAX_BYTES of it."""
+        """Show on stderr what was held back, the last HELD_MAX_BYTES of it."""
         held = self._held_bytes()
         if held:
-            _write(self.fds[2], _read_at(self._sink, self._shown, HELD_MAX_BYTES))
+            begin = self._shown + max(0, held - HELD_MAX_BYTES)
+            _write(self.fds[2], _read_at(self._sink, begin, HELD_MAX_BYTES))
             self._shown += held
 
     def drop(self) -> None:
@@ -1185,11 +1185,14 @@ class Emitter:
     def emit_model_context(self, result: HookResult, event: "Event") -> bool:
         """Write the one JSON document that says *result*, or nothing at all.
 
-        Returns False if it could not be written whole.  Raises RuntimeError when a
-        document was written before, ValueError or TypeError for a tool input that
-        JSON cannot hold.
+        Where the agent's channel for it is exit 2, so it is said.  Returns False if
+        the document could not be written whole.  Raises RuntimeError when one was
+        written before, ValueError or TypeError for a tool input that JSON cannot hold.
         """
         document = render(result, event)
+        if "exit" in document:
+            self.emit_blocking_error(document["exit"])
+            return True
         return not document or self.emit_text(encode(document))
 
     def emit_text(self, text: str) -> bool:
@@ -2016,19 +2019,17 @@ def _finish(emitter: Emitter, result: "Optional[HookResult]", event: "Event") ->
         raise TypeError(f"a handler returns a HookResult, not {type(result).__name__}")
     for line in result.diagnostics:
         emitter.emit_diagnostic(line)
-    shape = channel(result.intent, event)
-    if result.intent == "blocking_error" or shape is _EXIT:
+    if result.intent == "blocking_error":
         emitter.emit_blocking_error(result.text)
-        return
-    if result.intent == "print":
+    elif result.intent == "print":
         emitter.emit_text(result.text)
-    elif result.intent and shape is None:
+    elif result.intent and channel(result.intent, event) is None:
         emitter.emit_diagnostic(
             f"[WARNING] {result.intent} has no channel on this event, nothing is said")
     if emitter.emit_model_context(result, event) or result.intent not in _REFUSALS:
         emitter.exit_graceful()
     else:
-        emitter.emit_blocking_error(result.text)  # the only channel left
+        emitter.emit_blocking_error(result.text or "could not answer the agent")
 
 
 def _failure(
@@ -2061,4 +2062,5 @@ def _fail_closed(line: str, _error: BaseException) -> HookResult:
 
 
 _FAILURES = {"open": _fail_open, "closed": _fail_closed}
-_REFUSALS = ("deny", "ask", "block")
+#: what must not come to nothing where stdout is gone: exit 2 is the channel left
+_REFUSALS = ("deny", "ask", "block", "rewrite")

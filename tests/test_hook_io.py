@@ -471,7 +471,7 @@ EMITTED = {
     "b.install(); b.restore(); b.install(); print('a'); b.restore(); print('b')":
         (0, "b\n", "a\n"),
     "with b: os.system('echo a')\nprint('b')": (0, "b\n", "a\n"),
-    "b.install(); print('a' * 99999); b.flush()": (0, "", "a" * 65536),
+    "b.install(); print('a' * 99999); b.flush()": (0, "", "a" * 65535 + "\n"),
     "e.emit_diagnostic('a'); e.emit_diagnostic('b\\n')": (0, "", "a\nb\n"),
     "assert e.emit_model_context(hint('a'), PRE)": (0, '{"systemMessage":"a"}\n', ""),
     "b.install(); print('a'); e.emit_model_context(hint('b'), PRE)":
