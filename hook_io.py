@@ -641,22 +641,29 @@ def redact(
     Secret is a member whose name says so (SECRET_ENDINGS, SECRET_NAMES), and the part
     of any string that looks like one (SECRET_PATTERNS, KEY_PREFIXES), also inside
     strings that hold JSON.  With *max_chars* strings are cut as clip() does, and no
-    more of them is looked through than may stay.  Objects and arrays that are not
-    reached by the *deadline*, absolute time.monotonic() seconds, become SKIPPED: what
-    was not looked through does not leave.  Not covered: secrets without a name or a
+    more of them is looked through than may stay.  Objects and arrays in *value* that
+    are not reached by the *deadline*, absolute time.monotonic() seconds, become
+    SKIPPED: what was not looked through does not leave.  Not covered: secrets without a name or a
     form, such as a password in prose.  Vectors: redact/*.
     """
     if isinstance(value, str):
         return _redact_string(value, max_chars or sys.maxsize)
-    if not isinstance(value, (dict, list)):
-        return value
-    if deadline is not None and time.monotonic() > deadline:
-        return SKIPPED
     if isinstance(value, list):
-        return [redact(inner, max_chars, deadline) for inner in value]
-    return {_redact_string(name, max_chars or sys.maxsize):
-            REDACTED if inner and inner is not True and _is_secret(name)
-            else redact(inner, max_chars, deadline) for name, inner in value.items()}
+        return [_redact_inner(inner, max_chars, deadline) for inner in value]
+    if isinstance(value, dict):
+        return {_redact_string(name, max_chars or sys.maxsize):
+                REDACTED if inner and inner is not True and _is_secret(name)
+                else _redact_inner(inner, max_chars, deadline)
+                for name, inner in value.items()}
+    return value
+
+
+def _redact_inner(
+    value: "Any", max_chars: "Optional[int]", deadline: "Optional[float]"
+) -> "Any":
+    late = deadline is not None and isinstance(value, (dict, list)) and (
+        time.monotonic() > deadline)
+    return SKIPPED if late else redact(value, max_chars, deadline)
 
 
 def _is_secret(name: str) -> bool:
