@@ -643,8 +643,8 @@ def redact(
     strings that hold JSON.  With *max_chars* strings are cut as clip() does, and no
     more of them is looked through than may stay.  Objects and arrays in *value* that
     are not reached by the *deadline*, absolute time.monotonic() seconds, become
-    SKIPPED: what was not looked through does not leave.  Not covered: secrets without a name or a
-    form, such as a password in prose.  Vectors: redact/*.
+    SKIPPED: what was not looked through does not leave.  Not covered: secrets without
+    a name or a form, such as a password in prose.  Vectors: redact/*.
     """
     if isinstance(value, str):
         return _redact_string(value, max_chars or sys.maxsize)
