@@ -52,8 +52,8 @@ VARIANTS = {version: (path, {}) for version, path in PYTHONS.items()}
 VARIANTS[f"{NEWEST}-pure"] = (PYTHONS[NEWEST], {"HOOK_IO_PURE": "1"})
 
 
-def pytest_report_header():
-    return f"contract tests run on: {', '.join(VARIANTS)}"
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line(f"contract tests ran on: {', '.join(VARIANTS)}")
 
 
 class Result:

@@ -11,6 +11,7 @@ import pytest
 
 import hook_io
 import send_event
+from bench import GOALS, ROWS
 from conftest import PATIENCE_S, ROOT, TESTS, sample
 from event_server import EventServer, closed_port
 
@@ -27,7 +28,7 @@ def blocks(language):
 
 def table(first_header):
     """Return the rows of the table whose first header is this, cells without marks."""
-    head = rf"^\| {first_header} \|.*\n\|[-|]+\|\n"
+    head = rf"^\| {first_header} \|.*\n\|[-| ]+\|\n"
     body = re.search(head + r"((?:\|.*\n)+)", README, re.M)
     assert body, f"no table of {first_header}"
     rows = [line.strip("|").split("|") for line in body.group(1).splitlines()]
@@ -72,6 +73,12 @@ def test_the_line_that_sends_one_event_by_hand_runs(one_hook, tmp_path):
         subprocess.run(["sh", "-c", blocks("sh")[1]], cwd=str(tmp_path / "project"),
                        env=env, check=True, timeout=PATIENCE_S)
         assert [event["event_type"] for event in server.events()] == ["Stop"]
+
+
+def test_the_measured_tables_are_those_of_make_bench():
+    goals = [(goal, f"{limit[3]} {limit[4]:.2f}") for goal, limit in GOALS.items()]
+    assert [(row[0], row[3]) for row in table("goal +")] == goals
+    assert {row.name for row in ROWS} <= {row[0] for row in table("row +")}
 
 
 def without_figures(text):
