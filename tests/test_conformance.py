@@ -1,0 +1,728 @@
+"""The runner says what differs, in words that need no explanation, and is never green
+by accident; the vectors are what their format page says."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import conformance
+from conftest import NEWEST, PATIENCE_S, PYTHONS, TESTS
+from event_server import EventServer
+from test_style import code_lines, depth, functions
+
+VECTORS = TESTS / "vectors"
+RUNNER = TESTS / "conformance.py"
+STOP = TESTS / "samples" / "claude-code" / "Stop.json"
+SECRET = 'sk-"Ä/+?~' + "7" * 9
+
+#: begins every command under test; POSTs with post(), or leaves with leave()
+PREAMBLE = """
+import base64, json, os, select, socket, subprocess, sys, time, urllib.parse
+if sys.argv[1:] == ["--version"]:
+    print("tiny 1.0")
+    sys.exit()
+
+def connect():
+    return socket.create_connection(("127.0.0.1", int(os.environ["PORT"])))
+
+def post(body=b"{}", head="", answer=True):
+    with connect() as sock:
+        sock.sendall(b"POST /events HTTP/1.1\\r\\nContent-Length: %d\\r\\n%s\\r\\n%s"
+                     % (len(body), head.encode(), body))
+        return sock.recv(1 << 16) if answer else b""
+
+def put(name, text):
+    with open(name, "a") as file:
+        file.write(text)
+"""
+
+
+class Kit:
+    """A folder with vectors of one topic, and a command that they are run against."""
+
+    def __init__(self, folder):
+        self.folder, self.cases = folder, []
+        self.defaults = {"env": {"PORT": "${PORT}"}}
+        (folder / "vectors").mkdir()
+        self.tmp = folder / "tmp+"  # a sign that means something in a regex
+        self.tmp.mkdir()
+
+    def case(self, name="it", **members):
+        """Add a case; its code, run by the command, stands in argv."""
+        code = members.pop("code", None)
+        self.cases.append({
+            "id": f"tiny/{name}", "why": "It is so.", "spec": "README.md#exit-codes",
+            "level": "MUST", **({"argv": [code]} if code else {}), **members})
+        return self
+
+    def write(self, **members):
+        content = {"contract": "tiny 1.0", "topic": "tiny", "defaults": self.defaults,
+                   "cases": self.cases, **members}
+        path = self.folder / "vectors" / "tiny.json"
+        path.write_text(json.dumps(content), encoding="utf-8")
+        return self
+
+    def command(self, script=PREAMBLE + "exec(sys.argv[1])\n"):
+        (self.folder / "tiny.py").write_text(script, encoding="utf-8")
+        return [PYTHONS[NEWEST], "-I", "-S", "tiny.py"]
+
+    def line(self, *options, command=None, python=PYTHONS[NEWEST]):
+        """Return the command line of the runner; command=(): none behind it."""
+        command = self.command() if command is None else list(command)
+        return [python, str(RUNNER), "--vectors", "vectors", "--contract", "tiny",
+                *options, *(["--", *command] if command else [])]
+
+    @property
+    def env(self):
+        return {**os.environ, "TMPDIR": str(self.tmp)}
+
+    def run(self, *options, **kwargs):
+        """Write the vectors, run the runner; return (exit, lines of stdout, stderr)."""
+        self.write()
+        return self.start(self.line(*options, **kwargs))
+
+    def start(self, line):
+        done = subprocess.run(line, cwd=str(self.folder), env=self.env,
+                              capture_output=True, timeout=PATIENCE_S, shell=isinstance(
+                                  line, str))
+        assert [path.name for path in self.tmp.iterdir()] == []
+        return done.returncode, done.stdout.decode().splitlines(), done.stderr.decode()
+
+
+@pytest.fixture
+def kit(tmp_path):
+    return Kit(tmp_path)
+
+
+def verdicts(lines):
+    """Return {name of a case: "ok", "not ok" or "ok # SKIP ..."}."""
+    found = [re.match(r"(ok|not ok) \d+ - tiny/(\S+)( # .*)?", line) for line in lines]
+    return {match[2]: match[1] + (match[3] or "") for match in found if match}
+
+
+# The vectors of this project.
+
+@pytest.fixture(scope="module")
+def vectors():
+    return conformance.load(VECTORS)
+
+
+def test_all_vectors_are_as_the_format_page_says(vectors):
+    contracts = [case["contract"] for case in vectors]
+    assert set(contracts) == {"send_event 1.0", "hook 1.0"}
+    assert contracts.count("send_event 1.0") >= 150
+
+
+def test_every_topic_has_cases(vectors):
+    topics = {case["id"].partition("/")[0] for case in vectors}
+    assert {"cli", "stdin", "post", "faults", "endpoint", "redact", "streak", "emit",
+            "platform"} <= topics
+
+
+def test_no_case_is_another_with_a_number_changed(vectors):
+    told = ("id", "why", "spec", "level", "from")
+    seen = {}
+    for case in vectors:
+        rest = {name: case[name] for name in case if name not in told}
+        key = re.sub(r"\d+", "0", json.dumps(rest, sort_keys=True))
+        assert seen.setdefault(key, case["id"]) == case["id"]
+
+
+def test_ids_are_names_in_words_and_sentences_are_said_once(vectors):
+    for case in vectors:
+        assert re.fullmatch(r"[a-z]+/[a-z0-9]+(-[a-z0-9]+)*", case["id"]), case["id"]
+    sentences = [case["why"] for case in vectors]
+    assert sorted(set(sentences)) == sorted(sentences)
+    assert [why for why in sentences if not re.search(r"[.?!]$", why)] == []
+
+
+def test_the_runner_is_short_and_flat():
+    source = RUNNER.read_text(encoding="utf-8")
+    assert {f.name for f in functions(source) if code_lines(f) > 40} == set()
+    assert {f.name for f in functions(source) if depth(f) > 3} == set()
+
+
+# What a run looks like.
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_a_green_run_in_full(kit, version):
+    kit.case("first", code="post()", expect={"requests": [{"method": "POST"}]})
+    kit.case("second", code="pass")
+    assert kit.run(python=PYTHONS[version]) == (0, [
+        "TAP version 13",
+        "# contract tiny 1.0, 2 cases; command:"
+        f" {PYTHONS[NEWEST]} -I -S tiny.py; version: tiny 1.0",
+        "1..2", "ok 1 - tiny/first", "ok 2 - tiny/second", "# tiny 1.0: 2 of 2"], "")
+
+
+def test_a_failure_in_full(kit):
+    kit.case(server=["no_content"], expect={"requests": [{"json": {"a": 2}}]},
+             code="post(b'{\"a\": 1}'); print('oh'); sys.exit(3)")
+    code, lines, _ = kit.run("--env", "A=b c", "--limit-s", "9")
+    command = shlex.join([PYTHONS[NEWEST], "-I", "-S", "tiny.py"])
+    assert code == 1
+    assert [re.sub(r"after \d+ ms", "after 3 ms", line) for line in lines[3:]] == [
+        "not ok 1 - tiny/it",
+        "# It is so. (MUST, README.md#exit-codes)",
+        "# - exit: expected 0, got 3",
+        '# - stdout: expected "", got "oh\\n"',
+        "# - requests[0].json.a: expected 2, got 1",
+        '#   server: +0 ms accepted, POST /events 8 bytes, reply "no_content",'
+        " answered 204, client left after 3 ms",
+        '#   stdout: "oh"',
+        f"# again: python3 {RUNNER} -k tiny/it --contract tiny --vectors vectors"
+        f" --limit-s 9.0 --env 'A=b c' -- {command}",
+        "# tiny 1.0: 0 of 1", "# failed: tiny/it"]
+
+
+def test_the_line_to_run_a_case_again_can_be_pasted(kit):
+    kit.case("one", code="print(os.environ['A'])")
+    kit.case("other", code="pass")
+    _, lines, _ = kit.run("--env", "A=b  'c")
+    again = next(line for line in lines if line.startswith("# again: "))[9:]
+    code, lines, _ = kit.start(f"{shlex.quote(PYTHONS[NEWEST])}{again[7:]}")
+    assert again[:7] == "python3" and code == 1
+    assert verdicts(lines) == {"one": "not ok"}
+    assert '# - stdout: expected "", got "b  \'c\\n"' in lines
+
+
+#: code of a command, what is expected of it, the difference that is told
+DIFFERENCES = [
+    ("print('a', file=sys.stderr)", {"stderr": {"lines": ["b"]}},
+     'stderr line 1: expected {"$match": "b"}, got "a"'),
+    ("print('a')", {"stdout": {"lines": ["a", "b"]}},
+     'stdout: expected 2 lines, got 1: "a\\n"'),
+    ("print('ab')", {"stdout": {"first_line": "a"}},
+     'stdout: expected {"first_line": "a"}, got "ab\\n"'),
+    ("print('a')", {"stdout": {"has": ["a", "b"]}},
+     'stdout: expected {"$has": ["a", "b"]}, got "a\\n"'),
+    ("print('{\"a\": 1, \"b\": 2}')", {"stdout": {"json": {"a": 1}}},
+     "stdout.b: not expected, got 2"),
+    ("print('{}'); print('{}')", {"stdout": {"json": {}}},
+     'stdout: expected one JSON document on one line, got "{}\\n{}\\n"'),
+    ("print('{}', end='')", {"stdout": {"json": {}}},
+     'stdout: expected one JSON document on one line, got "{}"'),
+    ("print('x' * 999)", {"stdout": "x" * 990 + "\n"},
+     f'stdout from character 970 on: expected "{"x" * 20}\\n", got "{"x" * 29}\\n"'),
+    ("pass", {"requests": [{}]}, "requests: expected 1, got 0"),
+    ("post(); post()", {"requests": 1}, "requests: expected 1, got 2"),
+    ("post()", {}, "requests: expected 0, got 1"),
+    ("connect().sendall(b'POST /')", {"requests": 1},
+     "requests[0]: expected a request, got none that is whole"),
+    ("post()", {"requests": [{"method": None}]},
+     'requests[0].method: expected null, got "POST"'),
+    ("post(head='X-A: b\\r\\n')", {"requests": [{"headers": {"x-a": "c"}}]},
+     'requests[0].headers.x-a: expected "c", got "b"'),
+    ("post()", {"requests": [{"headers": {"x-a": {"$any": True}}}]},
+     'requests[0].headers.x-a: expected {"$any": true}, got nothing'),
+    ("post(b'ab')", {"requests": [{"body": {"$match": "^b"}}]},
+     'requests[0].body: expected {"$match": "^b"}, got "ab"'),
+    ("post(b'[1, {\"a\": [1]}]')", {"requests": [{"json": [1, {"a": [1, 2]}]}]},
+     "requests[0].json[1].a: expected [1, 2], got [1]"),
+    ("put('a', 'x')", {"files": {"a": "y"}}, 'files[a].text: expected "y", got "x"'),
+    ("put('a', 'x')", {"files": {"a": None}}, 'files: expected no a, got ["a"]'),
+    ("put('ab', 'x')", {"files": {"*b": {"count": 2}}},
+     'files: expected 2 *b, got ["ab"]'),
+    ("pass", {"files": {"a/*": {"lines": 1}}}, "files: expected some a/*, got []"),
+    ("put('a', 'x\\n')", {"files": {"a": {"lines": 2}}},
+     "files[a].lines: expected 2, got 1"),
+    ("put('a', 'x')", {"files": {"a": {"bytes": 64}}},
+     "files[a].bytes: expected 64, got 1"),
+    ("put('a', 'x'); os.chmod('a', 0o644)", {"files": {"a": {"mode": "0600"}}},
+     'files[a].mode: expected "0600", got "0644"'),
+    ("put('a', 'x')", {"files": {"a": {"has": ["y"]}}},
+     'files[a].has: expected {"$has": ["y"]}, got "x"'),
+    ("os.kill(os.getpid(), 9)", {}, "exit: expected 0, got -9"),
+]
+
+
+def run_of_all(folder, rows):
+    """Run a case for each (code, expect) in one run; return the results of --json."""
+    kit = Kit(folder)
+    for n, (code, expect) in enumerate(rows):
+        kit.case(str(n), code=code, expect=expect)
+    _, lines, _ = kit.run("--json")
+    return json.loads("\n".join(lines))["cases"]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    return run_of_all(tmp_path_factory.mktemp("told"), [row[:2] for row in DIFFERENCES])
+
+
+@pytest.mark.parametrize("n", range(len(DIFFERENCES)),
+                         ids=[row[2][:40] for row in DIFFERENCES])
+def test_a_difference_is_told(told, n):
+    assert told[n]["result"] == "fail"
+    assert DIFFERENCES[n][2] in told[n]["differences"]
+    assert len(told[n]["differences"]) <= 2
+
+
+# What must not be seen.
+
+LITERAL = f"({SECRET!r}).encode()"
+#: way out -> code of a command that takes it
+WAYS_OUT = {
+    "stdout": f"os.write(1, {LITERAL})",
+    "stderr": f"os.write(2, {LITERAL})",
+    "a body": f"post({LITERAL})",
+    "a header": f"post(head='A: ' + urllib.parse.quote({LITERAL}) + '\\r\\n')",
+    "half a request": f"connect().sendall(b'POST /' + {LITERAL})",
+    "chunks": f"s = {LITERAL}; post(head='Transfer-Encoding: chunked\\r\\n', body="
+              "b'3\\r\\n' + s[:3] + b'\\r\\n%x\\r\\n' % len(s[3:]) + s[3:]"
+              " + b'\\r\\n0\\r\\n\\r\\n')",
+    "JSON": f"post(json.dumps([{SECRET!r}]).encode())",
+    "JSON with more escapes": "post(b'\"' + b''.join(b'\\\\u%04x' % ord(c)"
+                              f" for c in {SECRET!r}) + b'\"')",
+    "JSON in JSON": f"post(json.dumps([json.dumps([{SECRET!r}])]).encode())",
+    "percent signs": f"post(urllib.parse.quote_plus({SECRET!r}).encode())",
+    **{f"Base64 behind {n} bytes": f"post(base64.b64encode(b'{'x' * n}' + {LITERAL}))"
+       for n in range(3)},
+    **{f"Base64 behind {n} letters": f"post(b'{'x' * n}' + base64.b64encode({LITERAL}))"
+       for n in range(1, 4)},
+    "Base64 of URLs": f"post(base64.urlsafe_b64encode({LITERAL}).rstrip(b'='))",
+    "Base64 in JSON": "post(json.dumps([base64.b64encode("
+                      f"{LITERAL}).decode()]).replace('/', '\\\\/').encode())",
+    "a file": f"put('a', {SECRET!r})",
+    "a file in a folder": f"os.makedirs('b/c'); put('b/c/d', json.dumps({SECRET!r}))",
+    "a file's name": f"put(urllib.parse.quote({SECRET!r}, safe=''), '')",
+    "a file that was there": f"put('given', {SECRET!r})",
+}
+
+
+@pytest.fixture(scope="module")
+def let_out(tmp_path_factory):
+    kit = Kit(tmp_path_factory.mktemp("never"))
+    kit.defaults["files"] = {"given": "x", "secret": SECRET}
+    for n, code in enumerate([*WAYS_OUT.values(), "post(b'other')"]):
+        kit.case(str(n), code=code, expect={"never": [SECRET]})
+    _, lines, _ = kit.run("--json")
+    return json.loads("\n".join(lines))["cases"]
+
+
+@pytest.mark.parametrize("way", WAYS_OUT)
+def test_a_secret_is_found_on_every_way_out(let_out, way):
+    found = let_out[list(WAYS_OUT).index(way)]["differences"]
+    assert [line for line in found if line.startswith("never: ")], found
+
+
+def test_a_secret_that_does_not_leave_is_none(let_out):
+    assert let_out[-1]["differences"] == ["requests: expected 0, got 1"]
+
+
+# What a case can ask for.
+
+ABILITIES = {
+    "steps-share-a-folder-and-a-port": {"steps": [
+        {"argv": ["put('a', os.environ['PORT'])"], "server": "closed"},
+        {"argv": ["post(); print(open('a').read() == os.environ['PORT'])"],
+         "expect": {"stdout": "True\n", "requests": 1}},
+        {"argv": ["connect()"], "server": "closed",
+         "expect": {"exit": 1, "stderr": {"has": ["ConnectionRefusedError"]}}},
+        {"argv": ["print(post()[9:12].decode())"], "server": [{"status": 503}],
+         "expect": {"stdout": "503\n", "requests": [{"path": "/events"}]}}]},
+    "times-and-each-has-its-own-server": {
+        "times": 3, "argv": ["print(post()[9:12].decode()); put('a', '.\\n')"],
+        "server": ["no_content"], "expect": {"stdout": "204\n", "requests": 1}},
+    "together": {
+        "together": 4, "argv": ["post(); put('a', 'x\\n'); print('done')"],
+        "expect": {"stdout": "done\n", "requests": 4, "files": {"a": {"lines": 4}}}},
+    "backlog": {
+        "server": "backlog",
+        "argv": ["socket.setdefaulttimeout(0.2); connect()"],
+        "expect": {"exit": 1, "stderr": {"has": ["timed out"]}}},
+    "few-variables": {
+        "env": {"PORT": None, "A": "${TMP}/b"},
+        "argv": ["print(sorted(set(os.environ) - {'LC_CTYPE'}));"
+                 "print([os.environ[n] for n in ('A', 'HOME', 'XDG_STATE_HOME')])"],
+        "expect": {"stdout": "['A', 'HOME', 'PATH', 'XDG_STATE_HOME']\n"
+                             "['${TMP}/b', '${TMP}', '${TMP}/state']\n"}},
+    "a-folder-to-run-in": {
+        "cwd": "a/b", "argv": ["print(os.getcwd())"],
+        "expect": {"stdout": "${TMP}/a/b\n"}},
+    "files-before": {
+        "files": {"a/b": "x${y*3}", "c": {"json": {"d": "Ä"}}, "e": {"symlink": "c"},
+                  "f": {"folder": True, "mode": "0750"}},
+        "argv": ["print(open('a/b').read(), json.load(open('e')), os.stat('f').st_mode"
+                 " & 0o777 == 0o750)"],
+        "expect": {"stdout": "xyyy {'d': 'Ä'} True\n",
+                   "files": {"c": '{"d":"Ä"}', "f": {"mode": "0750"}, "g": None}}},
+    "stdin-in-parts": {
+        "stdin": [{"text": "ä"}, {"base64": "/w=="}, {"json": {"b": ["\ud800"]}},
+                  {"sample": "claude-code/Stop",
+                   "with": {"cwd": "${TMP}", "session_id": None}}],
+        "argv": ["data = sys.stdin.buffer.read(); head = b'\\xc3\\xa4\\xff'"
+                 "b'{\"b\":[\"\\\\ud800\"]}'; event = json.loads(data[len(head):]);"
+                 "print(data.startswith(head), event['cwd'] == os.environ['HOME'],"
+                 "'session_id' in event, event['hook_event_name'])"],
+        "expect": {"stdout": "True True False Stop\n"}},
+    "a-sample-is-byte-for-byte": {
+        "stdin": {"sample": "claude-code/Stop"},
+        "argv": ["print(len(sys.stdin.buffer.read()))"],
+        "expect": {"stdout": f"{STOP.stat().st_size}\n"}},
+    "a-pause": {
+        "stdin": [{"text": "a"}, {"pause_ms": 1500}, {"text": "b"}],
+        "argv": ["print(os.read(0, 9), os.read(0, 9), os.read(0, 9))"],
+        "expect": {"stdout": "b'a' b'b' b''\n"}},
+    "no-stdin": {"argv": ["print(os.read(0, 9))"], "expect": {"stdout": "b''\n"}},
+    "an-open-stdin": {
+        "stdin": [{"text": "a"}, {"open": True}],
+        "argv": ["print(os.read(0, 9), select.select([0], [], [], 0.3)[0])"],
+        "expect": {"stdout": "b'a' []\n"}},
+    "a-terminal": {
+        "stdin": {"terminal": True},
+        "argv": ["print(os.isatty(0), select.select([0], [], [], 0.1)[0])"],
+        "expect": {"stdout": "True []\n"}},
+    "closed-streams": {
+        "closed": ["stdin", "stderr"],
+        "argv": ["found = []\nfor n in range(3):\n    try:\n        os.fstat(n)\n"
+                 "        found.append(n)\n    except OSError:\n        pass\n"
+                 "os.write(1, str(found).encode())"],
+        "expect": {"stdout": "[1]"}},
+    "a-slow-reader": {
+        "slow_reader_ms": 400,
+        "argv": ["began = time.monotonic(); os.write(1, b'x' * 300000);"
+                 "sys.exit(time.monotonic() - began < 0.2)"],
+        "expect": {"stdout": {"lines": ["x{300000}"]}}},
+    "the-server-of-a-case": {
+        "server": [{"status": 302, "headers": {"Location": "${SERVER}/x"}}],
+        "argv": ["print(os.environ['HOME'] + post().decode())"],
+        "expect": {"stdout": {"has": ["Location: ${SERVER}/x"]}, "requests": 1}},
+    "placeholders-are-no-part-of-a-regex": {
+        "argv": ["print(os.environ['HOME'] + '(')"],
+        "expect": {"stdout": {"lines": ["${TMP}\\("]}}},
+    "a-script-that-is-longer-than-needed": {
+        "argv": ["connect()"], "server": ["accept_only", "silent", "drip"],
+        "expect": {"requests": [{"method": None}]}},
+    "matchers": {
+        "argv": ["post(json.dumps({'a': 'xyz', 'b': json.dumps({'c': 1, 'd': [2]})})"
+                 ".encode())"],
+        "expect": {"requests": [{"json": {
+            "a": {"$all": [{"$match": "y"}, {"$chars": [3, 3]}, {"$has": ["x", "z"]},
+                           {"$lacks": ["w"]}, {"$any": True}]},
+            "b": {"$json": {"d": [2], "e": {"$absent": True}}}}}]}},
+}
+
+
+@pytest.fixture(scope="module")
+def abilities(tmp_path_factory):
+    kit = Kit(tmp_path_factory.mktemp("able"))
+    for name, members in ABILITIES.items():
+        kit.case(name, **members)
+    _, lines, _ = kit.run("--json")
+    return {case["id"][5:]: case for case in json.loads("\n".join(lines))["cases"]}
+
+
+@pytest.mark.parametrize("name", ABILITIES)
+def test_a_case_can_ask_for(abilities, name):
+    assert (abilities[name]["result"], abilities[name]["differences"]) == ("pass", [])
+
+
+@pytest.mark.parametrize(("matcher", "others"), [
+    ({"$match": "^a"}, ["ba", 1, None]), ({"$chars": [2, 3]}, ["a", "abcd", 12]),
+    ({"$has": ["a", "b"]}, ["a", ["a", "b"]]), ({"$lacks": ["a", "b"]}, ["b", None]),
+    ({"$json": {"a": 1}}, ["{}", "a", '{"a": NaN}', {"a": 1}, '{"a": true}']),
+    ({"$absent": True}, ["", None]), ({"$any": True}, [conformance.ABSENT]),
+    ({"$all": [{"$has": ["a"]}, {"$has": ["b"]}]}, ["a", "b"]),
+    ({"a": 1}, [{"a": True}, {"a": "1"}, {}, [], None]), ([1], [[], [1, 1], [2]]),
+    (True, [1, "true"]), (0, [False, None, "0"]), (None, [0, conformance.ABSENT]),
+])
+def test_a_value_that_is_not_meant_does_not_match(matcher, others):
+    assert [value for value in others
+            if not list(conformance.subset(matcher, value, "it"))] == []
+
+
+def test_the_servers_clock_judges_a_client_that_stays(kit):
+    kit.case("stays", server=["silent"], code="sock = connect(); time.sleep(0.4)",
+             expect={"requests": [{"method": None}], "held_ms": 300})
+    kit.case("asks", server=["silent"], expect={"requests": [{"held_ms": 300}]},
+             code="connect(); sock = connect();"
+                  "sock.sendall(b'GET / HTTP/1.1\\r\\n\\r\\n'); time.sleep(0.4)")
+    code, lines, _ = kit.run()
+    text = "\n".join(lines)
+    assert code == 1
+    assert re.search(r"# - held_ms of requests\[0\]: expected at most 300 ms,"
+                     r" the client stayed [4-9]\d\d ms", text)
+    assert "# - requests: expected 1, got 2" in lines
+
+
+class LateServer(EventServer):
+    """A server that takes its time before it accepts."""
+
+    def _accept(self):
+        time.sleep(0.3)
+        super()._accept()
+
+
+def test_a_connection_that_is_accepted_after_the_commands_end_is_seen():
+    with LateServer(["silent"]) as server:
+        socket.create_connection(("127.0.0.1", server.port)).close()
+        (exchange,) = conformance.exchanges_of(server, 2)
+        assert exchange.reply == "silent"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a port is bound once")
+def test_nobody_else_is_given_the_port_of_a_case():
+    with conformance.Place() as place, socket.socket() as other:
+        with place.server([]):
+            pass
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", place.port))
+
+
+# Which cases.
+
+def listed(kit, *options):
+    kit.write()
+    code, lines, _ = kit.start(kit.line("--list", *options, command=()))
+    return code, [line.partition(":")[0][5:] for line in lines]
+
+
+def test_a_pattern_is_a_text_a_glob_or_a_whole_id(kit):
+    for name in ("one", "one-more", "two"):
+        kit.case(name)
+    assert listed(kit) == (0, ["one", "one-more", "two"])
+    assert listed(kit, "-k", "one") == (0, ["one", "one-more"])
+    assert listed(kit, "-k", "tiny/one") == (0, ["one"])
+    assert listed(kit, "-k", "*/t?o") == (0, ["two"])
+    assert listed(kit, "-k", "three") == (2, [])
+
+
+def test_results_stand_in_the_files_order_though_cases_run_beside_each_other(kit):
+    for n in range(6):
+        kit.case(str(n), code=f"time.sleep({(6 - n) / 20})")
+    assert list(verdicts(kit.run("-j", "3")[1])) == list("012345")
+
+
+@pytest.mark.parametrize(("options", "command", "says"), [
+    ([], [], "nothing to test: end the line with -- COMMAND"),
+    (["-k", "nope"], None, "no case of this contract has 'nope' in its id"),
+    (["--contract", "other"], None, "no case of this contract"),
+    (["tiny.py"], None, "unrecognized arguments: tiny.py"),
+    (["--port", "none.json"], None, "none.json: "),
+])
+def test_a_mistake_in_the_arguments_is_told(kit, options, command, says):
+    code, lines, stderr = kit.case().run(*options, command=command)
+    assert (code, lines) == (2, []) and says in stderr
+
+
+# Vectors that are not as they should be.
+
+@pytest.mark.parametrize(("members", "says"), [
+    ({"stdn": 1}, "unknown member 'stdn'; there are: id, why"),
+    ({"expect": {"stdotu": ""}}, ".expect: unknown member 'stdotu'"),
+    ({"steps": [{"expct": {}}]}, ".steps[0]: unknown member 'expct'"),
+    ({"stdin": {"jsn": 1}}, '.stdin: must be {json} or {text} or'),
+    ({"stdin": {"json": 1, "text": ""}}, "unknown member 'text'; there are: json"),
+    ({"stdin": [{"sample": "claude-code/Nope"}]}, "must be a sample, is"),
+    ({"server": [{"hng": True}]}, '.server[0]: must be "silent" or'),
+    ({"server": [{"hang": True, "x": 1}]}, "unknown member 'x'; there are: reset"),
+    ({"server": ["silnt"]}, 'is "silnt"'), ({"server": "close"}, 'is "close"'),
+    ({"expect": {"stdout": {"lines": ["("]}}}, 'must be a regex, is "("'),
+    ({"stdin": {"base64": "x"}}, 'must be base64 text, is "x"'),
+    ({"expect": {"stdout": {"json": {"$chars": [1]}}}}, "must be a range, is [1]"),
+    ({"expect": {"stdout": {}}}, "must be a text or {json, lines,"),
+    ({"expect": {"requests": [{"jsn": 1}]}}, "requests[0]: unknown member 'jsn'"),
+    ({"expect": {"requests": [{"json": {"a": [{"$mtch": ""}]}}]}}, "must be {$match}"),
+    ({"expect": {"requests": [{"json": {"$has": ["a"], "b": 1}}]}}, "member 'b'"),
+    ({"expect": {"files": {"a": {"mode": 600}}}}, "mode: must be a mode, is 600"),
+    ({"expect": {"files": {"/etc/x": None}}}, '"/etc/x" is not below ${TMP}'),
+    ({"files": {"../x": ""}}, '"../x" is not below ${TMP}'),
+    ({"level": "MAY"}, '.level: must be "MUST" or "SHOULD", is "MAY"'),
+    ({"why": None}, ".why: must be a text, is null"),
+    ({"times": 0}, "times: must be a count, is 0"),
+    ({"times": True}, "times: must be a count, is true"),
+    ({"steps": []}, "there must be steps"),
+    ({"steps": [{}], "expect": {}}, "there must be steps, with these inside: expect"),
+    ({"spec": "README.md#nope"}, "no heading has the anchor of README.md#nope"),
+    ({"spec": "README.md"}, "no heading has the anchor"),
+    ({"argv": ["${HOME}/x"]}, 'unknown placeholder in "${HOME}/x"'),
+    ({"files": {"${TMP": ""}}, "unknown placeholder"),
+])
+def test_a_mistake_in_a_case_names_the_file_the_case_and_the_place(kit, members, says):
+    kit.case("good").case("bad", **members).write()
+    with pytest.raises(conformance.Mistake) as raised:
+        conformance.load(kit.folder / "vectors")
+    assert str(raised.value).startswith("tiny.json: tiny/bad")
+    assert says in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["id", "why", "spec", "level"])
+def test_what_a_case_must_have_is_missed(kit, name):
+    del kit.case().cases[0][name]
+    with pytest.raises(conformance.Mistake, match=f"{name} is missing"):
+        conformance.load(kit.write().folder / "vectors")
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    (lambda text: text.replace("tiny/one", "tiny/two"), "tiny/two: this id is taken"),
+    (lambda text: text.replace("tiny/one", "big/one"), "the id must begin with tiny/"),
+    (lambda text: text[:-1], "Expecting"),
+    (lambda text: text.replace('"id"', '"level": "MUST", "id"'), "given twice"),
+    (lambda text: text.replace('"cases"', '"case"'), "unknown member 'case'"),
+    (lambda text: text.replace('"topic": "tiny", ', ""), "topic is missing"),
+    (lambda text: text.replace('"env"', '"evn"'), ".defaults: unknown member 'evn'"),
+    (lambda text: text.replace("${PORT}", "${PROT}"), "unknown placeholder"),
+])
+def test_a_mistake_in_a_file_ends_the_run_before_it_begins(kit, change, says):
+    path = kit.case("one").case("two").write().folder / "vectors" / "tiny.json"
+    path.write_text(change(path.read_text()))
+    code, lines, stderr = kit.start(kit.line())
+    assert (code, lines) == (2, [])
+    assert stderr.startswith("conformance: ") and "tiny.json" in stderr
+    assert says in stderr
+
+
+# A port's file.
+
+def with_port(kit, **members):
+    """Run *kit* with a port file in a folder of its own; return what run() does."""
+    folder = kit.folder / "port"
+    folder.mkdir()
+    port = {"port": "tiny", "language": "Python", "contract": "tiny 1.0",
+            "command": kit.command(), **members}
+    (kit.folder / "tiny.py").rename(folder / "tiny.py")
+    (folder / "conformance.json").write_text(json.dumps(port))
+    return kit.run("--port", "port/conformance.json", command=())
+
+
+def test_what_a_port_says_of_itself_is_heard(kit):
+    kit.case("lacking", needs=["wings"], code="sys.exit(1)")
+    kit.case("known", code="sys.exit(1)").case("good", code="pass")
+    code, lines, _ = with_port(kit, lacks=["wings"],
+                               known_failing={"tiny/known": "no time"})
+    assert code == 0
+    assert verdicts(lines) == {
+        "lacking": "ok # SKIP lacks wings", "good": "ok",
+        "known": "not ok # TODO known failing: no time"}
+    assert lines[-1] == "# tiny 1.0: 1 of 3"
+    assert any(line.startswith("# again: ") and line.endswith(
+        "--contract tiny --port port/conformance.json --vectors vectors")
+        for line in lines)
+
+
+@pytest.mark.parametrize(("members", "says"), [
+    ({"lacks": ["wings"]}, 'lacks: no case needs "wings"'),
+    ({"known_failing": {"tiny/no": ""}}, 'known_failing: there is no case "tiny/no"'),
+    ({"known_failing": {"tiny/good": "x"}}, 'known_failing: "tiny/good" passes'),
+])
+def test_an_entry_that_is_out_of_date_makes_the_run_red(kit, members, says):
+    code, lines, _ = with_port(kit.case("good", code="pass"), **members)
+    assert code == 1
+    assert f"# stale: {says}; remove the entry from port/conformance.json" in lines
+
+
+def test_a_mistake_in_a_ports_file_is_told(kit):
+    code, lines, stderr = with_port(kit.case(), lack=["x"])
+    assert (code, lines) == (2, [])
+    assert "port/conformance.json: unknown member 'lack'" in stderr
+
+
+def test_a_should_is_forgiven_unless_told_otherwise(kit):
+    kit.case(level="SHOULD", code="sys.exit(1)")
+    code, lines, _ = kit.run()
+    assert code == 0 and "# - exit: expected 0, got 1" in lines
+    assert verdicts(lines)["it"].startswith("not ok # TODO a SHOULD")
+    code, lines, _ = kit.run("--strict")
+    assert (code, verdicts(lines)) == (1, {"it": "not ok"})
+
+
+def test_json_holds_what_tap_says(kit):
+    kit.case("good", code="pass").case("bad", code="sys.exit(1)")
+    code, lines, _ = kit.run("--json")
+    report = json.loads("\n".join(lines))
+    good, bad = report.pop("cases")
+    assert code == 1
+    assert report == {
+        "contract": "tiny 1.0", "command": kit.command(), "version": "tiny 1.0",
+        "passed": 1, "of": 2, "stale": []}
+    assert (good["id"], good["result"]) == ("tiny/good", "pass")
+    assert bad["differences"] == ["exit: expected 0, got 1"]
+    assert bad["happened"] == ["server: nobody connected"]
+    assert bad.keys() == {"id", "result", "note", "why", "level", "spec", "differences",
+                          "happened", "again"}
+
+
+# Commands that are no good.
+
+@pytest.mark.parametrize(("command", "says"), [
+    (["./no-such-command"], "No such file"),
+    ([PYTHONS[NEWEST], "-c", "raise SystemExit(3)"], "exit 3"),
+    ([PYTHONS[NEWEST], "-c", "pass"], "exit 0, stdout \"\""),
+    ([PYTHONS[NEWEST], "-c", "input(); input()"], "exit 1"),
+    ([PYTHONS[NEWEST], "-c", "import time; time.sleep(99)"], "not end within 0.5 s"),
+])
+def test_without_a_version_nothing_is_run(kit, command, says):
+    code, lines, _ = kit.case().run("--limit-s", "0.5", command=command)
+    assert (code, len(lines), lines[0]) == (1, 2, "TAP version 13")
+    assert lines[1].startswith("Bail out! ") and says in lines[1]
+
+
+def test_a_command_that_does_nothing_fails(kit):
+    options = ["--contract", "send_event", "--vectors", str(VECTORS), "-k", "post/"]
+    code, lines, _ = kit.run(*options, "--json", command=kit.command(PREAMBLE))
+    report = json.loads("\n".join(lines))
+    assert code == 1
+    assert report["passed"] <= report["of"] / 20
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_command_without_end_is_ended_with_its_children(kit):
+    pids = kit.folder / "pids"
+    kit.case(code="child = subprocess.Popen(['sleep', '99']);"
+                  f"put({str(pids)!r}, f'{{os.getpid()}} {{child.pid}}');"
+                  "print('begun', flush=True); time.sleep(99)")
+    code, lines, _ = kit.run("--limit-s", "1")
+    assert code == 1
+    assert "# - did not end within 1 s" in lines and '#   stdout: "begun"' in lines
+    assert [pid for pid in pids.read_text().split() if is_running(pid)] == []
+
+
+@pytest.mark.parametrize("session", [False, True])
+def test_a_child_that_outlives_the_command_does_not_hold_the_run(kit, session):
+    pids = kit.folder / "pids"
+    kit.case(code="print('said', flush=True);"
+                  f"child = subprocess.Popen(['sleep', '{PATIENCE_S * 2}'],"
+                  f" start_new_session={session}); put({str(pids)!r}, str(child.pid))",
+             expect={"stdout": "said\n"})
+    code, _, _ = kit.run()
+    assert code == 0
+    assert is_running(pids.read_text()) == session
+    if session:
+        os.kill(int(pids.read_text()), signal.SIGKILL)
+
+
+def test_a_run_that_is_told_to_end_leaves_nothing_behind(kit):
+    pids = kit.folder / "pids"
+    for n in range(4):
+        kit.case(str(n), code=f"put({str(pids)!r}, f'{{os.getpid()}} ');"
+                              "time.sleep(99)")
+    runner = subprocess.Popen(kit.write().line("-j", "2"), cwd=str(kit.folder),
+                              env=kit.env, stdout=subprocess.PIPE)
+    deadline = time.monotonic() + PATIENCE_S
+    while not (pids.exists() and len(pids.read_text().split()) == 2):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    runner.terminate()
+    runner.communicate(timeout=PATIENCE_S)
+    assert runner.returncode == 128 + signal.SIGTERM
+    while any(map(is_running, pids.read_text().split())) or any(
+            kit.tmp.iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
