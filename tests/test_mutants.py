@@ -1,0 +1,298 @@
+"""The kit is tested: each fault that is put into our scripts turns its own case red.
+
+A mutant is a copy of the scripts with one fault in it.  It fails the case that names
+the fault, and passes another one, so that it is no script that simply does not run.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from typing import NamedTuple, Tuple
+
+import pytest
+
+from conftest import PATIENCE_S, ROOT, TESTS
+
+HOOK_IO, SEND_EVENT = "hook_io.py", "send_event.py"
+REFERENCE_HOOK = "tests/reference_hook.py"
+DELIVERED = "post/an-event-is-one-post-and-silence"
+SILENT = "emit/no-opinion-is-silence"
+
+
+class Mutant(NamedTuple):
+    """A fault.
+
+    edits: (file, old text, new text); the old text is in the file exactly once.
+    case: the one that names the fault.  control: one that passes all the same.
+    """
+
+    edits: Tuple[Tuple[str, str, str], ...]
+    case: str
+    control: str = DELIVERED
+
+
+def in_library(old, new, case, control=DELIVERED):
+    return Mutant(((HOOK_IO, old, new),), case, control)
+
+
+def in_script(old, new, case, control=DELIVERED):
+    return Mutant(((SEND_EVENT, old, new),), case, control)
+
+
+SENDERS = {
+    "exits 2 on a loss": in_library(
+        "        return HookResult(hint=text, diagnostics=tuple(lines))\n"
+        "    return HookResult(intent",
+        '        return HookResult("blocking_error", "\\n".join(lines))\n'
+        "    return HookResult(intent",
+        "faults/nobody-listens"),
+    "sends a secret member": in_library(
+        "REDACTED if inner and inner is not True and _is_secret(name)",
+        'REDACTED if inner == "" and _is_secret(name)',
+        "redact/members-named-as-secrets"),
+    "sends a secret value": in_library(
+        "clip(document or _redact_text(text), max_chars)",
+        "clip(document or text, max_chars)",
+        "redact/keys-of-code-hosts", "redact/members-named-as-secrets"),
+    "follows a redirect": in_library(
+        "        return _read_answer(sock, deadline)\n",
+        "        outcome = _read_answer(sock, deadline)\n"
+        '        there = url.replace("/events", "/elsewhere")\n'
+        "        if outcome.status in (301, 302, 303, 307, 308):\n"
+        "            return post_json(there, body, deadline)\n"
+        "        return outcome\n",
+        "faults/redirect-is-not-followed"),
+    "sends a lost event again": in_library(
+        "    except _Loss as loss:\n"
+        "        return Outcome(*loss.args)\n",
+        "    except _Loss as loss:\n"
+        "        again = deadline < time.monotonic() + 60\n"
+        "        return post_json(url, body, deadline + 60, headers, allow_http) if (\n"
+        "            again) else Outcome(*loss.args)\n",
+        "faults/a-loss-is-not-sent-again"),
+    "renews its deadline with each read": in_library(
+        "        sock.settimeout(_left(deadline))\n        chunk:",
+        "        sock.settimeout(0.5)\n        chunk:",
+        "faults/one-deadline-for-all-reads"),
+    "gives a hint on PreCompact": in_library(
+        '"UserPromptSubmit", "SessionStart", "Stop"), _MESSAGE)',
+        '"UserPromptSubmit", "SessionStart", "Stop", "PreCompact"), _MESSAGE)',
+        "streak/silence-where-nobody-would-see-it"),
+    "gives a hint with each loss": in_library(
+        "        except FileExistsError:\n            return False\n",
+        "        except FileExistsError:\n            pass\n",
+        "streak/a-session-is-told-once"),
+    "reads the count, adds one, and writes it": in_library(
+        '            os.write(fd, line.encode("ascii") + b"\\n")\n',
+        '            before = _read_at(os.open(self.path, os.O_RDONLY), 0, 1 << 20)\n'
+        "            time.sleep(0.02)\n"
+        '            with open(self.path, "wb") as file:\n'
+        '                file.write(before + line.encode("ascii") + b"\\n")\n',
+        "streak/forty-at-once-count-to-forty"),
+    "writes two documents": in_library(
+        'line = f"{text}\\n".encode', 'line = f"{text}\\n{text}\\n".encode',
+        "streak/third-loss-tells-the-person"),
+    "prints to stdout": in_library(
+        "        self.buffer.drop()\n        self._exit(EXIT_OK)",
+        '        _write(self.buffer.fds[1], b"done\\n")\n        self._exit(EXIT_OK)',
+        DELIVERED, "cli/an-unknown-option-is-a-mistake"),
+    "says that it is done": in_library(
+        'hint=text if loud else "", diagnostics=tuple(notes))',
+        'hint=text if loud else "", diagnostics=("[INFO] sent", *notes))',
+        DELIVERED, "faults/nobody-listens"),
+    "drops what is no event": in_library(
+        '        event = {"input_error": str(error)}\n',
+        "        raise Done(NOTHING)\n",
+        "stdin/words-are-no-event-but-sent-and-told"),
+    "takes NaN for JSON": in_library(
+        "parse_constant = _finite, _integer, _constant",
+        "parse_constant = _finite, _integer, lambda name: None",
+        "stdin/nan-and-infinity-are-not-json"),
+    "sends what is no JSON": in_library(
+        'body = encode(build(clip(event, max_chars))).encode("ascii")',
+        "body = repr(build(clip(event, max_chars))).encode()",
+        "post/the-body-is-one-flat-object-of-seven-strings", "faults/nobody-listens"),
+    "waits for the end of stdin": in_library(
+        'if total == len(data) and chunk.rstrip()[-1:] == b"}":', "if not chunk:",
+        "stdin/what-comes-behind-a-whole-event-is-not-waited-for"),
+    "obeys a proxy": Mutant((
+        (HOOK_IO, "    scheme, host, port = target[:3]\n    net, failures",
+         "    scheme, host, port = target[:3]\n"
+         '    if os.environ.get("http_proxy"):\n'
+         '        host, port = _parse_url(os.environ["http_proxy"])[1:3]\n'
+         "    net, failures"),
+        (HOOK_IO, 'lines = [f"POST {target[4]} HTTP/1.1"',
+         'there = "http://" + target[3] if os.environ.get("http_proxy") else ""\n'
+         '    lines = [f"POST {there}{target[4]} HTTP/1.1"')),
+        "faults/proxy-variables-are-not-obeyed"),
+    "shows the password of a URL": in_library(
+        '        rest = rest.rpartition("@")[2]\n', "        pass\n",
+        "endpoint/user-info-is-refused"),
+    "shows the query of a URL": in_library(
+        'rest = rest.partition("?")[0].partition("#")[0]',
+        'rest = rest.partition("#")[0]',
+        "endpoint/query-is-not-shown"),
+    "judges an address by its spelling": Mutant((
+        (HOOK_IO,
+         "addresses = _allowed(_addresses(net, host, port, deadline), "
+         "scheme, allow_http)\n",
+         "addresses = _addresses(net, host, port, deadline)\n"
+         '    if "." in host:\n'
+         "        addresses = _allowed(addresses, scheme, allow_http)\n"),
+        # nothing leaves this machine to show it
+        (HOOK_IO, "sock.connect(address)", 'sock.connect(("127.0.0.1", 9))')),
+        "endpoint/metadata-address-as-one-number", "endpoint/metadata-address"),
+    "blocks on Stop": in_library(
+        '"UserPromptSubmit",\n             "SessionStart"), _EXIT)',
+        '"UserPromptSubmit",\n             "SessionStart", "Stop"), _EXIT)',
+        "streak/block-never-where-it-loops"),
+    "takes no other 2xx than 201": in_library(
+        "if 200 <= status < 300:", "if status == 201:",
+        "post/any-2xx-is-success"),
+    "takes silence for success": in_library(
+        '"unconfirmed": True,', '"unconfirmed": False,',
+        "faults/silence-after-the-request"),
+    "sends the environment": in_script(
+        "(event and hook_io.encode(event))",
+        "hook_io.encode({**event, **os.environ})",
+        "redact/environment-is-not-sent"),
+    "sends what the allow-list does not name": in_library(
+        'fields.replace(" ", "").split(",") if fields else event', "event",
+        "post/only-the-named-members-leave"),
+    "counts in a folder that is a link": in_library(
+        "return os.path.islink(os.path.dirname(self.path))", "return False",
+        "streak/linked-folder-is-not-followed"),
+}
+
+HOOKS = {
+    "lets a handler's print reach stdout": Mutant((
+        (HOOK_IO, "{1: self._sink, 2: self._sink}", "{2: self._sink}"),
+        (HOOK_IO, "self._writer = sys.stdout = sys.stderr = open(",
+         "self._writer = sys.stderr = open(")),
+        "emit/what-the-handler-prints-is-held-back", SILENT),
+    "lets a child's output reach stdout": in_library(
+        "{1: self._sink, 2: self._sink}", "{2: self._sink}",
+        "emit/what-a-child-process-prints-is-held-back", SILENT),
+    "writes a second document": in_library(
+        "        self.fds = {1: 1, 2: 2}\n        self._sink = -1",
+        "        self.fds = dict(_INSTALLED[0]) if _INSTALLED else {1: 1, 2: 2}\n"
+        "        self._sink = -1",
+        "emit/a-second-answer-is-not-said", "emit/one-document-on-one-line"),
+    "denies by exit 2": in_library(
+        '"PreToolUse": _verdict("deny"),', '"PreToolUse": _EXIT,',
+        "answer/deny-refuses-a-tool", SILENT),
+    "lets a guard's error pass": in_library(
+        '"closed": _fail_closed}', '"closed": _fail_open}',
+        "failing/a-guards-error-denies",
+        "failing/a-guard-that-works-decides-as-it-says"),
+    "stops the agent for an observer's error": in_library(
+        "    return HookResult(hint=seen, diagnostics=(line,))",
+        '    return HookResult("blocking_error", seen or line)',
+        "failing/an-observers-error-is-told-and-stops-nothing", SILENT),
+    "gives context at the end of a turn": in_library(
+        '"UserPromptSubmit", "SessionStart", "SubagentStart"), _CONTEXT)',
+        '"UserPromptSubmit", "SessionStart", "SubagentStart", "Stop"), _CONTEXT)',
+        "answer/context-at-the-end-of-a-turn-is-not-said", SILENT),
+    "takes no opinion for a permission": in_library(
+        "result = NOTHING if result is None else result",
+        'result = result if result and result.intent else HookResult("allow")',
+        "answer/no-opinion-is-not-allow", "answer/deny-refuses-a-tool"),
+}
+
+#: contract -> (the file that is run, its mutants)
+CONTRACTS = {"send_event": (SEND_EVENT, SENDERS), "hook": (REFERENCE_HOOK, HOOKS)}
+MUTANTS = [pytest.param(contract, mutant, id=name)
+           for contract, (_, mutants) in CONTRACTS.items()
+           for name, mutant in mutants.items()]
+
+
+def copied(folder):
+    """Return *folder* with our scripts in it, laid out as they are here."""
+    (folder / "tests").mkdir()
+    for name in (HOOK_IO, SEND_EVENT, REFERENCE_HOOK):
+        shutil.copy(str(ROOT / name), str(folder / name))
+    return folder
+
+
+def mutated(folder, mutant):
+    """Return a copy of our scripts with the fault of *mutant* in it."""
+    copied(folder)
+    for name, old, new in mutant.edits:
+        text = (folder / name).read_text(encoding="utf-8")
+        assert text.count(old) == 1, (
+            f"{name} holds this {text.count(old)} times; what was to be mutated has"
+            f" changed, and the mutant must, too:\n{old}")
+        (folder / name).write_text(text.replace(old, new), encoding="utf-8")
+    return folder
+
+
+def kit(contract, *options):
+    return [sys.executable, str(TESTS / "conformance.py"), "--contract", contract,
+            "--json", "-j", "1", *options]
+
+
+def judged(contract, command, *options):
+    """Return (exit status, {case id: result}) of a run of the kit on *command*."""
+    done = subprocess.run(
+        [*kit(contract, *options), "--", *command],
+        capture_output=True, timeout=PATIENCE_S)
+    assert done.returncode in (0, 1), done.stderr.decode()
+    cases = json.loads(done.stdout.decode())["cases"]
+    return done.returncode, {case["id"]: case["result"] for case in cases}
+
+
+def command_in(folder, contract):
+    return [sys.executable, str(folder / CONTRACTS[contract][0])]
+
+
+@pytest.mark.parametrize(("contract", "mutant"), MUTANTS)
+def test_a_fault_is_caught_by_the_case_that_names_it(contract, mutant, tmp_path):
+    command = command_in(mutated(tmp_path, mutant), contract)
+    assert judged(contract, command, "-k", mutant.case) == (1, {mutant.case: "fail"})
+    assert judged(contract, command, "-k", mutant.control) == (
+        0, {mutant.control: "pass"})
+
+
+@pytest.mark.parametrize("contract", CONTRACTS)
+def test_without_a_fault_the_same_cases_pass(contract, tmp_path):
+    named = {name for mutant in CONTRACTS[contract][1].values()
+             for name in (mutant.case, mutant.control)}
+    vectors = tmp_path / "vectors"
+    vectors.mkdir()
+    for path in (TESTS / "vectors").glob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["cases"] = [case for case in content["cases"] if case["id"] in named]
+        (vectors / path.name).write_text(json.dumps(content), encoding="utf-8")
+    command = command_in(copied(tmp_path), contract)
+    assert judged(contract, command, "--vectors", str(vectors)) == (
+        0, dict.fromkeys(sorted(named), "pass"))
+
+
+#: what a command does -> the command
+USELESS = {
+    "nothing": ["true"],
+    "copies stdin": ["cat"],
+    "nothing but a version": [
+        "sh", "-c", "case $1 in --version) echo 1.0 ;; esac", "sh"],
+    "fails but for a version": [
+        "sh", "-c", "case $1 in --version) echo 1.0 ;; *) exit 1 ;; esac", "sh"],
+}
+
+
+@pytest.mark.parametrize("command", USELESS.values(), ids=USELESS)
+@pytest.mark.parametrize(("contract", "pattern"), [
+    ("send_event", "post/t*"), ("hook", "answer/deny-refuses-*")])
+def test_a_command_that_does_none_of_it_passes_none_of_it(contract, pattern, command):
+    status, results = judged(contract, command, "-k", pattern)
+    assert status == 1
+    assert results
+    assert not {"pass", "skip"} & set(results.values()), results
+
+
+@pytest.mark.parametrize("contract", CONTRACTS)
+def test_a_command_that_always_fails_is_not_judged(contract):
+    done = subprocess.run([*kit(contract), "--", "false"], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=PATIENCE_S)
+    assert done.returncode != 0
+    assert b'"result": "pass"' not in done.stdout
