@@ -2,6 +2,10 @@
 PYTHON ?= python3
 PORT ?= 4000
 ROUNDS ?= 240
+# what `make conformance` runs: each contract's command, or CMD
+OURS_send_event = $(PYTHON) send_event.py
+OURS_hook = $(PYTHON) tests/reference_hook.py
+CONTRACTS = $(or $(CONTRACT),$(if $(CMD)$(K),send_event,send_event hook))
 VENV := .venv
 BIN := $(VENV)/bin
 # what a build environment may set, and no hook has
@@ -9,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED PYTHONPATH
 
 .PHONY: help
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Play a recorded session: events arrive, a server dies, and comes back
@@ -22,6 +26,11 @@ serve: ## Receive events on PORT (4000) and print each on a line
 .PHONY: test
 test: $(VENV)/made ## Run every test on each Python that is found (K=word: some)
 	$(BIN)/python -m pytest -c tests/pytest.ini -n 2 $(if $(K),-k "$(K)")
+
+.PHONY: conformance
+conformance: ## Hold our scripts, or CMD="node x.mjs", against the contract (CONTRACT, K)
+	$(foreach name,$(CONTRACTS),$(PYTHON) tests/conformance.py --contract $(name) \
+	$(if $(K),-k "$(K)") -- $(or $(CMD),$(OURS_$(name))) &&) true
 
 .PHONY: lint
 lint: $(VENV)/made ## Check style and types
