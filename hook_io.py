@@ -311,6 +311,9 @@ _MIXED = _BARE.replace("value", "mixed")
 _BEGIN = "-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----"
 _END = _BEGIN.replace("BEGIN", "END")
 
+#: headers whose value is secret, to the end of its line
+HEADERS = ("authorization", "api-key", "auth-token", "private-token", "cookie")
+
 #: markers in lower case, one of which must be in a text before `re` is imported at all;
 #: reach and signs: within so many characters behind a marker one of the signs stands
 #: ("": none need); patterns: the name of the group that is the secret says when it is
@@ -354,6 +357,10 @@ SECRET_PATTERNS = (
 
 class InputError(ValueError):
     """What came on stdin is not one JSON object; the message says what it is."""
+
+
+class _NoEvent(InputError):
+    """The event itself is one, and not other JSON that a handler reads."""
 
 
 class Done(Exception):
@@ -667,10 +674,14 @@ def _redact_inner(
 
 
 def _is_secret(name: str) -> bool:
-    for sign in "-_. ":
-        name = name.replace(sign, "")
-    name = name.lower().rstrip("0123456789")
+    name = _squeezed(name).rstrip("0123456789")
     return name.endswith(SECRET_ENDINGS) or name in SECRET_NAMES
+
+
+def _squeezed(text: str) -> str:
+    for sign in "-_. ":
+        text = text.replace(sign, "")
+    return text.lower()
 
 
 def _redact_string(text: str, max_chars: int) -> str:
@@ -681,18 +692,40 @@ def _redact_string(text: str, max_chars: int) -> str:
         clipped: str = clip(document or _redact_text(text), max_chars)
         return clipped
     head, tail = _halves(max_chars)
-    begin = _redact_text(text[:head + CUT_MARGIN_CHARS])[:-CUT_MARGIN_CHARS][:head]
-    end = _redact_tail(text[-tail - CUT_MARGIN_CHARS:])[-tail:]
+    begin = _redact_head(text[:head + CUT_MARGIN_CHARS])[:head]
+    at = len(text) - tail - CUT_MARGIN_CHARS
+    end = _redact_tail(_opening(text[:at]) + text[at:])[-tail:]
     return _joined(begin, len(text) - len(begin) - len(end), end)
+
+
+def _redact_head(text: str) -> str:
+    """Return *text* redacted, without what of its margin is still as it was."""
+    safe = _redact_text(text)
+    margin = os.path.commonprefix([
+        part[:-CUT_MARGIN_CHARS - 1:-1] for part in (safe, text)])
+    return safe[:len(safe) - len(margin)]
 
 
 def _redact_tail(text: str) -> str:
     """Return *text* redacted, without its margin and what may go on from before it."""
     safe = _redact_text(text)
-    margin, end = safe[:CUT_MARGIN_CHARS], safe[CUT_MARGIN_CHARS:]
-    if any(not (c.isascii() and c.isalnum()) and c not in "_.+/=~-" for c in margin):
+    margin = os.path.commonprefix([safe[:CUT_MARGIN_CHARS], text])
+    end = safe[len(margin):]
+    if len(margin) < CUT_MARGIN_CHARS or any(
+            not (c.isascii() and c.isalnum()) and c not in "_.+/=~-" for c in margin):
         return end
     return "".join(end.split(None, 1)[1:])  # a key may be that long
+
+
+def _opening(text: str) -> str:
+    """Return how the secret begins that may go on behind *text*, a key or a header."""
+    key = text.rfind("-----BEGIN ")
+    if key >= 0 and "-----END " not in text[key:]:
+        return text[key:key + 99]
+    line = text[max(map(text.rfind, "\r\n")) + 1:]
+    header = max(map(line.lower().rfind, HEADERS))
+    is_open = header >= 0 and not set("\"'") & set(line[header + 30:])
+    return line[header:header + 99] if is_open else ""
 
 
 def _redact_document(text: str) -> "Optional[str]":
@@ -700,8 +733,9 @@ def _redact_document(text: str) -> "Optional[str]":
 
     Patterns see no members, and could take the quote that ends one for their own.
     """
-    lowered = text.lower()
-    if not any(word in lowered for word in SECRET_ENDINGS + SECRET_NAMES):
+    names = _squeezed(text)
+    if "\\u" not in names and not any(
+            word in names for word in SECRET_ENDINGS + SECRET_NAMES):
         return None
     try:
         value = decode(text)
@@ -770,7 +804,8 @@ def _is_code(text: str) -> bool:
 SECRET_GROUPS: "Dict[str, Callable[[str, bool], bool]]" = {
     "secret": lambda text, is_called: text != REDACTED,
     "key": lambda text, is_called: _is_mixed(text) or not text.islower(),
-    "mixed": lambda text, is_called: _is_mixed(text) and not _is_code(text),
+    "mixed": lambda text, is_called: (
+        _is_mixed(text) and not (is_called or _is_code(text))),
     "value": lambda text, is_called: not (is_called or _is_code(text)),
 }
 
