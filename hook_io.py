@@ -326,7 +326,7 @@ SECRET_PATTERNS = (
         rf"\A(?P<secret>[\w+/=\s\\]{{1,8192}}){_END}")),
     (("bearer ", "basic "), 0, "", (
         r"(?i)\b(?:bearer|basic)\s{1,4}(?P<mixed>[\w.~+/=-]{12,})",)),
-    (("authorization", "api-key", "auth-token", "private-token", "cookie"), 4, ":", (
+    (HEADERS, 4, ":", (
         r"(?i)\b(?:authorization|(?:x-)?api-key|x-auth-token|private-token|cookie)"
         r"\\?[\"']?\s{0,4}:\s{0,4}\\?[\"']?(?:(?:bearer|basic|token|digest)\s{1,4})?"
         r"(?!(?:bearer|basic|token|digest)\s|[$<{%\s])(?P<secret>[^\r\n\"'\\]{6,})",)),
@@ -2039,9 +2039,11 @@ def run(
     try:
         emitter.buffer.install()
         try:
-            event = read()
+            event = _received(read)
             if fail not in _FAILURES:
                 raise ValueError(f"fail is one of {', '.join(_FAILURES)}, not {fail!r}")
+            if fail == "closed" and "stdin_bytes" in event:  # it cannot judge the rest
+                raise _NoEvent(f"longer than {STDIN_MAX_BYTES} bytes")
             result = handler(event)
         except Done as done:
             result = done.result
@@ -2053,6 +2055,13 @@ def run(
             said = "an error without a text"
         line = f"[ERROR] {name}: {_describe(error, said)}"
         _finish(emitter, _failure(error, line, emitter, fail), event)
+
+
+def _received(read: "Callable[[], Event]") -> "Event":
+    try:
+        return read()
+    except InputError as error:
+        raise _NoEvent(str(error)) from None
 
 
 def _finish(emitter: Emitter, result: "Optional[HookResult]", event: "Event") -> None:
@@ -2084,7 +2093,7 @@ def _failure(
 
 
 def _describe(error: BaseException, said: str) -> str:
-    if isinstance(error, InputError):
+    if isinstance(error, _NoEvent):
         return f"unreadable stdin: {said}"
     trace = error.__traceback__
     while trace and trace.tb_next:
@@ -2095,8 +2104,8 @@ def _describe(error: BaseException, said: str) -> str:
 
 
 def _fail_open(line: str, error: BaseException) -> HookResult:
-    seen = "" if isinstance(error, InputError) else f"{line}\nYour work is not blocked."
-    return HookResult(hint=seen, diagnostics=(line,))
+    told = "" if isinstance(error, _NoEvent) else f"{line}\nYour work is not blocked."
+    return HookResult(hint=told, diagnostics=(line,))
 
 
 def _fail_closed(line: str, _error: BaseException) -> HookResult:
