@@ -1312,20 +1312,25 @@ class FailureStreak:
             raise OSError(f"{self.path} held half a line and begins anew")
         return place
 
-    def end(self) -> "Tuple[int, str]":
+    def end(self, is_told: bool = True) -> "Tuple[int, str]":
         """End the streak after a success; return its losses and since when.
 
-        (0, "") where there was none, or another process ended it.
+        (0, "") where there was none, or another process ended it.  Unless *is_told*,
+        where the event shows nobody a hint, the next success returns it once more.
         """
-        try:
-            if not stat.S_ISREG(os.lstat(self.path).st_mode) or self._is_astray():
-                return 0, ""
-            os.replace(self.path, self.path + ".last")
-        except OSError:
-            return 0, ""
-        losses, since = _losses(self.path + ".last")
-        self._remove_notices()
-        return losses, since
+        path, last, untold = self.path, self.path + ".last", self.path + ".untold"
+        moves = [(path, last), (untold, last)] if is_told else [(path, untold)]
+        for ended, kept in moves:
+            try:
+                if not stat.S_ISREG(os.lstat(ended).st_mode) or self._is_astray():
+                    return 0, ""
+                os.replace(ended, kept)
+            except OSError:
+                continue
+            losses, since = _losses(kept)
+            self._remove_notices()
+            return losses, since
+        return 0, ""
 
     def _is_astray(self) -> bool:
         return os.path.islink(os.path.dirname(self.path))
@@ -1451,7 +1456,7 @@ def account_for(
     streak = FailureStreak(f"{name}.{shown}", threshold)
     intent = FAIL_LOUD[fail_loud]
     if not outcome.is_loss:
-        losses, since = streak.end()
+        losses, since = streak.end(channel("hint", event) is not None)
         loud = losses >= threshold and intent
         text = f"hook-io: events reach {shown} again; {losses} were lost since {since}."
         return HookResult(hint=text if loud else "", diagnostics=tuple(notes))

@@ -360,8 +360,10 @@ def test_a_recovery_is_said_only_where_claude_code_shows_it(one_hook, name):
     with EventServer(replies=["server_error"]) as server:
         one_hook.send(server.url, stdin=event(), env=FIRST)
         result = one_hook.send(server.url, stdin=real_event(name), env=FIRST)
+        later = [one_hook.send(server.url, stdin=event(), env=FIRST) for _ in range(2)]
     assert (result.exit, bool(result.stdout), result.stderr) == (0, name in HINTED, "")
     assert result.stdout == "" or list(result.document) == ["systemMessage"]
+    assert [bool(said.stdout) for said in later] == [name not in HINTED, False]
 
 
 @pytest.mark.parametrize("name", EVENT_TYPES)
