@@ -19,11 +19,11 @@ The contract with the agent, which run() keeps whatever the handler does:
     exit 0   done, or no opinion, or failed while observing
     exit 2   the agent is stopped; only emit_blocking_error() does that
 
-Data flow: read_event, redact, clip, post_json, FailureStreak return values.  Emitter
-alone touches stdout, stderr and the exit code; post_json alone the network;
+Data flow: read_event, normalise, redact, post_json, FailureStreak return values.
+Emitter alone touches stdout, stderr and the exit code; post_json alone the network;
 FailureStreak alone writes files that stay.
 
-Source: Claude Code 2.1.329 as measured.  Vectors: tests/vectors/*.json.
+Source: the agents as measured, see PLATFORMS.  Vectors: tests/vectors/*.json.
 """
 
 import sys
@@ -54,19 +54,19 @@ if TYPE_CHECKING:
     Event = Dict[str, Any]
     Shape = Dict[str, Any]
     Rows = List[List[str]]
-    Formats = Mapping[str, Callable[[Event, Event], Event]]
+    Formats = Mapping[str, Callable[["AgentEvent", Event], Event]]
     Target = Tuple[str, str, int, str, str]
 else:
     Event = dict
 
 __version__ = "0.1.0"
 __all__ = (
-    "NOTHING", "OUTCOMES", "PLATFORMS", "Done", "Emitter", "Event", "FailureStreak",
-    "HookResult", "InputError", "Outcome", "StderrBuffer", "account_for", "allow",
-    "ask", "block", "channel", "clip", "context", "decode", "deny", "encode", "fit",
-    "hint", "parse_options", "platform_of", "post_json", "read_event", "redact",
-    "render", "rewrite", "run", "send", "shown_url", "strings", "summary",
-    "with_user_hint",
+    "INTENTS", "NOTHING", "OUTCOMES", "PLATFORMS", "AgentEvent", "Done", "Emitter",
+    "Event", "FailureStreak", "HookResult", "InputError", "Outcome", "StderrBuffer",
+    "account_for", "allow", "ask", "block", "canonical", "channel", "clip", "context",
+    "decode", "deny", "encode", "fit", "hint", "normalise", "parse_options",
+    "platform_of", "post_json", "read_event", "redact", "render", "rewrite", "run",
+    "send", "shown_url", "strings", "summary", "with_user_hint",
 )
 
 # Limits.
@@ -97,13 +97,15 @@ CHUNK_BYTES = 1 << 16
 EXIT_OK, EXIT_BLOCK = 0, 2
 
 # Tables: what differs by agent, event or outcome stands here, and nowhere else.
-# In a shape "$T" is the text, "$E" the event's name, "$I" the tool input; a member
-# whose text is empty is left out.
+# In a shape "$T" is the text, "$E" the agent's own name for the event, "$I" the tool
+# input; a member whose text is empty is left out.
 
 _CONTEXT = {"hookSpecificOutput": {"hookEventName": "$E", "additionalContext": "$T"}}
 _MESSAGE = {"systemMessage": "$T"}
 _BLOCK = {"decision": "block", "reason": "$T"}
 _REWRITE = {"hookSpecificOutput": {"hookEventName": "$E", "updatedInput": "$I"}}
+_DENY = {"decision": "deny", "reason": "$T"}
+_ADDED = {"additional_context": "$T"}
 _EXIT = {"exit": "$T"}  # no document: exit 2 with the text on stderr
 
 
@@ -112,61 +114,89 @@ def _verdict(decision: str) -> "Shape":
     return {"hookSpecificOutput": {**specific, "permissionDecisionReason": "$T"}}
 
 
+def _permission(decision: str) -> "Shape":
+    return {"permissionDecision": decision, "permissionDecisionReason": "$T"}
+
+
 def _behavior(**decision: str) -> "Shape":
     return {"hookSpecificOutput": {"hookEventName": "$E", "decision": decision}}
 
 
-#: agent -> intent -> event ("*": any other) -> shape of the document on stdout.  No
-#: entry: the agent has no such channel there, and silence is the only safe answer.
-PLATFORMS = {
+def _on(names: str, shape: "Optional[Shape]") -> "Dict[str, Any]":
+    return dict.fromkeys(names.split(), shape)
+
+
+def _as_named(names: str) -> "Dict[str, str]":
+    return {name: name for name in names.split()}
+
+
+#: agent -> all that is known of it.  The agent of an event is the first one of whose
+#: signs one matches, else the first one with an event of that name.
+#:
+#: measured   version of the real client that the entry was measured on; "" where it
+#:            follows the agent's documentation
+#: documented  cells of a measured entry, "intent event", that nobody has measured
+#: signs      of its events, see _has_sign()
+#: events     its own name of an event -> Claude Code's, and the tool where the event
+#:            itself says it; {member} stands for a member's text
+#: infer      members -> the event, where its events carry no name; first match wins
+#: fields     its own member (a.b: within a) -> Claude Code's, where that is missing
+#: tools      its own name of a tool -> Claude Code's
+#: an intent  event, in its own words or Claude Code's ("*": any other) -> shape of the
+#:            document on stdout; {}: silence says it.  No entry: the agent has no such
+#:            channel there, and FALLBACKS or silence is the only safe answer.
+PLATFORMS: "Dict[str, Dict[str, Any]]" = {
     "claude-code": {
-        "context": dict.fromkeys(
-            ("PreToolUse", "PostToolUse", "PostToolUseFailure", "PostToolBatch",
-             "UserPromptSubmit", "SessionStart", "SubagentStart"), _CONTEXT),
-        "hint": dict.fromkeys(
-            ("PreToolUse", "PostToolUse", "PostToolUseFailure", "PostToolBatch",
-             "UserPromptSubmit", "SessionStart", "Stop"), _MESSAGE),
+        "measured": "2.1.329",
+        "signs": ("transcript_path~/.claude/projects/",),
+        "events": _as_named(
+            "PreToolUse PostToolUse UserPromptSubmit SessionStart SessionEnd"
+            " Notification Stop SubagentStop PreCompact PostToolUseFailure"
+            " PostToolBatch UserPromptExpansion StopFailure SubagentStart PostCompact"
+            " PreModelSwitch PostModelSwitch PermissionRequest PermissionDenied Setup"
+            " TeammateIdle TaskCreated TaskCompleted Elicitation ElicitationResult"
+            " ConfigChange WorktreeCreate WorktreeRemove InstructionsLoaded CwdChanged"
+            " FileChanged DirectoryAdded MessageDisplay"),
+        "context": _on(
+            "PreToolUse PostToolUse PostToolUseFailure PostToolBatch UserPromptSubmit"
+            " SessionStart SubagentStart", _CONTEXT),
+        "hint": _on(
+            "PreToolUse PostToolUse PostToolUseFailure PostToolBatch UserPromptSubmit"
+            " SessionStart Stop", _MESSAGE),
         "deny": {
             "PreToolUse": _verdict("deny"),
             "PermissionRequest": _behavior(behavior="deny", message="$T"),
-            "UserPromptSubmit": _BLOCK, "UserPromptExpansion": _BLOCK},
+            **_on("UserPromptSubmit UserPromptExpansion", _BLOCK)},
         "ask": {"PreToolUse": _verdict("ask")},
         "allow": {
             "PreToolUse": _verdict("allow"),
             "PermissionRequest": _behavior(behavior="allow")},
         "rewrite": {"PreToolUse": _REWRITE},
         "block": {
-            **dict.fromkeys(
-                ("PreToolUse", "PostToolUse", "PostToolUseFailure", "UserPromptSubmit",
-                 "UserPromptExpansion", "Stop", "SubagentStop", "PreCompact",
-                 "ConfigChange"), _BLOCK),
-            **dict.fromkeys(("TaskCreated", "TaskCompleted", "PreModelSwitch"), _EXIT)},
-        # where a person sees exit 2, and it neither loops nor ends a session
-        "loud": dict.fromkeys(
-            ("PreToolUse", "PostToolUse", "PostToolUseFailure", "UserPromptSubmit",
-             "SessionStart"), _EXIT),
+            **_on("PreToolUse PostToolUse PostToolUseFailure UserPromptSubmit"
+                  " UserPromptExpansion Stop SubagentStop PreCompact ConfigChange",
+                  _BLOCK),
+            **_on("TaskCreated TaskCompleted PreModelSwitch", _EXIT)},
+        "loud": _on("PreToolUse PostToolUse PostToolUseFailure UserPromptSubmit"
+                    " SessionStart", _EXIT),
     },
     # no known agent: the one denial that four measured agents all understand
     "raw": {
+        "measured": "",
+        "events": {},
         "deny": {"*": {**_BLOCK, "hookSpecificOutput": {
             "hookEventName": "PreToolUse", "permissionDecision": "deny",
             "permissionDecisionReason": "$T"}}},
     },
 }
 
-#: agent -> the events that it is known to send, in its own words
-EVENTS = {
-    "claude-code": (
-        "PreToolUse", "PostToolUse", "UserPromptSubmit", "SessionStart", "SessionEnd",
-        "Notification", "Stop", "SubagentStop", "PreCompact", "PostToolUseFailure",
-        "PostToolBatch", "UserPromptExpansion", "StopFailure", "SubagentStart",
-        "PostCompact", "PreModelSwitch", "PostModelSwitch", "PermissionRequest",
-        "PermissionDenied", "Setup", "TeammateIdle", "TaskCreated", "TaskCompleted",
-        "Elicitation", "ElicitationResult", "ConfigChange", "WorktreeCreate",
-        "WorktreeRemove", "InstructionsLoaded", "CwdChanged", "FileChanged",
-        "DirectoryAdded", "MessageDisplay"),
-    "raw": (),
-}
+#: what a hook may want; "loud" is what fail-loud says by exit 2, where a person sees it
+#: and it neither loops nor ends a session
+INTENTS = ("context", "hint", "deny", "ask", "allow", "rewrite", "block", "loud")
+
+#: intent and event -> the intent that is said where an agent cannot say the first: that
+#: nobody can be asked is no consent, and a model can ask for the wanted input itself
+FALLBACKS = {("ask", "PreToolUse"): "deny", ("rewrite", "PreToolUse"): "deny"}
 
 #: event -> what happened, in the event's own members; {tool}: the tool and its subject
 SUMMARIES = {
@@ -260,6 +290,8 @@ EMBEDDED_IPV4 = (
     ("::ffff:0:0/96", 12), ("::ffff:0:0:0/96", 12), ("64:ff9b::/96", 12),
     ("2002::/16", 2), ("::/96", 12),
 )
+
+_UNKNOWN = "raw"  # the key of PLATFORMS for no known agent
 
 REDACTED = "[redacted]"
 SKIPPED = "[not looked through in time]"
@@ -637,6 +669,122 @@ def _whole_members(text: str) -> "Event":
     return members
 
 
+# Normalising: every agent's event in Claude Code's words, and its own words beside it.
+
+
+class AgentEvent(Event):
+    """An event in Claude Code's words; members of other names are as the agent sent it.
+
+    agent: the key of PLATFORMS.  event_name: the agent's own name of the event.
+    native: the event as the agent sent it.
+    """
+
+    __slots__ = ("agent", "event_name", "native")
+    agent: str
+    event_name: str
+    native: "Event"
+
+
+def normalise(event: "Event", agent: str = "") -> AgentEvent:
+    """Return *event* in Claude Code's words; an AgentEvent comes back as it is.
+
+    agent: the key of PLATFORMS that it came from; told from the event by default.
+    """
+    if isinstance(event, AgentEvent):
+        return event
+    said = AgentEvent(event)
+    said.agent, said.native = agent or platform_of(event), event
+    row = PLATFORMS[said.agent]
+    for source, target in row.get("fields", {}).items():
+        value = _look_up(event, source)
+        if value is not None and event.get(target.partition(".")[0]) is None:
+            _put(said, target, value)
+    guesses = row.get("infer", {})
+    guess = next((guesses[members] for members in guesses
+                  if all(member in event for member in members.split())), "")
+    said.event_name = str(said.get("hook_event_name") or guess)
+    name, _, tool = row["events"].get(said.event_name, "").partition(" ")
+    if name or (said.event_name and "hook_event_name" not in said):
+        said["hook_event_name"] = name or said.event_name
+    _name_tool(said, tool, row.get("tools", {}))
+    return said
+
+
+def _name_tool(said: AgentEvent, tool: str, names: "Dict[str, str]") -> None:
+    """Give *said* the tool's canonical name, and an input that is no text of JSON."""
+    parts = tool.replace("}", "{").split("{")
+    parts[1::2] = [str(_look_up(said.native, path) or "") for path in parts[1::2]]
+    native = said.get("tool_name")
+    if tool:
+        said["tool_name"] = "".join(parts)
+    elif isinstance(native, str):
+        said["tool_name"] = names.get(native, native)
+    given = said.get("tool_input")
+    if isinstance(given, str) and given.startswith("{"):
+        try:
+            said["tool_input"] = decode(given)
+        except InputError:
+            pass  # a text that only looks like it: it stays as it is
+
+
+def _look_up(event: "Any", path: str) -> "Any":
+    """Return what is at *path*, a.b or a.0, in *event*; None if nothing is."""
+    for part in path.split("."):
+        if isinstance(event, list) and part.isdigit():
+            event = event[int(part)] if int(part) < len(event) else None
+        else:
+            event = event.get(part) if isinstance(event, dict) else None
+    return event
+
+
+def _put(event: "Event", path: str, value: "Any") -> None:
+    name, _, inner = path.partition(".")
+    event[name] = {**(event.get(name) or {}), inner: value} if inner else value
+
+
+def platform_of(event: "Event") -> str:
+    """Return the key of PLATFORMS that *event* came from; "raw" if none is known."""
+    forced = os.environ.get("HOOK_IO_PLATFORM", "")
+    if forced in PLATFORMS:
+        return forced
+    if isinstance(event, AgentEvent):
+        return event.agent
+    for agent, row in PLATFORMS.items():
+        if any(_has_sign(event, sign) for sign in row.get("signs", ())):
+            return agent
+    name = str(event.get("hook_event_name"))
+    return next((a for a, row in PLATFORMS.items() if name in row["events"]), _UNKNOWN)
+
+
+def _has_sign(event: "Event", sign: str) -> bool:
+    """Tell whether each word of *sign* holds for *event*.
+
+    name: there is such a member.  name=a|b: its text is one of these, a missing one's
+    being "".  name~a|b: one of these is in its text.  name[7]=x: that character of it
+    is.  A "-" before any: it is not so.
+    """
+    for word in sign.split():
+        name, mark, wanted = word.lstrip("-").replace("~", "=~").partition("=")
+        name, _, at = name.partition("[")
+        text = str(event.get(name) or "").replace("\\", "/")  # a path of Windows
+        text = text[int(at[:-1]):][:1] if at else text
+        if not mark:
+            holds = name in event
+        elif wanted[:1] == "~":
+            holds = any(part in text for part in wanted[1:].split("|"))
+        else:
+            holds = text in wanted.split("|")
+        if holds is word.startswith("-"):
+            return False
+    return True
+
+
+def canonical(event_name: str) -> str:
+    """Return Claude Code's name of an event that any agent names; "" if none does."""
+    rows = [row["events"] for row in PLATFORMS.values()]
+    return next((r[event_name].split(" ")[0] for r in rows if event_name in r), "")
+
+
 # Redacting: what is secret never gets as far as a request, a summary or a file.
 
 
@@ -956,13 +1104,15 @@ def allow(reason: str = "") -> HookResult:
 
 def deny(reason: str, suggestion: str = "") -> HookResult:
     """Refuse the tool call or prompt; the model reads *reason* and *suggestion*."""
-    text = " — ".join(part for part in (str(reason), str(suggestion)) if part)
+    parts = [str(part or "") for part in (reason, suggestion)]
+    text = " — ".join(part for part in parts if part.strip())
     return HookResult("deny", text or "denied by a hook that gave no reason")
 
 
 def ask(reason: str = "") -> HookResult:
     """Let the person decide, and show *reason*."""
-    return HookResult("ask", reason or "a hook asks for confirmation")
+    text = str(reason or "").strip() and reason
+    return HookResult("ask", text or "a hook asks for confirmation")
 
 
 def block(reason: str) -> HookResult:
@@ -971,7 +1121,8 @@ def block(reason: str) -> HookResult:
     On Stop and SubagentStop the agent goes on: check `stop_hook_active` first, or the
     turn never ends.
     """
-    return HookResult("block", reason or "blocked by a hook that gave no reason")
+    text = str(reason or "").strip() and reason
+    return HookResult("block", text or "blocked by a hook that gave no reason")
 
 
 def context(text: str) -> HookResult:
@@ -1001,33 +1152,36 @@ def with_user_hint(result: HookResult, text: str) -> HookResult:
         result.intent, result.text, both, result.tool_input, result.diagnostics)
 
 
-def platform_of(event: "Event") -> str:
-    """Return the key of PLATFORMS that *event* came from; "raw" if none is known."""
-    forced = os.environ.get("HOOK_IO_PLATFORM", "")
-    if forced in PLATFORMS:
-        return forced
-    name = event.get("hook_event_name")
-    return next((agent for agent, names in EVENTS.items() if name in names), "raw")
-
-
 def channel(intent: str, event: "Event") -> "Optional[Shape]":
-    """Return the shape of *intent* for the agent and event; None if it has none."""
-    platforms: "Any" = PLATFORMS
-    shapes = platforms[platform_of(event)].get(intent, {})
-    name = str(event.get("hook_event_name"))
-    shape: "Optional[Shape]" = shapes.get(name, shapes.get("*"))
+    """Return the shape that says *intent* to the agent of *event*, None if none does.
+
+    Where the agent has none of its own, it is that of the intent in FALLBACKS.  To an
+    event that no agent is known to send, an answer is that to no known agent.
+    """
+    said = normalise(event)
+    agent = said.agent if canonical(said.event_name) else _UNKNOWN
+    shapes, name = PLATFORMS[agent].get(intent, {}), str(said.get("hook_event_name"))
+    names = (said.event_name, name, "*")
+    shape: "Optional[Shape]" = next((shapes[n] for n in names if n in shapes), None)
+    if shape is None and (intent, name) in FALLBACKS:
+        return channel(FALLBACKS[intent, name], said)
     return shape
 
 
 def render(result: HookResult, event: "Event") -> "Shape":
     """Return the document that says *result* to the agent of *event*; {} is silence.
 
-    What the agent has no channel for is left out.  {"exit": text} stands for exit 2.
+    What the agent has no channel for is left out.  Three members are the Emitter's, and
+    no document: "exit" is a text for stderr and exit 2, "text" one for stdout as it is,
+    "line" a document on a line of its own before the document.
     """
     document: "Shape" = {}
-    said = clamp(result.text, HINT_MAX_CHARS if result.intent == "context" else
+    wish = "" if result.tool_input is None else (
+        f"a hook wants this input instead: {encode(result.tool_input)}")
+    said = clamp(result.text or wish, HINT_MAX_CHARS if result.intent == "context" else
                  REASON_MAX_CHARS)
-    texts = {"$T": said, "$E": event.get("hook_event_name"), "$I": result.tool_input}
+    name = normalise(event).event_name
+    texts = {"$T": said, "$E": name, "$I": result.tool_input}
     if result.intent:
         document.update(_fill(channel(result.intent, event) or {}, texts))
     if result.hint:
@@ -1235,7 +1389,10 @@ class Emitter:
         if "exit" in document:
             self.emit_blocking_error(document["exit"])
             return True
-        return not document or self.emit_text(encode(document))
+        if "text" in document:
+            return self.emit_text(document["text"])
+        line = f"{encode(document.pop('line'))}\n" if "line" in document else ""
+        return not (line or document) or self.emit_text(line + encode(document))
 
     def emit_text(self, text: str) -> bool:
         """Write *text* to stdout, once in the life of the process."""
@@ -1905,8 +2062,8 @@ def _problem(takes: str, text: str) -> str:
 
 
 def _event_problem(text: str) -> str:
-    known = [name for names in EVENTS.values() for name in names]
-    return "" if text in known else f"is no known event{_near(text, known)}"
+    known = list({name: 0 for row in PLATFORMS.values() for name in row["events"]})
+    return "" if text in known else f"is no known event{_near(text, known, canonical)}"
 
 
 def _agent_problem(text: str) -> str:
@@ -1933,10 +2090,12 @@ _KINDS = {"EVENT": _event_problem, "UUID": _uuid_problem, "JSON": _json_problem,
           "AGENT": _agent_problem}
 
 
-def _near(word: str, words: "List[str]") -> str:
+def _near(
+    word: str, words: "List[str]", shown: "Callable[[str], str]" = str
+) -> str:
     from difflib import get_close_matches
 
-    found = get_close_matches(word, words)
+    found = list(dict.fromkeys(map(shown, get_close_matches(word, words, 6))))[:3]
     return f" (did you mean {', '.join(found)}?)" if found else ""
 
 
@@ -2000,26 +2159,36 @@ def _receive_event(
     waited = time.monotonic() - before  # for the agent: that is not the server's fault
     deadline = started + waited + int(values["timeout_ms"]) / 1000
     options.update(values, notes=notes, deadline=deadline)
+    options["event_type"] = canonical(values["event_type"])
     return event
 
 
 def _deliver(
     event: "Event", options: "Event", name: str, formats: "Formats"
 ) -> HookResult:
-    fields, build = options["fields"], formats[options["format"]]
-    allowed = fields.replace(" ", "").split(",") if fields else event
-    leaving = {field: event[field] for field in allowed if field in event}
+    said, build = normalise(event), formats[options["format"]]
     half = time.monotonic() + (options["deadline"] - time.monotonic()) / 2
-    body = fit(redact(leaving, STRING_MAX_CHARS, half),
-               lambda fitting: build(fitting, options), BODY_MAX_BYTES)
+    leaving = redact(_allowed_members(said, options["fields"]), STRING_MAX_CHARS, half)
+    body = fit(leaving, lambda fitting: build(normalise(fitting, said.agent), options),
+               BODY_MAX_BYTES)
     outcome = post_json(options["server_url"], body, options["deadline"],
                         allow_http=bool(options["allow_http"]))
     if options["session_id"]:
-        event = {**event, "session_id": options["session_id"]}
+        said["session_id"] = options["session_id"]
     return account_for(
-        outcome, event, name, options["server_url"], options["event_type"],
+        outcome, said, name, options["server_url"], options["event_type"],
         options["timeout_ms"], int(options["fail_loud_threshold"]),
         options["fail_loud"], options["notes"])
+
+
+def _allowed_members(said: AgentEvent, fields: str) -> "Event":
+    """Return the native members that may leave: those named in either's words."""
+    if not fields:
+        return said.native
+    allowed = [name for name in fields.replace(" ", "").split(",") if name]
+    targets = PLATFORMS[said.agent].get("fields", {})
+    return {name: value for name, value in said.native.items() if name in allowed
+            or targets.get(name, "").partition(".")[0] in allowed}
 
 
 # run(): from stdin to exit, whatever happens in between.
@@ -2045,11 +2214,7 @@ def run(
         emitter.buffer.install()
         try:
             event = _received(read)
-            if fail not in _FAILURES:
-                raise ValueError(f"fail is one of {', '.join(_FAILURES)}, not {fail!r}")
-            if fail == "closed" and "stdin_bytes" in event:  # it cannot judge the rest
-                raise _NoEvent(f"longer than {STDIN_MAX_BYTES} bytes")
-            result = handler(event)
+            result = _handled(handler, event, fail)
         except Done as done:
             result = done.result
         _finish(emitter, result, event)
@@ -2062,11 +2227,21 @@ def run(
         _finish(emitter, _failure(error, line, emitter, fail), event)
 
 
-def _received(read: "Callable[[], Event]") -> "Event":
+def _received(read: "Callable[[], Event]") -> AgentEvent:
     try:
-        return read()
+        return normalise(read())
     except InputError as error:
         raise _NoEvent(str(error)) from None
+
+
+def _handled(
+    handler: "Callable[[Event], Optional[HookResult]]", event: AgentEvent, fail: str
+) -> "Optional[HookResult]":
+    if fail not in _FAILURES:
+        raise ValueError(f"fail is one of {', '.join(_FAILURES)}, not {fail!r}")
+    if fail == "closed" and "stdin_bytes" in event:  # a guard cannot judge the rest
+        raise _NoEvent(f"longer than {STDIN_MAX_BYTES} bytes")
+    return handler(event)
 
 
 def _finish(emitter: Emitter, result: "Optional[HookResult]", event: "Event") -> None:

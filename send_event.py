@@ -23,7 +23,10 @@ import time
 
 STARTED = time.monotonic()  # the time budget runs from here
 
+import gc
 import sys
+
+gc.disable()  # so short a process leaves nothing to collect
 
 if __name__ == "__main__" and not (
         sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
@@ -43,7 +46,7 @@ except (EOFError, ValueError):  # a full disk has cut the compiled file short
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from hook_io import Event
+    from hook_io import AgentEvent, Event
 
 #: option ("-": none), its variable, default, what it takes, what it is for; a text,
 #: because that is compiled at no cost; hook_io.parse_options says what the words mean
@@ -67,7 +70,7 @@ OPTIONS = """
 """
 
 
-def events_format(event: "Event", options: "Event") -> "Event":
+def events_format(event: "AgentEvent", options: "Event") -> "Event":
     """Return the body of the hook script contract: one flat object for /events."""
     now, metadata = time.time(), options["metadata"]
     return hook_io.strings({
@@ -78,7 +81,8 @@ def events_format(event: "Event", options: "Event") -> "Event":
         "tool_name": event.get("tool_name"),
         "summary": hook_io.summary(event, options["event_type"]),
         "session_id": options["session_id"] or event.get("session_id"),
-        "metadata": hook_io.redact(metadata) or (event and hook_io.encode(event)),
+        "metadata": hook_io.redact(metadata) or (
+            event.native and hook_io.encode(event.native)),
     })
 
 

@@ -51,7 +51,7 @@ ENDLESS_LIMIT_MS = 10_000
 LINGER_MS = 50  # after an answer, for the client's own close
 POLL_S = 0.05  # how late a waiting thread may notice that the server stops
 
-#: the contract's nine, then what else Claude Code sends
+#: the contract's nine, what else Claude Code sends, then what it has no word for
 EVENT_TYPES = (
     "PreToolUse", "PostToolUse", "UserPromptSubmit", "SessionStart", "SessionEnd",
     "Notification", "Stop", "SubagentStop", "PreCompact",

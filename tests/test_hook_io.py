@@ -284,13 +284,14 @@ def test_both_codecs_agree_on_every_document(hook):
 
 # Answers: what a handler returns, and what each agent is told by it
 
-EVERY = hook_io.EVENTS["claude-code"]
+EVERY = hook_io.PLATFORMS["claude-code"]["events"]
 RESULTS = {
     "context": hook_io.context("T"), "hint": hook_io.hint("T"),
     "deny": hook_io.deny("T"), "ask": hook_io.ask("T"), "allow": hook_io.allow("T"),
     "rewrite": hook_io.rewrite({"command": "", "n": [1]}), "block": hook_io.block("T"),
     "loud": hook_io.HookResult("loud", "T"),
 }
+WISH = 'a hook wants this input instead: {"command":"","n":[1]}'
 BLOCKED = {"decision": "block", "reason": "T"}
 TOLD = {"systemMessage": "T"}
 EXITED = {"exit": "T"}
@@ -340,7 +341,14 @@ GOLDEN = {
             "PreToolUse": EXITED, "PostToolUse": EXITED, "PostToolUseFailure": EXITED,
             "UserPromptSubmit": EXITED, "SessionStart": EXITED},
     },
-    "raw": {"deny": {event: {**BLOCKED, **verdict("deny")} for event in EVERY}},
+    "raw": {
+        "deny": {event: {**BLOCKED, **verdict("deny")} for event in EVERY},
+        "ask": {"PreToolUse": {**BLOCKED, **verdict("deny")}},
+        "rewrite": {"PreToolUse": {
+            "decision": "block", "reason": WISH, **specific(
+                "PreToolUse", permissionDecision="deny",
+                permissionDecisionReason=WISH)}},
+    },
 }
 
 
@@ -356,9 +364,9 @@ def test_each_intent_is_said_as_measured_or_not_at_all(monkeypatch, agent, inten
 def test_the_golden_table_holds_every_cell():
     for agent, intents in GOLDEN.items():
         cells = hook_io.PLATFORMS[agent]
-        assert set(cells) == set(intents)
+        assert set(cells) & set(hook_io.INTENTS) <= set(intents)
         for intent, documents in intents.items():
-            assert set(cells[intent]) in (set(documents), {"*"})
+            assert set(cells.get(intent, {"*"})) in (set(documents), {"*"})
 
 
 @pytest.mark.parametrize("event", [{}, {"hook_event_name": "Other"}])

@@ -36,6 +36,7 @@ def project(one_hook, tmp_path):
     (python / "python3").symlink_to(one_hook.python)
     return {**one_hook.env, "CLAUDE_PROJECT_DIR": str(folder),
             "PATH": os.pathsep.join([str(python), one_hook.env["PATH"]]),
+            "HOOK_IO_TIMEOUT_MS": "20000",  # nothing here is lost for want of time
             "HOOK_IO_SERVER_URL": f"http://127.0.0.1:{closed_port()}/events"}
 
 
@@ -47,7 +48,7 @@ def test_it_registers_the_contracts_nine_events():
     assert list(ENTRIES) == [
         "PreToolUse", "PostToolUse", "UserPromptSubmit", "SessionStart", "SessionEnd",
         "Notification", "Stop", "SubagentStop", "PreCompact"]
-    assert set(ENTRIES) <= set(hook_io.EVENTS["claude-code"])
+    assert set(ENTRIES) <= set(hook_io.PLATFORMS["claude-code"]["events"])
 
 
 def test_it_has_the_shape_that_the_client_accepts():

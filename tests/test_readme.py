@@ -141,7 +141,7 @@ def test_the_table_of_outcomes_is_the_codes():
 
 def test_the_table_of_answers_names_every_constructor():
     names = {re.match(r"\w+", row[0]).group() for row in table("returns")}
-    intents = set(hook_io.PLATFORMS["claude-code"]) - {"loud"}
+    intents = set(hook_io.INTENTS) - {"loud"}
     assert names == intents | {"NOTHING", "with_user_hint"}
     assert names <= set(hook_io.__all__)
 
@@ -150,7 +150,7 @@ def test_the_table_of_answers_names_every_constructor():
     hook_io.SUMMARY_MAX_CHARS, f"{hook_io.STRING_MAX_CHARS:,}", hook_io.RECORD_BYTES,
     f"{hook_io.STDIN_IDLE_MS} ms", f"{hook_io.STDIN_TIMEOUT_MS // 1000} s",
     f"{hook_io.BODY_MAX_BYTES >> 10} KiB", f"{hook_io.STDIN_MAX_BYTES >> 20} MiB",
-    f"{len(hook_io.EVENTS['claude-code'])} events of Claude Code",
+    f"{len(hook_io.PLATFORMS['claude-code']['events'])} events of Claude Code",
 ])
 def test_limits_in_the_text_are_the_codes(number):
     assert str(number) in README

@@ -17,7 +17,7 @@ import pytest
 import hook_io
 import send_event
 from conftest import PATIENCE_S, ROOT, sample
-from event_server import EVENT_TYPES, EventServer, closed_port
+from event_server import EventServer, closed_port
 
 BODY_MAX_BYTES = 256 * 1024
 UUID = "550e8400-e29b-41d4-a716-446655440000"
@@ -640,7 +640,8 @@ SUMMARIES = {
 }
 
 
-@pytest.mark.parametrize("event_type", EVENT_TYPES)
+@pytest.mark.parametrize(
+    "event_type", hook_io.PLATFORMS["claude-code"]["events"])
 def test_every_event_of_claude_code_is_sent_and_told_in_words(
         one_hook, server, event_type):
     event = {} if event_type == "TeammateIdle" else sample(event_type)  # none recorded

@@ -19,8 +19,9 @@ import pytest
 
 import hook_io
 from conftest import Result, sample
-from event_server import EVENT_TYPES, EventServer, closed_port
+from event_server import EventServer, closed_port
 
+CLAUDE_EVENTS = tuple(hook_io.PLATFORMS["claude-code"]["events"])
 #: where Claude Code shows a person a systemMessage, as measured
 HINTED = ("PreToolUse", "PostToolUse", "PostToolUseFailure", "PostToolBatch",
           "UserPromptSubmit", "Stop", "SessionStart")
@@ -345,7 +346,7 @@ def test_off_says_nothing_ever_but_counts(hook):
 
 # Only where a person sees it.
 
-@pytest.mark.parametrize("name", EVENT_TYPES)
+@pytest.mark.parametrize("name", CLAUDE_EVENTS)
 def test_a_hint_is_said_only_where_claude_code_shows_it(one_hook, name):
     url, given = down(), real_event(name)
     first, second = [one_hook.send(url, stdin=given, env=FIRST) for _ in range(2)]
@@ -355,7 +356,7 @@ def test_a_hint_is_said_only_where_claude_code_shows_it(one_hook, name):
     assert len(notices(one_hook)) == (name in HINTED)
 
 
-@pytest.mark.parametrize("name", EVENT_TYPES)
+@pytest.mark.parametrize("name", CLAUDE_EVENTS)
 def test_a_recovery_is_said_only_where_claude_code_shows_it(one_hook, name):
     with EventServer(replies=["server_error"]) as server:
         one_hook.send(server.url, stdin=event(), env=FIRST)
@@ -366,7 +367,7 @@ def test_a_recovery_is_said_only_where_claude_code_shows_it(one_hook, name):
     assert [bool(said.stdout) for said in later] == [name not in HINTED, False]
 
 
-@pytest.mark.parametrize("name", EVENT_TYPES)
+@pytest.mark.parametrize("name", CLAUDE_EVENTS)
 def test_block_exits_2_only_where_that_neither_loops_nor_ends_anything(one_hook, name):
     url, given = down(), real_event(name)
     first, second = [one_hook.send(url, "--fail-loud", "block", stdin=given, env=FIRST)

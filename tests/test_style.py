@@ -191,8 +191,9 @@ def imported_on_the_way(hook, url):
     return set(done.stderr.decode().split())
 
 
-def test_the_hot_path_imports_three_modules_and_no_more(one_hook):
+def test_the_hot_path_imports_two_c_modules_and_no_more(one_hook):
     with EventServer() as server:
         imported = imported_on_the_way(one_hook, server.url)
         assert len(server.wait(1)) == 1
-    assert imported <= {"hook_io", "_json", "_socket"}, PYTHONS[NEWEST]
+    built_in = {"gc"}  # a part of the interpreter itself: no file is read for it
+    assert imported <= {"hook_io", "_json", "_socket", *built_in}, PYTHONS[NEWEST]
