@@ -180,6 +180,30 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "loud": _on("PreToolUse PostToolUse PostToolUseFailure UserPromptSubmit"
                     " SessionStart", _EXIT),
     },
+    "codex": {  # checks documents strictly: one unknown member, and the tool runs
+        "measured": "0.169.0",
+        "signs": ("turn_id model", "transcript_path~/rollout-",
+                  "-timestamp transcript_path= session_id[14]=7"),  # a UUIDv7
+        "events": _as_named(
+            "PreToolUse PostToolUse PermissionRequest UserPromptSubmit SessionStart"
+            " SessionEnd Stop SubagentStart SubagentStop PreCompact PostCompact"
+            " Interrupt"),
+        "context": _on("PreToolUse PostToolUse UserPromptSubmit SessionStart"
+                       " SubagentStart", _CONTEXT),
+        "hint": {"*": _MESSAGE, "SessionEnd": None},
+        "deny": {
+            "PreToolUse": _verdict("deny"),
+            "PermissionRequest": _behavior(behavior="deny", message="$T"),
+            "UserPromptSubmit": _BLOCK},
+        "allow": {
+            "PreToolUse": {}, "PermissionRequest": _behavior(behavior="allow")},
+        "rewrite": {"PreToolUse": {"hookSpecificOutput": {
+            "hookEventName": "$E", "permissionDecision": "allow",
+            "updatedInput": "$I"}}},
+        "block": _on("PreToolUse PostToolUse UserPromptSubmit Stop SubagentStop",
+                     _BLOCK),
+        "loud": _on("PreToolUse UserPromptSubmit", _EXIT),
+    },
     # no known agent: the one denial that four measured agents all understand
     "raw": {
         "measured": "",

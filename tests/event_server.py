@@ -61,6 +61,9 @@ EVENT_TYPES = (
     "TaskCompleted", "Elicitation", "ElicitationResult", "ConfigChange",
     "WorktreeCreate", "WorktreeRemove", "InstructionsLoaded", "CwdChanged",
     "FileChanged", "DirectoryAdded", "MessageDisplay",
+    "Interrupt",
+   
+   
 )
 
 #: key of a reply -> what it does; keys combine
