@@ -204,6 +204,60 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
                      _BLOCK),
         "loud": _on("PreToolUse UserPromptSubmit", _EXIT),
     },
+    "copilot": {  # camelCase without a name of the event, or Claude Code's own words
+        "measured": "1.0.102",
+        "documented": ("ask PreToolUse", "block SubagentStop"),
+        "signs": ("sessionId", "timestamp stop_reason",
+                  "timestamp transcript_path~/.copilot/",
+                  "timestamp -transcript_path hook_event_name=PreToolUse|PostToolUse|"
+                  "PostToolUseFailure|PermissionRequest|UserPromptSubmit|SessionStart|"
+                  "SessionEnd|Stop|SubagentStart|SubagentStop|PreCompact|"
+                  "Notification|ErrorOccurred"),
+        "events": {
+            "preToolUse": "PreToolUse", "postToolUse": "PostToolUse",
+            "postToolUseFailure": "PostToolUseFailure",
+            "permissionRequest": "PermissionRequest",
+            "userPromptSubmitted": "UserPromptSubmit",
+            "userPromptTransformed": "UserPromptExpansion",
+            "sessionStart": "SessionStart", "sessionEnd": "SessionEnd",
+            "agentStop": "Stop", "subagentStart": "SubagentStart",
+            "subagentStop": "SubagentStop", "preCompact": "PreCompact",
+            "notification": "Notification", "errorOccurred": "StopFailure",
+            "ErrorOccurred": "StopFailure"},
+        "infer": {
+            "toolResult": "postToolUse", "transformedPrompt": "userPromptTransformed",
+            "toolName": "preToolUse", "prompt": "userPromptSubmitted",
+            "source": "sessionStart", "initialPrompt": "sessionStart",
+            "agentName stopReason": "subagentStop", "response": "subagentStop",
+            "agentName": "subagentStart",
+            "stopReason": "agentStop", "trigger": "preCompact",
+            "errorContext": "errorOccurred", "reason": "sessionEnd"},
+        "fields": {
+            "sessionId": "session_id", "hookName": "hook_event_name",
+            "toolName": "tool_name", "toolArgs": "tool_input",
+            "toolInput": "tool_input", "toolResult": "tool_response",
+            "tool_result": "tool_response", "transcriptPath": "transcript_path",
+            "stopReason": "stop_reason", "initialPrompt": "initial_prompt",
+            "agentName": "agent_type", "response": "last_assistant_message",
+            "permissionSuggestions": "permission_suggestions"},
+        "tools": {
+            "bash": "Bash", "powershell": "Bash", "view": "Read", "create": "Write",
+            "edit": "Edit", "grep": "Grep", "glob": "Glob", "web_fetch": "WebFetch",
+            "task": "Agent"},
+        "context": _on("PreToolUse PostToolUse UserPromptSubmit SessionStart",
+                       {"additionalContext": "$T"}),
+        "hint": {"*": {"line": {"type": "progress", "message": "$T"}}},
+        "deny": {"PreToolUse": _permission("deny"), "UserPromptSubmit": _BLOCK,
+                 "PermissionRequest": {"behavior": "deny", "message": "$T"}},
+        "ask": {"PreToolUse": _permission("ask")},
+        "allow": {"PreToolUse": _permission("allow"),
+                  "PermissionRequest": {"behavior": "allow"}},
+        "rewrite": {"preToolUse": None, "PreToolUse": {"hookSpecificOutput": {
+            "hookEventName": "$E", "permissionDecision": "allow",
+            "updatedInput": "$I"}}},
+        "block": {**_on("PostToolUse UserPromptSubmit Stop SubagentStop", _BLOCK),
+                  "PreToolUse": _permission("deny")},
+    },
     # no known agent: the one denial that four measured agents all understand
     "raw": {
         "measured": "",
