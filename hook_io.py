@@ -258,6 +258,36 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "block": {**_on("PostToolUse UserPromptSubmit Stop SubagentStop", _BLOCK),
                   "PreToolUse": _permission("deny")},
     },
+    "qwen": {
+        "measured": "0.24.4",
+        "documented": ("ask PreToolUse", "allow PreToolUse", "block SubagentStop"),
+        "signs": ("timestamp permission_mode", "timestamp transcript_path~/.qwen/",
+                  "timestamp prompt_id", "timestamp title", "timestamp model",
+                  "timestamp transcript_path hook_event_name=PreToolUse|PostToolUse|"
+                  "PostToolUseFailure|PostToolBatch|PermissionRequest|"
+                  "UserPromptSubmit|Stop|SubagentStart|SubagentStop|PreCompact|"
+                  "InstructionsLoaded|MessageDisplay"),
+        "events": _as_named(
+            "PreToolUse PostToolUse PostToolUseFailure PostToolBatch PermissionRequest"
+            " PermissionDenied UserPromptSubmit SessionStart SessionEnd SessionDelete"
+            " Stop StopFailure SubagentStart SubagentStop PreCompact PostCompact"
+            " Notification InstructionsLoaded MessageDisplay TodoCreated"
+            " TodoCompleted"),
+        "fields": {"displayed_text": "delta"},
+        "tools": {
+            "run_shell_command": "Bash", "read_file": "Read", "write_file": "Write",
+            "edit": "Edit", "glob": "Glob", "grep_search": "Grep",
+            "list_directory": "LS", "web_fetch": "WebFetch",
+            "todo_write": "TodoWrite", "task": "Agent"},
+        "context": _on("PostToolUse UserPromptSubmit SessionStart", _CONTEXT),
+        "hint": {"Stop": _MESSAGE},
+        "deny": {"PreToolUse": _verdict("deny"), "UserPromptSubmit": _BLOCK},
+        "ask": {"PreToolUse": _verdict("ask")},
+        "allow": {"PreToolUse": _verdict("allow")},
+        "block": {**_on("PreToolUse UserPromptSubmit Stop SubagentStop", _BLOCK),
+                  "PostToolUse": _CONTEXT},
+        "loud": _on("PreToolUse UserPromptSubmit", _EXIT),
+    },
     # no known agent: the one denial that four measured agents all understand
     "raw": {
         "measured": "",

@@ -61,7 +61,7 @@ EVENT_TYPES = (
     "TaskCompleted", "Elicitation", "ElicitationResult", "ConfigChange",
     "WorktreeCreate", "WorktreeRemove", "InstructionsLoaded", "CwdChanged",
     "FileChanged", "DirectoryAdded", "MessageDisplay",
-    "Interrupt",
+    "Interrupt", "SessionDelete", "TodoCreated", "TodoCompleted",
    
    
 )
