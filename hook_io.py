@@ -288,6 +288,32 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
                   "PostToolUse": _CONTEXT},
         "loud": _on("PreToolUse UserPromptSubmit", _EXIT),
     },
+    "gemini": {
+        "measured": "0.61.0",
+        "signs": ("transcript_path~/.gemini/",
+                  "timestamp hook_event_name=SessionStart|SessionEnd|Notification"),
+        "events": {
+            **_as_named("SessionStart SessionEnd Notification BeforeModel AfterModel"
+                        " BeforeToolSelection"),
+            "BeforeTool": "PreToolUse", "AfterTool": "PostToolUse",
+            "BeforeAgent": "UserPromptSubmit", "AfterAgent": "Stop",
+            "PreCompress": "PreCompact"},
+        "fields": {"prompt_response": "last_assistant_message"},
+        "tools": {
+            "run_shell_command": "Bash", "read_file": "Read", "write_file": "Write",
+            "replace": "Edit", "glob": "Glob", "search_file_content": "Grep",
+            "grep_search": "Grep", "web_fetch": "WebFetch",
+            "google_web_search": "WebSearch", "write_todos": "TodoWrite",
+            "list_directory": "LS"},
+        "context": _on("PostToolUse UserPromptSubmit SessionStart", _CONTEXT),
+        "hint": {"*": _MESSAGE},
+        "deny": _on("PreToolUse UserPromptSubmit", _DENY),
+        "allow": {"PreToolUse": {"decision": "allow"}},  # and it asks all the same
+        "rewrite": {"PreToolUse": {"hookSpecificOutput": {
+            "hookEventName": "$E", "tool_input": "$I"}}},
+        "block": _on("PreToolUse PostToolUse UserPromptSubmit Stop", _DENY),
+        "loud": _on("PreToolUse UserPromptSubmit", _EXIT),
+    },
     # no known agent: the one denial that four measured agents all understand
     "raw": {
         "measured": "",

@@ -61,8 +61,8 @@ EVENT_TYPES = (
     "TaskCompleted", "Elicitation", "ElicitationResult", "ConfigChange",
     "WorktreeCreate", "WorktreeRemove", "InstructionsLoaded", "CwdChanged",
     "FileChanged", "DirectoryAdded", "MessageDisplay",
-    "Interrupt", "SessionDelete", "TodoCreated", "TodoCompleted",
-   
+    "Interrupt", "SessionDelete", "TodoCreated", "TodoCompleted", "BeforeModel",
+    "AfterModel", "BeforeToolSelection",
    
 )
 
