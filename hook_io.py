@@ -314,6 +314,53 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "block": _on("PreToolUse PostToolUse UserPromptSubmit Stop", _DENY),
         "loud": _on("PreToolUse UserPromptSubmit", _EXIT),
     },
+    "cursor": {
+        "measured": "",
+        "signs": ("cursor_version", "conversation_id generation_id"),
+        "events": {
+            "preToolUse": "PreToolUse", "postToolUse": "PostToolUse",
+            "postToolUseFailure": "PostToolUseFailure",
+            "beforeShellExecution": "PreToolUse Bash",
+            "afterShellExecution": "PostToolUse Bash",
+            "beforeMCPExecution": "PreToolUse mcp__unknown__{tool_name}",
+            "afterMCPExecution": "PostToolUse mcp__unknown__{tool_name}",
+            "beforeReadFile": "PreToolUse Read", "afterFileEdit": "PostToolUse Edit",
+            "beforeTabFileRead": "PreToolUse Read",
+            "afterTabFileEdit": "PostToolUse Edit",
+            "beforeSubmitPrompt": "UserPromptSubmit", "stop": "Stop",
+            "subagentStart": "SubagentStart", "subagentStop": "SubagentStop",
+            "sessionStart": "SessionStart", "sessionEnd": "SessionEnd",
+            "preCompact": "PreCompact",
+            **_as_named("afterAgentResponse afterAgentThought workspaceOpen")},
+        "fields": {
+            "conversation_id": "session_id", "generation_id": "prompt_id",
+            "workspace_roots.0": "cwd", "tool_output": "tool_response",
+            "result_json": "tool_response", "output": "tool_response",
+            "command": "tool_input.command", "file_path": "tool_input.file_path",
+            "edits": "tool_input.edits", "text": "last_assistant_message",
+            "subagent_type": "agent_type", "error_message": "error"},
+        "tools": {"Shell": "Bash", "Task": "Agent"},
+        "context": {
+            **_on("SessionStart PostToolUse PostToolUseFailure", _ADDED),
+            **_on("afterShellExecution afterMCPExecution afterFileEdit"
+                  " afterTabFileEdit", None)},
+        "hint": {"PreCompact": {"user_message": "$T"}},
+        "deny": {
+            "PreToolUse": {
+                "permission": "deny", "user_message": "$T", "agent_message": "$T"},
+            "SubagentStart": {"permission": "deny", "user_message": "$T"},
+            "UserPromptSubmit": {"continue": False, "user_message": "$T"}},
+        "ask": _on("beforeShellExecution beforeMCPExecution", {
+            "permission": "ask", "user_message": "$T", "agent_message": "$T"}),
+        "allow": {"PreToolUse": {"permission": "allow"}},
+        "rewrite": {"preToolUse": {"permission": "allow", "updated_input": "$I"}},
+        "block": {
+            "PreToolUse": {
+                "permission": "deny", "user_message": "$T", "agent_message": "$T"},
+            "UserPromptSubmit": {"continue": False, "user_message": "$T"},
+            "postToolUse": _ADDED,
+            **_on("Stop SubagentStop", {"followup_message": "$T"})},
+    },
     # no known agent: the one denial that four measured agents all understand
     "raw": {
         "measured": "",

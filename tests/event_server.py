@@ -62,8 +62,8 @@ EVENT_TYPES = (
     "WorktreeCreate", "WorktreeRemove", "InstructionsLoaded", "CwdChanged",
     "FileChanged", "DirectoryAdded", "MessageDisplay",
     "Interrupt", "SessionDelete", "TodoCreated", "TodoCompleted", "BeforeModel",
-    "AfterModel", "BeforeToolSelection",
-   
+    "AfterModel", "BeforeToolSelection", "afterAgentResponse", "afterAgentThought",
+    "workspaceOpen",
 )
 
 #: key of a reply -> what it does; keys combine
