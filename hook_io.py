@@ -361,6 +361,35 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             "postToolUse": _ADDED,
             **_on("Stop SubagentStop", {"followup_message": "$T"})},
     },
+    "windsurf": {
+        "measured": "",
+        "signs": ("agent_action_name",),
+        "events": {
+            "pre_run_command": "PreToolUse Bash",
+            "post_run_command": "PostToolUse Bash",
+            "pre_write_code": "PreToolUse Edit", "post_write_code": "PostToolUse Edit",
+            "pre_read_code": "PreToolUse Read", "post_read_code": "PostToolUse Read",
+            "pre_mcp_tool_use": "PreToolUse mcp__{tool_info.mcp_server_name}__"
+                                "{tool_info.mcp_tool_name}",
+            "post_mcp_tool_use": "PostToolUse mcp__{tool_info.mcp_server_name}__"
+                                 "{tool_info.mcp_tool_name}",
+            "pre_user_prompt": "UserPromptSubmit", "post_cascade_response": "Stop",
+            "post_cascade_response_with_transcript": "Stop",
+            "post_setup_worktree": "WorktreeCreate"},
+        "fields": {
+            "agent_action_name": "hook_event_name", "trajectory_id": "session_id",
+            "execution_id": "prompt_id", "tool_info.cwd": "cwd",
+            "tool_info.user_prompt": "prompt",
+            "tool_info.response": "last_assistant_message",
+            "tool_info.transcript_path": "transcript_path",
+            "tool_info.command_line": "tool_input.command",
+            "tool_info.file_path": "tool_input.file_path",
+            "tool_info.edits": "tool_input.edits",
+            "tool_info.mcp_tool_arguments": "tool_input",
+            "tool_info.mcp_result": "tool_response"},
+        "deny": _on("PreToolUse UserPromptSubmit", _EXIT),
+        "block": _on("PreToolUse PostToolUse UserPromptSubmit", _EXIT),
+    },
     # no known agent: the one denial that four measured agents all understand
     "raw": {
         "measured": "",
