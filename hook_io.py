@@ -390,6 +390,25 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "deny": _on("PreToolUse UserPromptSubmit", _EXIT),
         "block": _on("PreToolUse PostToolUse UserPromptSubmit", _EXIT),
     },
+    "droid": {
+        "measured": "",
+        "signs": ("transcript_path~/.factory/",
+                  "permission_mode=off|spec|auto-low|auto-medium|auto-high"),
+        "events": _as_named(
+            "PreToolUse PostToolUse UserPromptSubmit SessionStart SessionEnd Stop"
+            " SubagentStop PreCompact Notification"),
+        "tools": {"Execute": "Bash", "Create": "Write", "ApplyPatch": "Edit",
+                  "FetchUrl": "WebFetch", "Task": "Agent"},
+        "context": _on("PostToolUse UserPromptSubmit SessionStart", _CONTEXT),
+        "hint": _on("PreToolUse PostToolUse UserPromptSubmit SessionStart Stop",
+                    _MESSAGE),
+        "deny": {"PreToolUse": _verdict("deny"), "UserPromptSubmit": _BLOCK},
+        "ask": {"PreToolUse": _verdict("ask")},
+        "allow": {"PreToolUse": _verdict("allow")},
+        "rewrite": {"PreToolUse": _REWRITE},
+        "block": _on("PreToolUse PostToolUse UserPromptSubmit Stop SubagentStop",
+                     _BLOCK),
+    },
     # no known agent: the one denial that four measured agents all understand
     "raw": {
         "measured": "",
