@@ -409,6 +409,30 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "block": _on("PreToolUse PostToolUse UserPromptSubmit Stop SubagentStop",
                      _BLOCK),
     },
+    "cline": {
+        "measured": "",
+        "signs": ("clineVersion",),
+        "events": {
+            **_as_named("PreToolUse PostToolUse UserPromptSubmit PreCompact"),
+            "TaskStart": "SessionStart", "TaskResume": "SessionStart",
+            "TaskCancel": "SessionEnd", "TaskComplete": "Stop"},
+        "fields": {
+            "hookName": "hook_event_name", "taskId": "session_id",
+            "workspaceRoots.0": "cwd", "preToolUse.toolName": "tool_name",
+            "preToolUse.parameters": "tool_input",
+            "postToolUse.toolName": "tool_name",
+            "postToolUse.parameters": "tool_input",
+            "postToolUse.result": "tool_response",
+            "userPromptSubmit.prompt": "prompt"},
+        "tools": {"execute_command": "Bash", "read_file": "Read",
+                  "write_to_file": "Write", "replace_in_file": "Edit"},
+        "context": {"*": {"cancel": False, "contextModification": "$T"}},
+        "deny": {"*": {"cancel": True, "errorMessage": "$T"}},
+        "allow": {"*": {"cancel": False}},
+        "block": {"*": {"cancel": False, "contextModification": "$T"},
+                  **_on("PreToolUse UserPromptSubmit",
+                        {"cancel": True, "errorMessage": "$T"})},
+    },
     # no known agent: the one denial that four measured agents all understand
     "raw": {
         "measured": "",
