@@ -433,6 +433,19 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
                   **_on("PreToolUse UserPromptSubmit",
                         {"cancel": True, "errorMessage": "$T"})},
     },
+    "kiro": {
+        "measured": "",
+        "signs": ("-sessionId hook_event_name=agentSpawn|userPromptSubmit|preToolUse|"
+                  "postToolUse|stop",),
+        "events": {
+            "agentSpawn": "SessionStart", "userPromptSubmit": "UserPromptSubmit",
+            "preToolUse": "PreToolUse", "postToolUse": "PostToolUse", "stop": "Stop"},
+        "tools": {"execute_bash": "Bash", "shell": "Bash", "fs_read": "Read",
+                  "read": "Read", "fs_write": "Write", "write": "Write"},
+        "context": _on("UserPromptSubmit SessionStart", {"text": "$T"}),
+        "deny": {"PreToolUse": _EXIT},
+        "block": {"PreToolUse": _EXIT},
+    },
     # no known agent: the one denial that four measured agents all understand
     "raw": {
         "measured": "",
