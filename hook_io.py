@@ -446,6 +446,18 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "deny": {"PreToolUse": _EXIT},
         "block": {"PreToolUse": _EXIT},
     },
+    "crush": {
+        "measured": "",
+        "signs": ("event -hook_event_name",),
+        "events": _as_named("PreToolUse"),
+        "fields": {"event": "hook_event_name"},
+        "tools": {"bash": "Bash", "edit": "Edit", "write": "Write"},
+        "context": {"PreToolUse": {"context": "$T"}},
+        "deny": {"PreToolUse": _DENY},
+        "allow": {"PreToolUse": {"decision": "allow"}},
+        "rewrite": {"PreToolUse": {"decision": "allow", "updated_input": "$I"}},
+        "block": {"PreToolUse": _DENY},
+    },
     # no known agent: the one denial that four measured agents all understand
     "raw": {
         "measured": "",
