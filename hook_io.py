@@ -458,6 +458,22 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "rewrite": {"PreToolUse": {"decision": "allow", "updated_input": "$I"}},
         "block": {"PreToolUse": _DENY},
     },
+    "antigravity": {
+        "measured": "",
+        "signs": ("conversationId",),
+        "events": _as_named("PreToolUse PostToolUse PreInvocation PostInvocation Stop"),
+        "infer": {"terminationReason": "Stop", "executionNum": "Stop",
+                  "error": "PostToolUse", "toolCall": "PreToolUse"},
+        "fields": {
+            "conversationId": "session_id", "workspacePaths.0": "cwd",
+            "transcriptPath": "transcript_path", "toolCall.name": "tool_name",
+            "toolCall.args": "tool_input"},
+        "deny": {"PreToolUse": _DENY},
+        "ask": {"PreToolUse": {"decision": "ask", "reason": "$T"}},
+        "allow": {"PreToolUse": {"decision": "allow"}},
+        "block": {"PreToolUse": _DENY,
+                  "Stop": {"decision": "continue", "reason": "$T"}},
+    },
     # no known agent: the one denial that four measured agents all understand
     "raw": {
         "measured": "",

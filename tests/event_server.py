@@ -63,7 +63,7 @@ EVENT_TYPES = (
     "FileChanged", "DirectoryAdded", "MessageDisplay",
     "Interrupt", "SessionDelete", "TodoCreated", "TodoCompleted", "BeforeModel",
     "AfterModel", "BeforeToolSelection", "afterAgentResponse", "afterAgentThought",
-    "workspaceOpen",
+    "workspaceOpen", "PreInvocation", "PostInvocation",
 )
 
 #: key of a reply -> what it does; keys combine
