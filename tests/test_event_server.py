@@ -19,6 +19,7 @@ import time
 import pytest
 
 import event_server
+import hook_io
 from event_server import (
     EVENT_TYPES,
     FAULTS,
@@ -175,9 +176,12 @@ def test_a_member_the_contract_does_not_name_is_not_kept():
         assert "payload" not in stored
 
 
-def test_all_33_event_types_are_accepted_the_contracts_nine_first():
+def test_the_event_types_of_all_agents_are_accepted_the_contracts_nine_first():
     assert list(EVENT_TYPES[:9]) == NINE
-    assert len(set(EVENT_TYPES)) == 33
+    assert set(EVENT_TYPES[:33]) == set(hook_io.PLATFORMS["claude-code"]["events"])
+    known = {hook_io.canonical(name) for row in hook_io.PLATFORMS.values()
+             for name in row["events"]}
+    assert sorted(EVENT_TYPES) == sorted(known)
     with EventServer() as server:
         statuses = {name: post(server, event_bytes(event_type=name))[0]
                     for name in EVENT_TYPES}

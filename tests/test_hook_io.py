@@ -13,6 +13,7 @@ import pytest
 
 import hook_io
 from conftest import PATIENCE_S, Result, sample
+from test_platforms import GOLDEN, RESULTS
 
 LIMIT = 1 << 20
 TOOL = sample("PreToolUse")
@@ -285,96 +286,11 @@ def test_both_codecs_agree_on_every_document(hook):
 # Answers: what a handler returns, and what each agent is told by it
 
 EVERY = hook_io.PLATFORMS["claude-code"]["events"]
-RESULTS = {
-    "context": hook_io.context("T"), "hint": hook_io.hint("T"),
-    "deny": hook_io.deny("T"), "ask": hook_io.ask("T"), "allow": hook_io.allow("T"),
-    "rewrite": hook_io.rewrite({"command": "", "n": [1]}), "block": hook_io.block("T"),
-    "loud": hook_io.HookResult("loud", "T"),
-}
-WISH = 'a hook wants this input instead: {"command":"","n":[1]}'
-BLOCKED = {"decision": "block", "reason": "T"}
-TOLD = {"systemMessage": "T"}
-EXITED = {"exit": "T"}
+SAID = GOLDEN["claude-code"]["said"]
 
 
 def specific(event, **members):
     return {"hookSpecificOutput": {"hookEventName": event, **members}}
-
-
-def verdict(decision):
-    return specific(
-        "PreToolUse", permissionDecision=decision, permissionDecisionReason="T")
-
-
-def behavior(**decision):
-    return specific("PermissionRequest", decision=decision)
-
-
-#: agent -> intent -> event -> document, as measured; of the rest nothing may be said
-GOLDEN = {
-    "claude-code": {
-        "context": {event: specific(event, additionalContext="T") for event in (
-            "PreToolUse", "PostToolUse", "PostToolUseFailure", "PostToolBatch",
-            "UserPromptSubmit", "SessionStart", "SubagentStart")},
-        "hint": {
-            "PreToolUse": TOLD, "PostToolUse": TOLD, "PostToolUseFailure": TOLD,
-            "PostToolBatch": TOLD, "UserPromptSubmit": TOLD, "Stop": TOLD,
-            "SessionStart": TOLD},
-        "deny": {
-            "PreToolUse": verdict("deny"), "UserPromptSubmit": BLOCKED,
-            "PermissionRequest": behavior(behavior="deny", message="T"),
-            "UserPromptExpansion": BLOCKED},
-        "ask": {"PreToolUse": verdict("ask")},
-        "allow": {
-            "PreToolUse": verdict("allow"),
-            "PermissionRequest": behavior(behavior="allow")},
-        "rewrite": {
-            "PreToolUse": specific(
-                "PreToolUse", updatedInput={"command": "", "n": [1]})},
-        "block": {
-            "PreToolUse": BLOCKED, "PostToolUse": BLOCKED, "UserPromptSubmit": BLOCKED,
-            "PostToolUseFailure": BLOCKED, "UserPromptExpansion": BLOCKED,
-            "Stop": BLOCKED, "SubagentStop": BLOCKED, "PreCompact": BLOCKED,
-            "ConfigChange": BLOCKED, "TaskCreated": EXITED, "TaskCompleted": EXITED,
-            "PreModelSwitch": EXITED},
-        "loud": {
-            "PreToolUse": EXITED, "PostToolUse": EXITED, "PostToolUseFailure": EXITED,
-            "UserPromptSubmit": EXITED, "SessionStart": EXITED},
-    },
-    "raw": {
-        "deny": {event: {**BLOCKED, **verdict("deny")} for event in EVERY},
-        "ask": {"PreToolUse": {**BLOCKED, **verdict("deny")}},
-        "rewrite": {"PreToolUse": {
-            "decision": "block", "reason": WISH, **specific(
-                "PreToolUse", permissionDecision="deny",
-                permissionDecisionReason=WISH)}},
-    },
-}
-
-
-@pytest.mark.parametrize("agent, intent", itertools.product(GOLDEN, RESULTS))
-def test_each_intent_is_said_as_measured_or_not_at_all(monkeypatch, agent, intent):
-    monkeypatch.setenv("HOOK_IO_PLATFORM", agent)
-    said = {name: hook_io.render(RESULTS[intent], {"hook_event_name": name})
-            for name in EVERY}
-    assert {name: document for name, document in said.items() if document} == (
-        GOLDEN[agent].get(intent, {}))
-
-
-def test_the_golden_table_holds_every_cell():
-    for agent, intents in GOLDEN.items():
-        cells = hook_io.PLATFORMS[agent]
-        assert set(cells) & set(hook_io.INTENTS) <= set(intents)
-        for intent, documents in intents.items():
-            assert set(cells.get(intent, {"*"})) in (set(documents), {"*"})
-
-
-@pytest.mark.parametrize("event", [{}, {"hook_event_name": "Other"}])
-def test_without_a_known_agent_only_a_denial_is_said(monkeypatch, event):
-    monkeypatch.delenv("HOOK_IO_PLATFORM", raising=False)
-    assert hook_io.platform_of(event) == "raw"
-    said = {name: hook_io.render(result, event) for name, result in RESULTS.items()}
-    assert {k for k, document in said.items() if document} == {"deny"}
 
 
 @pytest.mark.parametrize("name, intents, shown", [
@@ -389,7 +305,7 @@ def test_a_hint_stands_beside_any_intent_where_it_is_shown(name, intents, shown)
     for intent in intents:
         result = RESULTS.get(intent, hook_io.NOTHING)
         both = hook_io.with_user_hint(result, "H")
-        alone = GOLDEN["claude-code"].get(intent, {}).get(name, {})
+        alone = SAID.get(intent, {}).get(name, {})
         assert hook_io.render(both, {"hook_event_name": name}) == {
             **alone, **({"systemMessage": "H"} if shown else {})}
 
@@ -672,8 +588,8 @@ def test_a_guards_bug_denies_with_the_reason(one_hook, bug):
     assert "Traceback" not in result.stderr
 
 
-UNHEARD = [name for name in EVERY if name not in GOLDEN["claude-code"]["hint"]]
-UNDENIED = [name for name in EVERY if name not in GOLDEN["claude-code"]["deny"]]
+UNHEARD = [name for name in EVERY if name not in SAID["hint"]]
+UNDENIED = [name for name in EVERY if name not in SAID["deny"]]
 
 
 @pytest.mark.parametrize("name", UNHEARD)

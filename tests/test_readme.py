@@ -17,6 +17,8 @@ from event_server import EventServer, closed_port
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.M | re.S)
+#: what is lost with these is not lost for want of time
+PATIENT = {"HOOK_IO_TIMEOUT_MS": "20000"}
 ADDRESS = "http://localhost:4000/events"
 
 
@@ -49,7 +51,8 @@ def test_the_three_lines_of_install_end_in_events_arriving(one_hook, tmp_path):
     project = tmp_path / "project"
     project.mkdir()
     copy, merge, serve = blocks("sh")[0].splitlines()
-    env = {**one_hook.env, "HOOK_IO": str(ROOT), "CLAUDE_PROJECT_DIR": str(project)}
+    env = {**one_hook.env, **PATIENT, "HOOK_IO": str(ROOT),
+           "CLAUDE_PROJECT_DIR": str(project)}
     for line in (copy, merge):
         subprocess.run(["sh", "-c", line], cwd=str(project), env=env, check=True)
     assert serve.split("#")[0].split() == ["make", "-C", '"$HOOK_IO"', "serve"]
@@ -69,7 +72,7 @@ def test_the_line_that_sends_one_event_by_hand_runs(one_hook, tmp_path):
     folder = tmp_path / "project" / ".claude" / "hooks"
     shutil.copytree(str(one_hook.folder), str(folder))
     with EventServer() as server:
-        env = {**one_hook.env, "HOOK_IO_SERVER_URL": server.url}
+        env = {**one_hook.env, **PATIENT, "HOOK_IO_SERVER_URL": server.url}
         subprocess.run(["sh", "-c", blocks("sh")[1]], cwd=str(tmp_path / "project"),
                        env=env, check=True, timeout=PATIENCE_S)
         assert [event["event_type"] for event in server.events()] == ["Stop"]
@@ -115,7 +118,7 @@ def test_the_body_shown_has_the_members_of_a_real_one_in_their_order(one_hook):
     shown = json.loads(blocks("json")[0])
     event = json.loads(shown["metadata"])
     with EventServer() as server:
-        one_hook.send(server.url, stdin=event)
+        one_hook.send(server.url, stdin=event, env=PATIENT)
         (exchange,) = server.wait(1)
     stamp = {"timestamp": shown["timestamp"], "summary": shown["summary"]}
     assert {**exchange.json, **stamp} == shown
@@ -144,6 +147,75 @@ def test_the_table_of_answers_names_every_constructor():
     intents = set(hook_io.INTENTS) - {"loud"}
     assert names == intents | {"NOTHING", "with_user_hint"}
     assert names <= set(hook_io.__all__)
+
+
+def channels(shapes):
+    """Say on which events there is a shape, as the table of agents does."""
+    names = [name for name, shape in shapes.items() if shape is not None]
+    if "*" in names or not names:
+        return "every event" if names else "no"
+    events = list(dict.fromkeys(map(hook_io.canonical, names)))
+    return ", ".join(events) if len(events) < 4 else f"{len(events)} events"
+
+
+def test_the_table_of_agents_is_the_codes():
+    rows = {row[0]: row[1:-1] for row in table("agent")}
+    assert rows == {agent: [
+        row["measured"] or "documentation",
+        str(len({hook_io.canonical(name) for name in row["events"]})),
+        *(channels(row.get(intent, {})) for intent in ("hint", "deny", "context")),
+    ] for agent, row in hook_io.PLATFORMS.items() if agent != "raw"}
+
+
+def test_the_cells_that_nobody_measured_are_named():
+    unmeasured = {(agent, cell) for agent, row in hook_io.PLATFORMS.items()
+                  for cell in row.get("documented", ())}
+    assert unmeasured == {
+        (agent, f"{intent} {event}") for agent in ("copilot", "qwen")
+        for intent, event in (("ask", "PreToolUse"), ("block", "SubagentStop"))
+    } | {("qwen", "allow PreToolUse")}
+    assert ("every cell of them but `ask` and a block at\nSubagentStop on Copilot and "
+            "Qwen, and `allow` on Qwen;") in README
+
+
+def registrations():
+    """Return (events, entry) of each snippet that registers the hook."""
+    snippets = [json.loads(text) for text in blocks("json") if '"hooks"' in text]
+    return [(name, groups[0].get("hooks", groups)[0])
+            for snippet in snippets for name, groups in snippet["hooks"].items()]
+
+
+#: agent, in the snippets' order -> variable of the project's folder, timeout in the
+#: agent's own unit
+REGISTERED = {
+    "codex": ("", {"timeout": 5}), "gemini": ("GEMINI_PROJECT_DIR", {"timeout": 5000}),
+    "qwen": ("QWEN_PROJECT_DIR", {"timeout": 5}),
+    "copilot": ("COPILOT_PROJECT_DIR", {"timeoutSec": 5}),
+    "cursor": ("CURSOR_PROJECT_DIR", {"timeout": 5}), "windsurf": ("", {}),
+}
+
+
+@pytest.mark.parametrize("place, agent", enumerate(REGISTERED), ids=list(REGISTERED))
+def test_a_registration_sends_its_agents_event_and_survives_a_missing_file(
+        one_hook, tmp_path, place, agent):
+    variable, timeout = REGISTERED[agent]
+    name, entry = registrations()[place]
+    assert {k: v for k, v in entry.items() if "timeout" in k} == timeout
+    assert hook_io.canonical(name) == "PreToolUse"
+    project = tmp_path / "my project"
+    shutil.copytree(str(one_hook.folder), str(project / ".claude" / "hooks"))
+    subprocess.run(["git", "init", "--quiet", str(project)], check=True)
+    command = entry.get("command") or entry["bash"]
+    with EventServer() as server:
+        env = {**one_hook.env, **PATIENT, "HOOK_IO_SERVER_URL": server.url,
+               **({variable: str(project)} if variable else {})}
+        for _ in range(2):
+            done = subprocess.run(["sh", "-c", command], cwd=str(project), env=env,
+                                  input=b"{}", timeout=PATIENCE_S)
+            assert done.returncode == 0
+            shutil.rmtree(str(project / ".claude"), ignore_errors=True)
+        (sent,) = server.events()
+    assert (sent["source_app"], sent["event_type"]) == ("demo", "PreToolUse")
 
 
 @pytest.mark.parametrize("number", [

@@ -151,6 +151,30 @@ def test_only_run_catches_every_exception():
             assert None not in handlers, (file, function.name)
 
 
+def agents_named_in(function):
+    """Yield the texts in *function*, its docstring aside, that name an agent."""
+    agents = [agent for agent in hook_io.PLATFORMS if agent != "raw"]
+    for node in ast.walk(function):
+        text = getattr(node, "value", "") if isinstance(node, ast.Constant) else ""
+        if isinstance(text, str) and text != ast.get_docstring(function, clean=False):
+            yield from (text for agent in agents if agent in text.lower())
+
+
+@pytest.mark.parametrize("file", SHIPPED)
+def test_nothing_outside_the_tables_depends_on_an_agents_name(file):
+    found = [(function.name, text) for function in functions(SOURCES[file])
+             for text in agents_named_in(function)]
+    assert found == []
+
+
+@pytest.mark.parametrize("code", [
+    "if agent == 'codex': pass", "return {'gemini': 1}[agent]", "'~/.Qwen/' in path",
+    "f'copilot {agent}'"])
+def test_a_branch_on_an_agents_name_is_seen(code):
+    (function,) = functions(f"def f(agent, path):\n    'Serve codex.'\n    {code}")
+    assert len(list(agents_named_in(function))) == 1
+
+
 def test_an_exemption_from_a_check_gives_its_reason_beside_it():
     for source in SOURCES.values():
         for line in source.splitlines():
