@@ -45,7 +45,6 @@ if TYPE_CHECKING:
         Callable,
         Dict,
         List,
-        Mapping,
         NoReturn,
         Optional,
         Tuple,
@@ -54,19 +53,20 @@ if TYPE_CHECKING:
     Event = Dict[str, Any]
     Shape = Dict[str, Any]
     Rows = List[List[str]]
-    Formats = Mapping[str, Callable[[Event, Event], Event]]
+    Envelope = Tuple[str, Dict[str, str], Event]
+    Link = Tuple[Any, float, List[bytes]]
     Target = Tuple[str, str, int, str, str]
 else:
     Event = dict
 
 __version__ = "0.1.0"
 __all__ = (
-    "NOTHING", "OUTCOMES", "PLATFORMS", "Done", "Emitter", "Event", "FailureStreak",
-    "HookResult", "InputError", "Outcome", "StderrBuffer", "account_for", "allow",
-    "ask", "block", "channel", "clip", "context", "decode", "deny", "encode", "fit",
-    "hint", "parse_options", "platform_of", "post_json", "read_event", "redact",
-    "render", "rewrite", "run", "send", "shown_url", "strings", "summary",
-    "with_user_hint",
+    "FORMATS", "NOTHING", "OUTCOMES", "PLATFORMS", "Done", "Emitter", "Event",
+    "FailureStreak", "HookResult", "InputError", "Outcome", "StderrBuffer",
+    "account_for", "allow", "ask", "block", "channel", "clip", "context", "decode",
+    "deny", "encode", "fit", "hint", "parse_options", "platform_of", "post_json",
+    "read_event", "redact", "render", "rewrite", "run", "send", "shown_url", "strings",
+    "summary", "with_user_hint",
 )
 
 # Limits.
@@ -207,6 +207,35 @@ SUBJECTS = (
     "description", "subject", "prompt", "sql", "skill",
 )
 
+#: agent -> OpenTelemetry's name for who made its model
+PROVIDERS = {"claude-code": "anthropic", "codex": "openai", "gemini": "gcp.gemini"}
+
+#: event -> OpenTelemetry's name for what is going on
+OPERATIONS = {
+    **dict.fromkeys(
+        ("PreToolUse", "PostToolUse", "PostToolUseFailure", "PermissionRequest",
+         "PermissionDenied"), "execute_tool"),
+    **dict.fromkeys(
+        ("UserPromptSubmit", "Stop", "StopFailure", "SubagentStart", "SubagentStop"),
+        "invoke_agent"),
+}
+
+#: event -> Gram's name for what happened; any other is "session.updated"
+GRAM_EVENTS = {
+    "SessionStart": "session.started", "SessionEnd": "session.ended",
+    "UserPromptSubmit": "prompt.submitted", "PreToolUse": "tool.requested",
+    "PermissionRequest": "tool.requested", "PostToolUse": "tool.completed",
+    "PostToolUseFailure": "tool.failed", "Stop": "assistant.responded",
+    "SubagentStop": "assistant.responded", "Notification": "notification.reported",
+}
+
+#: members that the observability server shows beside the payload
+PROMOTED = (
+    "tool_name", "tool_use_id", "error", "is_interrupt", "permission_suggestions",
+    "agent_id", "agent_type", "agent_transcript_path", "stop_hook_active",
+    "notification_type", "custom_instructions", "source", "reason",
+)
+
 #: outcome of a request -> is it a loss, which counts in the streak?
 OUTCOMES = {
     "sent": False,  # a 2xx status line was read
@@ -260,6 +289,12 @@ EMBEDDED_IPV4 = (
     ("::ffff:0:0/96", 12), ("::ffff:0:0:0/96", 12), ("64:ff9b::/96", 12),
     ("2002::/16", 2), ("::/96", 12),
 )
+
+#: headers of a request that hold no secret, in lower case
+PLAIN_HEADERS = ("accept", "content-type", "idempotency-key", "anthropic-version")
+
+#: headers that are this library's own business
+OWN_HEADERS = ("host", "content-length", "connection", "transfer-encoding")
 
 REDACTED = "[redacted]"
 SKIPPED = "[not looked through in time]"
@@ -855,8 +890,283 @@ def strings(body: "Event") -> "Event":
 
     A half of a surrogate pair, which JSON can escape and UTF-8 cannot hold, is a "?".
     """
-    return {name: text.encode("utf-8", "replace").decode()
+    return {name: _sound(text)
             for name, text in body.items() if isinstance(text, str) and text}
+
+
+def _sound(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+# Formats: a redacted event becomes what a server takes.  Each is one function of the
+# event and the options that returns URL, headers and body; FORMATS names them.
+
+LOCAL_URL = "http://localhost:4000/events"
+COLLECTOR_URL = "http://localhost:4318"  # where OpenTelemetry's exporters send to
+NO_SESSION = "no-session"  # for a server that takes no event without one
+LOGS_PATH, GRAM_PATH = "/v1/logs", "/rpc/hooks.ingest"
+INTEGER_BITS = 64  # of a number that protobuf holds
+
+
+def events_format(event: "Event", options: "Event") -> "Envelope":
+    """Return the request of the hook script contract: one flat object."""
+    return options["server_url"] or LOCAL_URL, {}, strings({
+        "timestamp": _instant(options["time_ns"]),
+        "source_app": options["source_app"],
+        "event_type": options["event_type"],
+        "tool_name": event.get("tool_name"),
+        "summary": _said_of(event, options),
+        "session_id": options["session_id"] or event.get("session_id"),
+        "metadata": options["metadata"] or (event and encode(event)),
+    })
+
+
+def raw_format(event: "Event", options: "Event") -> "Envelope":
+    """Return a request that is the event itself, as an agent's own http hooks post it.
+
+    Taken by Datadog's Lapdog on /claude/hooks.
+    """
+    return options["server_url"] or LOCAL_URL, {}, _payload(event, options)
+
+
+def observability_format(event: "Event", options: "Event") -> "Envelope":
+    """Return the request of claude-code-hooks-multi-agent-observability's server.
+
+    It refuses an empty session id and sorts by a time that is a number.
+    """
+    payload = _payload(event, options)
+    promoted = {name: payload[name] for name in PROMOTED if name in payload}
+    return options["server_url"] or LOCAL_URL, {}, {
+        **promoted,
+        "source_app": options["source_app"],
+        "session_id": str(payload.get("session_id") or NO_SESSION),
+        "hook_event_type": options["event_type"],
+        "payload": payload,
+        "timestamp": options["time_ns"] // 1000000,
+        "summary": _said_of(event, options),
+        "model_name": str(payload.get("model") or ""),
+    }
+
+
+def otlp_format(event: "Event", options: "Event") -> "Envelope":
+    """Return one log record in OTLP/HTTP JSON.
+
+    Source: opentelemetry-proto 1.10, GenAI conventions as of 1.44, Claude Code's
+    own telemetry.  Not covered: gRPC, protobuf, gzip.
+    """
+    payload, event_type = _payload(event, options), options["event_type"]
+    url, headers = _collector(options)
+    failed, now = event_type.endswith("Failure"), str(options["time_ns"])
+    record = {
+        "timeUnixNano": now, "observedTimeUnixNano": now,
+        "severityNumber": 17 if failed else 9,
+        "severityText": "ERROR" if failed else "INFO",
+        "eventName": f"agent_hook.{event_type}",
+        "body": {"stringValue": _sound(_said_of(event, options))},
+        "attributes": _attributes(_otlp_members(payload, options, failed)),
+    }
+    scope = {"name": "hook-io", "version": __version__}
+    return url, {"Accept": "application/json", **headers}, {"resourceLogs": [{
+        "resource": {"attributes": _attributes(_resource(options))},
+        "scopeLogs": [{"scope": scope, "logRecords": [record]}]}]}
+
+
+def _otlp_members(payload: "Event", options: "Event", failed: bool) -> "Event":
+    """Return the attributes of a log record: Claude Code's names, then GenAI's."""
+    event_type, agent = options["event_type"], options["agent"]
+    said, given = payload.get, payload.get("tool_input")
+    is_done = event_type == "PostToolUse" or failed
+    return {
+        "event.name": event_type, "source_app": options["source_app"],
+        "session.id": said("session_id"), "tool_name": said("tool_name"),
+        "tool_use_id": said("tool_use_id"), "prompt": said("prompt"),
+        "success": str(not failed).lower() if is_done else None,
+        "duration_ms": said("duration_ms"), "error": said("error"),
+        "error.type": "_OTHER" if failed else None,
+        "gen_ai.operation.name": OPERATIONS.get(event_type),
+        "gen_ai.provider.name": PROVIDERS.get(agent), "gen_ai.agent.name": agent,
+        "gen_ai.request.model": said("model"),
+        "gen_ai.conversation.id": said("session_id"),
+        "gen_ai.tool.name": said("tool_name"),
+        "gen_ai.tool.call.id": said("tool_use_id"),
+        "gen_ai.tool.call.arguments": given,
+        "gen_ai.tool.call.result": said("tool_response"),
+        "agent_hook.event": _rest(payload, (
+            "session_id", "tool_name", "tool_use_id", "prompt", "duration_ms", "error",
+            "model", "tool_input", "tool_response")),
+    }
+
+
+def _collector(options: "Event") -> "Tuple[str, Dict[str, str]]":
+    """Return where a collector is, and the headers that are meant for it alone."""
+    env, url = options["env"], options["server_url"]
+    if url:
+        return _with_path(url, LOGS_PATH), {}
+    own = env.get("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT")
+    base = env.get("OTEL_EXPORTER_OTLP_ENDPOINT") or COLLECTOR_URL
+    headers = (_pairs("OTEL_EXPORTER_OTLP_LOGS_HEADERS", options)
+               or _pairs("OTEL_EXPORTER_OTLP_HEADERS", options))
+    return own or base.rstrip("/") + LOGS_PATH, headers
+
+
+def _resource(options: "Event") -> "Event":
+    given = _pairs("OTEL_RESOURCE_ATTRIBUTES", options)
+    named = options["env"].get("OTEL_SERVICE_NAME") or given.get("service.name")
+    return {**given, "service.name": named or "hook-io"}
+
+
+def _pairs(variable: str, options: "Event") -> "Dict[str, str]":
+    """Return what OpenTelemetry's *variable* holds: name=value, and so on with commas.
+
+    One mistake in it and all of it is ignored, as its specification has it.
+    """
+    try:
+        return _read_pairs(options["env"].get(variable, ""))
+    except ValueError:
+        note = (f"[WARNING] {variable} is ignored: it is no list of name=value with "
+                "commas between, other characters as %XX")
+        if note not in options["notes"]:
+            options["notes"].append(note)
+        return {}
+
+
+def _read_pairs(text: str) -> "Dict[str, str]":
+    """Return the pairs of a list such as `a=1,b=x%20y`; raises ValueError."""
+    pairs = {}
+    for part in filter(str.strip, text.split(",")):
+        name, sign, value = part.partition("=")
+        if not sign or not name.strip():
+            raise ValueError("a part is no name=value")
+        pairs[_unquoted(name.strip())] = _unquoted(value.strip())
+    return pairs
+
+
+def _unquoted(text: str) -> str:
+    head, *parts = text.encode("utf-8", "replace").split(b"%")
+    for part in parts:
+        head += bytes.fromhex(part[:2].decode("ascii") if len(part) > 1 else "-")
+        head += part[2:]
+    return head.decode("utf-8")
+
+
+def _quoted(text: str) -> str:
+    """Return *text* as one segment of a URI's path."""
+    signs = [chr(byte) for byte in text.encode("utf-8", "replace")]
+    return "".join(sign if sign.isascii() and (sign.isalnum() or sign in "-._~")
+                   else f"%{ord(sign):02X}" for sign in signs)
+
+
+def _attributes(members: "Event") -> "List[Event]":
+    """Return OTLP's list of *members*, without those that say nothing."""
+    return [{"key": _sound(name), "value": _any_value(value)}
+            for name, value in members.items() if value not in (None, "", {}, [])]
+
+
+def _any_value(value: "Any") -> "Event":
+    if isinstance(value, bool):
+        return {"boolValue": value}
+    if isinstance(value, int) and value.bit_length() < INTEGER_BITS:
+        return {"intValue": str(value)}
+    if isinstance(value, float):
+        return {"doubleValue": value}
+    return {"stringValue": _sound(value if isinstance(value, str) else encode(value))}
+
+
+def cloudevents_format(event: "Event", options: "Event") -> "Envelope":
+    """Return a CloudEvent 1.0 in structured mode; its data is the event itself."""
+    payload, agent = _payload(event, options), options["agent"]
+    headers = {"Content-Type": "application/cloudevents+json; charset=UTF-8"}
+    context = strings({
+        "specversion": "1.0", "id": options["key"],
+        "source": f"/{agent}/{_quoted(options['source_app'])}",
+        "type": f"agent.hook.{options['event_type']}",
+        "time": _instant(options["time_ns"]), "subject": payload.get("tool_name"),
+        "datacontenttype": "application/json", "sourceapp": options["source_app"],
+        "sessionid": payload.get("session_id"), "summary": _said_of(event, options)})
+    return options["server_url"] or LOCAL_URL, headers, {**context, "data": payload}
+
+
+def gram_format(event: "Event", options: "Event") -> "Envelope":
+    """Return the hook.ingest.v1 envelope of Gram.
+
+    Its server keeps nothing that comes without Gram-Key and Gram-Project.
+    """
+    payload, event_type = _payload(event, options), options["event_type"]
+    said, agent, env = payload.get, options["agent"], options["env"]
+    key, project = (env.get(f"GRAM_HOOKS_{n}") for n in ("API_KEY", "PROJECT_SLUG"))
+    access = {"Gram-Key": key, "Gram-Project": project or "default"} if key else {}
+    known = GRAM_EVENTS.get(event_type, "session.updated")
+    session = {"id": said("session_id"), "cwd": said("cwd"), "model": said("model")}
+    url = _with_path(options["server_url"] or LOCAL_URL, GRAM_PATH)
+    return url, {"Idempotency-Key": options["key"], **access}, {
+        "schema_version": "hook.ingest.v1",
+        "source": {"adapter": "claude" if agent == "claude-code" else agent,
+                   "adapter_version": __version__, "raw_event_name": event_type},
+        "event": {"type": known, "occurred_at": _instant(options["time_ns"])},
+        "session": strings(session),
+        "data": _gram_data(payload, known),
+        "raw": _rest(payload, ("tool_input", "tool_response", "prompt",
+                               "last_assistant_message")),
+    }
+
+
+def _gram_data(payload: "Event", known: str) -> "Event":
+    """Return what Gram keeps of the *payload*, by the *known* kind of the event."""
+    said = payload.get
+    call = {"id": said("tool_use_id"), "name": said("tool_name"),
+            "input": said("tool_input"), "output": said("tool_response"),
+            "error": said("error"), "is_interrupt": said("is_interrupt"),
+            "duration_ms": said("duration_ms")}
+    notice = {"type": said("notification_type"), "title": said("title"),
+              "message": said("message")}
+    message = {"text": said("last_assistant_message"), "role": "assistant"}
+    name, members = {
+        "prompt": ("prompt", {"text": said("prompt")}), "tool": ("tool_call", call),
+        "assistant": ("message", message), "notification": ("notification", notice),
+    }.get(known.partition(".")[0], ("", {}))
+    some = {key: value for key, value in members.items() if value is not None}
+    return {name: some} if name else {}
+
+
+def _payload(event: "Event", options: "Event") -> "Event":
+    """Return what is sent as the event itself, under the session id that was given."""
+    payload = decode(options["metadata"]) if options["metadata"] else event
+    payload = payload if isinstance(payload, dict) else {"metadata": payload}
+    own = options["session_id"]
+    return {**payload, "session_id": own} if own else payload
+
+
+def _rest(payload: "Event", said: "Tuple[str, ...]") -> "Event":
+    return {name: value for name, value in payload.items() if name not in said}
+
+
+def _said_of(event: "Event", options: "Event") -> str:
+    text: str = options["summary"] or summary(event, options["event_type"])
+    return text
+
+
+def _instant(time_ns: int) -> str:
+    """Return the time, ns since the epoch, in UTC, ISO 8601, milliseconds, Z."""
+    seconds, rest = divmod(time_ns, 1000000000)
+    text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(seconds))
+    return f"{text}{rest // 1000000:03}Z"
+
+
+def _with_path(url: str, path: str) -> str:
+    """Return *url*, with *path* where it names none."""
+    _, _, rest = url.partition("://")
+    bare = rest.rstrip("/")
+    return url.rstrip("/") + path if "/" not in bare and "?" not in bare else url
+
+
+#: name -> function of the redacted event and the options that returns URL, headers and
+#: body.  The options hold, beside the command line's: time_ns (since the epoch), key
+#: (of the event, the same whenever it is tried), agent, summary ("": the event's own),
+#: metadata (redacted), env (the variables) and notes (for stderr).
+FORMATS = {
+    "events": events_format, "raw": raw_format, "observability": observability_format,
+    "otlp": otlp_format, "cloudevents": cloudevents_format, "gram": gram_format,
+}
 
 
 # Answering: a handler returns a HookResult, and only the Emitter says it.
@@ -1446,15 +1756,17 @@ class Outcome:
     """What became of a request.
 
     name: a key of OUTCOMES.  fact: why, in words, "" for "sent".  status: the HTTP
-    status, None if none was read.  is_loss: does it count in the streak?
+    status, None if none was read.  said: the JSON object of the answer, {} if there is
+    none or it was not read.  is_loss: does it count in the streak?
     """
 
-    __slots__ = ("fact", "is_loss", "name", "status")
+    __slots__ = ("fact", "is_loss", "name", "said", "status")
 
     def __init__(
-        self, name: str, fact: str = "", status: "Optional[int]" = None
+        self, name: str, fact: str = "", status: "Optional[int]" = None,
+        said: "Optional[Event]" = None,
     ) -> None:
-        self.name, self.fact, self.status = name, fact, status
+        self.name, self.fact, self.status, self.said = name, fact, status, said or {}
         self.is_loss = OUTCOMES[name]
 
 
@@ -1469,8 +1781,9 @@ def post_json(
         that drips bytes hold the hook for seconds.
     allow_http: plain http also to addresses that are neither loopback nor private.
 
-    Follows no redirect, reads no proxy variable, waits for no body.  Never raises for
-    what a server or a network does.  Source: RFC 9112.  Vectors: post/*, faults/*,
+    Follows no redirect, reads no proxy variable.  A body is waited for where it says
+    why the request failed, or is asked for by a header Accept.  Never raises for what a
+    server or a network does.  Source: RFC 9112.  Vectors: post/*, faults/*,
     endpoint/*.
     """
     sock = None
@@ -1479,7 +1792,8 @@ def post_json(
         head = _request_head(target, len(body), headers or {})
         sock = _connect(target, deadline, allow_http)
         _send(sock, head + body, deadline)
-        return _read_answer(sock, deadline)
+        link = sock, deadline, _tokens(headers or {})
+        return _read_answer(link, "Accept" in (headers or {}))
     except _Loss as loss:
         return Outcome(*loss.args)
     finally:
@@ -1520,12 +1834,15 @@ def _split_authority(authority: str, default_port: int) -> "Tuple[str, int]":
 def _request_head(
     target: "Target", body_bytes: int, headers: "Dict[str, str]"
 ) -> bytes:
-    fields = {
+    own = {
         "Host": target[3], "User-Agent": f"hook-io/{__version__}",
         "Content-Type": "application/json", "Content-Length": str(body_bytes),
-        "Connection": "close", **headers,
+        "Connection": "close",
     }
-    lines = [f"POST {target[4]} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())]
+    given = {name.lower() for name in headers}
+    fields = [pair for pair in own.items() if pair[0].lower() not in given]
+    lines = [f"POST {target[4]} HTTP/1.1",
+             *(f"{name}: {value}" for name, value in (*fields, *headers.items()))]
     if not all(c == "\t" or c.isprintable() for line in lines for c in line):
         raise _Loss("invalid", "a header holds a control character")
     return "\r\n".join([*lines, "", ""]).encode("utf-8")
@@ -1694,16 +2011,38 @@ def _receive(sock: "Any", deadline: float) -> bytes:
     return chunk
 
 
-def _read_answer(sock: "Any", deadline: float) -> Outcome:
+def _tokens(headers: "Dict[str, str]") -> "List[bytes]":
+    """Return what of *headers* must not be in any message, longest first.
+
+    That is their values, and the last words of these: one may be part of another.
+    """
+    values = [value.strip() for name, value in headers.items()
+              if name.lower() not in PLAIN_HEADERS]
+    words = {word for value in values for word in (value, value.split(" ")[-1])
+             if len(word) >= SECRET_MIN_CHARS}
+    return sorted((word.encode("utf-8", "replace") for word in words), key=len,
+                  reverse=True)
+
+
+def _more(link: "Link", answer: bytes) -> bytes:
+    """Return *answer* and what comes next; a token that is echoed becomes stars."""
+    sock, deadline, tokens = link
+    answer += _receive(sock, deadline)
+    for token in tokens:
+        answer = answer.replace(token, b"*" * len(token))  # chunks keep their sizes
+    return answer
+
+
+def _read_answer(link: "Link", wants_body: bool) -> Outcome:
     answer = b""
     while True:
-        answer += _receive(sock, deadline)
+        answer = _more(link, answer)
         if not answer.startswith(b"HTTP/1."[:len(answer)]):
             raise _not_http(answer)
         while b"\n" in answer:
             status = _status(answer)
             if status == 101 or status >= 200:
-                return _judge(status, answer, sock, deadline)
+                return _judge(status, answer, link, wants_body)
             _, end, behind = answer.partition(b"\r\n\r\n")
             if not end:
                 break
@@ -1725,32 +2064,47 @@ def _status(answer: bytes) -> int:
     return int(words[1])
 
 
-def _judge(status: int, answer: bytes, sock: "Any", deadline: float) -> Outcome:
+def _judge(status: int, answer: bytes, link: "Link", wants_body: bool) -> Outcome:
     if 200 <= status < 300:
-        return Outcome("sent", "", status)
+        said = _said(answer, link) if wants_body else {}
+        return _partial(said, status) or Outcome("sent", "", status, said)
     if 300 <= status < 400:
         return Outcome("rejected", f"HTTP {status}, redirects are not followed", status)
-    quote = _quote(answer, sock, deadline)
+    quote = _quote(_said(answer, link))
     return Outcome("rejected", f"HTTP {status}{quote and ': '}{quote}", status)
 
 
-def _quote(answer: bytes, sock: "Any", deadline: float) -> str:
-    """Return what the JSON body of an error says, as far as it comes in time."""
-    while True:
+def _partial(said: "Event", status: int) -> "Optional[Outcome]":
+    """Return what became of a record that OTLP's partialSuccess says was not taken."""
+    partial = said.get("partialSuccess")
+    partial = partial if isinstance(partial, dict) else {}
+    if str(partial.get("rejectedLogRecords", 0)) == "0":
+        return None
+    why = _quote({"message": partial.get("errorMessage")})
+    fact = f"HTTP {status}, but the record was rejected{why and ': '}{why}"
+    return Outcome("rejected", fact, status, said)
+
+
+def _said(answer: bytes, link: "Link") -> "Event":
+    """Return the JSON object in the answer's body, as far as it comes in time."""
+    while len(answer) <= ANSWER_MAX_BYTES:
         head, _, body = answer.partition(b"\r\n\r\n")
         try:
             body = _joined_chunks(body) if b"chunked" in head.lower() else body
             text = body.decode("utf-8", "replace")
-            said = _scan(text, text.index("{"))[0]
-            break
+            said: "Event" = _scan(text, text.index("{"))[0]
+            return said
         except (StopIteration, ValueError, RecursionError):
             pass
         try:
-            answer += _receive(sock, deadline)
+            answer = _more(link, answer)
         except _Loss:
-            return ""
-        if len(answer) > ANSWER_MAX_BYTES:
-            return ""
+            break
+    return {}
+
+
+def _quote(said: "Event") -> str:
+    """Return what the JSON body of an error says, on one line."""
     said = {**said, **said["error"]} if isinstance(said.get("error"), dict) else said
     words = [said.get(name) for name in ("error", "message")]
     text = ": ".join(word for word in words if isinstance(word, str))
@@ -1795,8 +2149,8 @@ def parse_options(
 
     table: a line for each option: its name, its variable, its default, what it takes,
         what it is for; "-" is none, the default "required" makes it so.  It takes
-        nothing, a UUID, JSON, an EVENT, an AGENT, a whole number (1-100), a choice
-        (a|b|c) or, in other capitals, any text.
+        nothing, a UUID, JSON, an EVENT, an AGENT, a FORMAT, a whole number (1-100), a
+        choice (a|b|c) or, in other capitals, any text.
     argv: without the program's name.  An empty value counts as not given.
 
     The values go by the option's name, or the variable's without HOOK_IO_, in lower
@@ -1873,6 +2227,10 @@ def _agent_problem(text: str) -> str:
     return "" if text in PLATFORMS else f"is none of {', '.join(PLATFORMS)}"
 
 
+def _format_problem(text: str) -> str:
+    return "" if text in FORMATS else f"is none of {', '.join(FORMATS)}"
+
+
 def _uuid_problem(text: str) -> str:
     sizes = [len(part) for part in text.split("-")]
     digits = all(c in "-0123456789abcdefABCDEF" for c in text)
@@ -1890,7 +2248,7 @@ def _json_problem(text: str) -> str:
 
 #: what an option takes -> function that returns what is wrong with a text, or ""
 _KINDS = {"EVENT": _event_problem, "UUID": _uuid_problem, "JSON": _json_problem,
-          "AGENT": _agent_problem}
+          "AGENT": _agent_problem, "FORMAT": _format_problem}
 
 
 def _near(word: str, words: "List[str]") -> str:
@@ -1928,19 +2286,15 @@ def _usage(rows: "Rows", prog: str) -> "Any":
 # A hook that sends: the parts above in their order.
 
 
-def send(
-    name: str, argv: "List[str]", table: str,
-    formats: "Formats", started: float,
-) -> None:
+def send(name: str, argv: "List[str]", table: str, started: float) -> None:
     """Run the hook *name*, which sends each event to a server.
 
     argv: the command line, without the program.  table: its options, see
-        parse_options.  formats: name -> function of the redacted event and the options
-        that returns the body.  started: time.monotonic() seconds, from which the time
-        budget runs.
+        parse_options.  started: time.monotonic() seconds, from which the time budget
+        runs.
     """
     options: "Event" = {}
-    run(lambda event: _deliver(event, options, name, formats), name,
+    run(lambda event: _deliver(event, options, name), name,
         read=lambda: _receive_event(options, argv, table, name, started))
 
 
@@ -1963,23 +2317,47 @@ def _receive_event(
     return event
 
 
-def _deliver(
-    event: "Event", options: "Event", name: str, formats: "Formats"
-) -> HookResult:
-    fields, build = options["fields"], formats[options["format"]]
-    allowed = fields.replace(" ", "").split(",") if fields else event
-    leaving = {field: event[field] for field in allowed if field in event}
-    half = time.monotonic() + (options["deadline"] - time.monotonic()) / 2
-    body = fit(redact(leaving, STRING_MAX_CHARS, half),
-               lambda fitting: build(fitting, options), BODY_MAX_BYTES)
-    outcome = post_json(options["server_url"], body, options["deadline"],
+def _deliver(event: "Event", options: "Event", name: str) -> HookResult:
+    _describe_event(event, options)
+    url, headers, body = _envelope(_leaving(event, options), options)
+    outcome = post_json(url, body, options["deadline"], headers,
                         allow_http=bool(options["allow_http"]))
     if options["session_id"]:
         event = {**event, "session_id": options["session_id"]}
     return account_for(
-        outcome, event, name, options["server_url"], options["event_type"],
+        outcome, event, name, url, options["event_type"],
         options["timeout_ms"], int(options["fail_loud_threshold"]),
         options["fail_loud"], options["notes"])
+
+
+def _describe_event(event: "Event", options: "Event") -> None:
+    """Add to *options* what is said of *event* beside its own members."""
+    options.update(
+        env=os.environ, agent=platform_of(event), time_ns=time.time_ns(),
+        key=os.urandom(16).hex(), summary="", metadata=redact(options["metadata"]))
+
+
+def _leaving(event: "Event", options: "Event") -> "Event":
+    """Return what of *event* may leave, redacted in half of the time that is left."""
+    fields = options["fields"]
+    allowed = fields.replace(" ", "").split(",") if fields else event
+    leaving = {field: event[field] for field in allowed if field in event}
+    half = time.monotonic() + (options["deadline"] - time.monotonic()) / 2
+    safe: "Event" = redact(leaving, STRING_MAX_CHARS, half)
+    return safe
+
+
+def _envelope(event: "Event", options: "Event") -> "Tuple[str, Dict[str, str], bytes]":
+    """Return URL, headers and body of the request that says *event*."""
+    made: "List[Envelope]" = []
+
+    def build(fitting: "Event") -> "Event":
+        made.append(FORMATS[options["format"]](fitting, options))
+        return made[-1][2]
+
+    body = fit(event, build, BODY_MAX_BYTES)
+    url, headers, _ = made[-1]
+    return url, headers, body
 
 
 # run(): from stdin to exit, whatever happens in between.

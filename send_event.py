@@ -9,14 +9,16 @@
 
     stdin    the agent's event, one JSON object; what is no event is told, and sent
     request  POST of one JSON object: timestamp, source_app, event_type, tool_name,
-             summary, session_id, metadata (a string of JSON: the event, redacted)
+             summary, session_id, metadata (a string of JSON: the event, redacted);
+             --format: another
     stdout   empty, or one JSON document with a hint for the person
     stderr   empty when sent; else [ERROR] with cause and URL, then [WARNING]
     exit 0   sent or lost: the agent goes on
     exit 2   a mistake on the command line, or --fail-loud block
 
-Here is what an event looks like on the wire; how it travels is hook_io.send's.  This
-file is compiled at every start, hook_io once: what need not stand here stands there.
+What an event looks like on the wire is said by hook_io.FORMATS, how it travels by
+hook_io.send.  This file is compiled at every start, hook_io once: what need not stand
+here stands there.
 """
 
 import time
@@ -41,10 +43,6 @@ except (EOFError, ValueError):  # a full disk has cut the compiled file short
     sys.pycache_prefix = prefix
     hook_io.forget_compiled()
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from hook_io import Event
-
 #: option ("-": none), its variable, default, what it takes, what it is for; a text,
 #: because that is compiled at no cost; hook_io.parse_options says what the words mean
 OPTIONS = """
@@ -53,9 +51,9 @@ OPTIONS = """
 --session-id  HOOK_IO_SESSION_ID          -        UUID    instead of the event's own
 --metadata    HOOK_IO_METADATA            -        JSON    sent instead of the event
 --summarize   HOOK_IO_SUMMARIZE           -        -       accepted; summaries are local
---server-url  HOOK_IO_SERVER_URL          http://localhost:4000/events URL where to
+--server-url  HOOK_IO_SERVER_URL  -  URL  where to (http://localhost:4000/events)
 --timeout-ms  HOOK_IO_TIMEOUT_MS          100      1-60000 time budget
---format      HOOK_IO_FORMAT              events   events  form of the request
+--format      HOOK_IO_FORMAT              events   FORMAT  raw, otlp, cloudevents, ...
 --fail-loud   HOOK_IO_FAIL_LOUD           hint     hint|block|off how losses are told
 -             HOOK_IO_FAIL_LOUD_THRESHOLD 3        1-9999999 losses until then
 -             HOOK_IO_FIELDS              -        NAMES   all that leaves: cwd,prompt
@@ -67,28 +65,9 @@ OPTIONS = """
 """
 
 
-def events_format(event: "Event", options: "Event") -> "Event":
-    """Return the body of the hook script contract: one flat object for /events."""
-    now, metadata = time.time(), options["metadata"]
-    return hook_io.strings({
-        "timestamp": time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(now))
-        + f"{int(now * 1000) % 1000:03}Z",
-        "source_app": options["source_app"],
-        "event_type": options["event_type"],
-        "tool_name": event.get("tool_name"),
-        "summary": hook_io.summary(event, options["event_type"]),
-        "session_id": options["session_id"] or event.get("session_id"),
-        "metadata": hook_io.redact(metadata) or (event and hook_io.encode(event)),
-    })
-
-
-#: name -> function of the redacted event and the options that returns the body
-FORMATS = {"events": events_format}
-
-
 def main() -> None:
     """Run the hook on this process's arguments, variables and streams."""
-    hook_io.send("send_event", sys.argv[1:], OPTIONS, FORMATS, STARTED)
+    hook_io.send("send_event", sys.argv[1:], OPTIONS, STARTED)
 
 
 if __name__ == "__main__":

@@ -129,6 +129,10 @@ def test_the_table_of_options_is_the_codes():
     assert table("option") == shown
 
 
+def test_the_table_of_formats_is_the_codes():
+    assert [row[0] for row in table("format")] == list(hook_io.FORMATS)
+
+
 def test_the_table_of_exit_codes_is_the_codes():
     codes = [hook_io.EXIT_OK, hook_io.EXIT_BLOCK]
     assert [int(row[0]) for row in table("exit")] == codes
