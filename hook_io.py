@@ -64,9 +64,9 @@ __all__ = (
     "FORMATS", "NOTHING", "OUTCOMES", "PLATFORMS", "Done", "Emitter", "Event",
     "FailureStreak", "HookResult", "InputError", "Outcome", "StderrBuffer",
     "account_for", "allow", "ask", "block", "channel", "clip", "context", "decode",
-    "deny", "encode", "fit", "hint", "parse_options", "platform_of", "post_json",
-    "read_event", "redact", "render", "rewrite", "run", "send", "shown_url", "strings",
-    "summary", "with_user_hint",
+    "deny", "encode", "fit", "hint", "parse_headers", "parse_options", "platform_of",
+    "post_json", "read_event", "redact", "render", "rewrite", "run", "send",
+    "shown_url", "strings", "summary", "with_user_hint",
 )
 
 # Limits.
@@ -1773,6 +1773,7 @@ class Outcome:
 def post_json(
     url: str, body: bytes, deadline: float,
     headers: "Optional[Dict[str, str]]" = None, allow_http: bool = False,
+    ca_file: str = "",
 ) -> Outcome:
     """POST *body* as JSON to *url* and say what became of it.
 
@@ -1780,6 +1781,8 @@ def post_json(
         and status line together.  A timeout for each socket call would let a server
         that drips bytes hold the hook for seconds.
     allow_http: plain http also to addresses that are neither loopback nor private.
+    ca_file: certificates to trust in place of the system's, PEM.
+    headers: in place of our own of the same name; no value gets into the outcome.
 
     Follows no redirect, reads no proxy variable.  A body is waited for where it says
     why the request failed, or is asked for by a header Accept.  Never raises for what a
@@ -1791,6 +1794,8 @@ def post_json(
         target = _parse_url(url)
         head = _request_head(target, len(body), headers or {})
         sock = _connect(target, deadline, allow_http)
+        if target[0] == "https":
+            sock = _wrap_tls(sock, target[1], deadline, ca_file)
         _send(sock, head + body, deadline)
         link = sock, deadline, _tokens(headers or {})
         return _read_answer(link, "Accept" in (headers or {}))
@@ -1834,18 +1839,53 @@ def _split_authority(authority: str, default_port: int) -> "Tuple[str, int]":
 def _request_head(
     target: "Target", body_bytes: int, headers: "Dict[str, str]"
 ) -> bytes:
-    own = {
+    fields = _overlaid({
         "Host": target[3], "User-Agent": f"hook-io/{__version__}",
         "Content-Type": "application/json", "Content-Length": str(body_bytes),
         "Connection": "close",
-    }
-    given = {name.lower() for name in headers}
-    fields = [pair for pair in own.items() if pair[0].lower() not in given]
-    lines = [f"POST {target[4]} HTTP/1.1",
-             *(f"{name}: {value}" for name, value in (*fields, *headers.items()))]
+    }, headers)
+    lines = [f"POST {target[4]} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())]
     if not all(c == "\t" or c.isprintable() for line in lines for c in line):
         raise _Loss("invalid", "a header holds a control character")
     return "\r\n".join([*lines, "", ""]).encode("utf-8")
+
+
+def _overlaid(own: "Dict[str, str]", given: "Dict[str, str]") -> "Dict[str, str]":
+    """Return the headers in both; one that is *given* counts, whatever its case."""
+    names = {name.lower() for name in given}
+    return {**{k: v for k, v in own.items() if k.lower() not in names}, **given}
+
+
+def parse_headers(text: str) -> "Tuple[Dict[str, str], List[str]]":
+    """Return the headers that *text* names, and what is wrong with the rest of it.
+
+    text: one `Name: value` a line, or OpenTelemetry's name=value,name=value.  Nothing
+    of it is quoted: it may hold a token.
+    """
+    if ":" in text.partition("=")[0]:
+        parts = [line.partition(":") for line in text.splitlines() if line.strip()]
+        pairs = [(name if sign else "", value) for name, sign, value in parts]
+    else:
+        try:
+            pairs = list(_read_pairs(text).items())
+        except ValueError:
+            pairs = [("", "")]
+    headers, problems = {}, []
+    for number, (name, value) in enumerate(pairs, 1):
+        problem = _header_problem(name.strip(), value.strip())
+        if problem:
+            problems.append(f"header {number} {problem}")
+        else:
+            headers[name.strip()] = value.strip()
+    return headers, problems
+
+
+def _header_problem(name: str, value: str) -> str:
+    if not name or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in name):
+        return "has no name; write Name: value, one a line"
+    if not all(c == "\t" or c.isprintable() for c in value):
+        return "holds a control character"
+    return "is set by hook-io alone" if name.lower() in OWN_HEADERS else ""
 
 
 def _network() -> "Any":
@@ -1881,10 +1921,10 @@ def _connect(
             sock.settimeout(min(left, max(left / (len(addresses) - index), 0.25)))
             sock.connect(address)
             sock.setsockopt(net.IPPROTO_TCP, net.TCP_NODELAY, 1)
-            return sock if scheme == "http" else _wrap_tls(sock, host, deadline)
+            return sock
         except timeouts:
             failures.append(_Loss("timed_out", "could not connect in time"))
-        except (OSError, ValueError, ImportError) as error:  # a host TLS cannot take
+        except OSError as error:
             failures.append(_Loss("refused", _words(error)))
         if sock:
             sock.close()
@@ -1970,18 +2010,34 @@ def address_kind(address: str) -> str:
     return "public"
 
 
-def _wrap_tls(sock: "Any", host: str, deadline: float) -> "Any":
-    import socket
-    import ssl
-
+def _wrap_tls(sock: "Any", host: str, deadline: float, ca_file: str) -> "Any":
+    """Return *sock* with TLS around it, its certificate and the host's name checked."""
+    try:
+        import socket
+        import ssl
+    except ImportError as error:
+        raise _Loss("refused", _words(error)) from None
     plain = socket.socket(fileno=sock.detach())
     try:
-        context = ssl.create_default_context()
+        context = _tls_context(ssl, ca_file)
         plain.settimeout(_left(deadline))
         return context.wrap_socket(plain, server_hostname=host)
-    except BaseException:
-        plain.close()
-        raise
+    except (TimeoutError, socket.timeout):
+        loss = _Loss("timed_out", "could not connect in time")
+    except (OSError, ValueError) as error:  # a host that TLS cannot take
+        loss = _Loss("refused", _words(error))
+    except _Loss as error:
+        loss = error
+    plain.close()
+    raise loss
+
+
+def _tls_context(ssl: "Any", ca_file: str) -> "Any":
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:
+        fact = f"no certificates in {_clean(ca_file)}: {_words(error)}"
+        raise _Loss("refused", fact) from None
 
 
 def _send(sock: "Any", data: bytes, deadline: float) -> None:
@@ -2321,7 +2377,7 @@ def _deliver(event: "Event", options: "Event", name: str) -> HookResult:
     _describe_event(event, options)
     url, headers, body = _envelope(_leaving(event, options), options)
     outcome = post_json(url, body, options["deadline"], headers,
-                        allow_http=bool(options["allow_http"]))
+                        bool(options["allow_http"]), options["ca_file"])
     if options["session_id"]:
         event = {**event, "session_id": options["session_id"]}
     return account_for(
@@ -2357,6 +2413,11 @@ def _envelope(event: "Event", options: "Event") -> "Tuple[str, Dict[str, str], b
 
     body = fit(event, build, BODY_MAX_BYTES)
     url, headers, _ = made[-1]
+    if options["headers"]:
+        given, problems = parse_headers(options["headers"])
+        headers = _overlaid(headers, given)
+        options["notes"] += [f"[WARNING] HOOK_IO_HEADERS: {problem}; it is left out"
+                             for problem in problems]
     return url, headers, body
 
 

@@ -57,6 +57,8 @@ OPTIONS = """
 --fail-loud   HOOK_IO_FAIL_LOUD           hint     hint|block|off how losses are told
 -             HOOK_IO_FAIL_LOUD_THRESHOLD 3        1-9999999 losses until then
 -             HOOK_IO_FIELDS              -        NAMES   all that leaves: cwd,prompt
+-             HOOK_IO_HEADERS             -        LINES   Name: value, for tokens
+-             HOOK_IO_CA_FILE             -        FILE    certificates to trust, PEM
 -             HOOK_IO_ALLOW_HTTP          -        -       1: http to public addresses
 -             HOOK_IO_STATE_DIR           -        FOLDER  where losses are counted
 -             HOOK_IO_PLATFORM            -        AGENT   agent of every event
