@@ -64,9 +64,9 @@ __all__ = (
     "FORMATS", "NOTHING", "OUTCOMES", "PLATFORMS", "Done", "Emitter", "Event",
     "FailureStreak", "HookResult", "InputError", "Outcome", "StderrBuffer",
     "account_for", "allow", "ask", "block", "channel", "clip", "context", "decode",
-    "deny", "encode", "fit", "hint", "parse_headers", "parse_options", "platform_of",
-    "post_json", "read_event", "redact", "render", "rewrite", "run", "send",
-    "shown_url", "strings", "summary", "with_user_hint",
+    "deny", "earlier_losses", "encode", "fit", "hand_over", "hint", "parse_headers",
+    "parse_options", "platform_of", "post_json", "read_event", "redact", "render",
+    "rewrite", "run", "send", "shown_url", "strings", "summary", "with_user_hint",
 )
 
 # Limits.
@@ -94,7 +94,7 @@ ANSWER_MAX_BYTES = 1 << 14  # of what a server answers
 SUMMARY_MAX_CHARS = 200
 QUOTE_MAX_CHARS = 200  # of a server's error message
 CHUNK_BYTES = 1 << 16
-EXIT_OK, EXIT_BLOCK = 0, 2
+EXIT_OK, EXIT_FAILED, EXIT_BLOCK = 0, 1, 2
 
 # Tables: what differs by agent, event or outcome stands here, and nowhere else.
 # In a shape "$T" is the text, "$E" the event's name, "$I" the tool input; a member
@@ -1132,8 +1132,7 @@ def _payload(event: "Event", options: "Event") -> "Event":
     """Return what is sent as the event itself, under the session id that was given."""
     payload = decode(options["metadata"]) if options["metadata"] else event
     payload = payload if isinstance(payload, dict) else {"metadata": payload}
-    own = options["session_id"]
-    return {**payload, "session_id": own} if own else payload
+    return _under_session(payload, options)
 
 
 def _rest(payload: "Event", said: "Tuple[str, ...]") -> "Event":
@@ -1626,14 +1625,38 @@ class FailureStreak:
         *intent*, once for each session and outage; else (0, "").  Raises OSError where
         the state folder cannot be written.
         """
-        session_id = clip(str(event.get("session_id") or ""), SESSION_MAX_CHARS)
+        session_id = _session_of(event)
         place = self.record(event_name, outcome, session_id)
-        if place < self.threshold or channel(intent, event) is None:
+        return self._claimed(place, self.since, event, intent)
+
+    def note_earlier(self, event: "Event", intent: str) -> "Tuple[int, str]":
+        """Return (losses, since when) if this process is to tell of those before it.
+
+        Else (0, ""), as note_loss() does.  For a hook whose event another process
+        delivers, of which nobody hears.  Raises OSError.
+        """
+        losses, since = _losses(self.path)
+        return self._claimed(losses, lambda: since, event, intent)
+
+    def _claimed(
+        self, losses: int, since: "Callable[[], str]", event: "Event", intent: str
+    ) -> "Tuple[int, str]":
+        if losses < self.threshold or channel(intent, event) is None:
             return 0, ""
-        since = self.since()  # "" where another process has just ended the streak
-        if not since or not self.claim_notice(session_id):
+        begin = since()  # "" where another process has just ended the streak
+        if not begin or not self.claim_notice(_session_of(event)):
             return 0, ""
-        return place, since
+        return losses, begin
+
+    def last_outcome(self) -> str:
+        """Return the outcome of the last loss, in words."""
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(-RECORD_BYTES, os.SEEK_END)
+                line = file.read(RECORD_BYTES).decode("ascii", "replace")
+        except OSError:
+            return "lost"
+        return _clean(line[41:52]).replace("_", " ") or "lost"
 
     def since(self) -> str:
         """Return the UTC time of the first loss, "" if there is none."""
@@ -1651,6 +1674,11 @@ class FailureStreak:
                 os.unlink(notice)
             except OSError:
                 pass  # another process was here first
+
+
+def _session_of(event: "Event") -> str:
+    session_id: str = clip(str(event.get("session_id") or ""), SESSION_MAX_CHARS)
+    return session_id
 
 
 def _state_folder() -> str:
@@ -1739,11 +1767,39 @@ def account_for(
     except OSError as error:
         return HookResult(diagnostics=(
             *lines, f"[WARNING] Losses are not counted: {error}"))
+    return _tell(intent, _outage(streak, shown, place, since, fact, intent), lines)
+
+
+def earlier_losses(
+    event: "Event", name: str, url: str, threshold: int, fail_loud: str,
+    notes: "List[str]",
+) -> HookResult:
+    """Return what is said of losses that happened in the background.
+
+    The arguments are those of account_for(), which counted them.
+    """
+    shown, intent = shown_url(url), FAIL_LOUD[fail_loud]
+    streak = FailureStreak(f"{name}.{shown}", threshold)
+    try:
+        losses, since = streak.note_earlier(event, intent)
+    except OSError as error:
+        return HookResult(diagnostics=(
+            *notes, f"[WARNING] Losses are not told: {error}"))
+    fact = streak.last_outcome() if losses else ""
+    return _tell(intent, _outage(streak, shown, losses, since, fact, intent), notes)
+
+
+def _outage(
+    streak: FailureStreak, shown: str, losses: int, since: str, fact: str, intent: str
+) -> str:
     calm = "Your work is not blocked. " if intent == "hint" else ""
-    text = (f"hook-io: {place} events in a row did not reach {shown} since {since} "
+    return (f"hook-io: {losses} events in a row did not reach {shown} since {since} "
             f"({fact}). {calm}Start the server, set HOOK_IO_SERVER_URL, or "
             "HOOK_IO_OFF=1 to send nothing. Each loss is a line in "
-            f"{streak.path}") if place else ""
+            f"{streak.path}") if losses else ""
+
+
+def _tell(intent: str, text: str, lines: "List[str]") -> HookResult:
     if intent == "hint":
         return HookResult(hint=text, diagnostics=tuple(lines))
     return HookResult(intent if text else "", text, diagnostics=tuple(lines))
@@ -2195,6 +2251,81 @@ def _clean(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text).strip()
 
 
+# The background: the event is delivered by a process that nobody waits for.
+
+
+def hand_over(event: "Event", options: "Event") -> bool:
+    """Return True if another process delivers *event* now, so that this one is done.
+
+    It has a session of its own, its streams on the null device, and outlives the
+    agent.  In that process itself the answer is False, with the background's time
+    budget in *options*; and so it is, with a note, where none could be started.
+    """
+    try:
+        if not options["env"].get("HOOK_IO_WORKER"):
+            if not hasattr(os, "fork"):
+                return _start_worker(event, options)
+            if _fork_away():
+                return True
+    except OSError as error:
+        options["notes"].append(f"[WARNING] No background process: {_words(error)}")
+        return False
+    budget_ms = options["background_timeout_ms"]
+    options.update(deadline=time.monotonic() + int(budget_ms) / 1000, fail_loud="off",
+                   timeout_ms=budget_ms)
+    return False
+
+
+def _fork_away() -> bool:
+    """Return True in the hook, False in a process of its own; raises OSError."""
+    child = os.fork()
+    if child:
+        try:
+            status = os.waitpid(child, 0)[1]
+        except ChildProcessError:  # the agent has SIGCHLD ignored
+            status = 0
+        if status:
+            raise OSError("could not fork twice")
+        return True
+    os.setsid()
+    try:
+        if os.fork():
+            os._exit(EXIT_OK)  # so that the hook's wait is over
+    except OSError:
+        os._exit(EXIT_FAILED)
+    os.closerange(3, 1024)  # whatever the agent left open must not stay so
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    sys.stdout = sys.stderr = open(null, "w", 1, "utf-8")  # noqa: SIM115 - for good
+    return False
+
+
+#: kind of system -> what makes a process outlive the one that starts it
+DETACHED: "Dict[str, Dict[str, Any]]" = {
+    "posix": {"start_new_session": True},
+    # DETACHED_PROCESS, CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW
+    "nt": {"creationflags": 0x00000008 | 0x00000200 | 0x08000000},
+}
+
+
+def _start_worker(event: "Event", options: "Event") -> bool:
+    """Start this script anew, with *event* on its stdin; for systems without fork."""
+    import subprocess
+
+    flags = [flag for flag, is_set in (("-I", sys.flags.isolated),
+                                       ("-S", sys.flags.no_site)) if is_set]
+    command = [sys.executable, *flags, os.path.abspath(sys.argv[0]), *options["argv"]]
+    worker = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, env={**options["env"], "HOOK_IO_WORKER": "1"},
+        **DETACHED[os.name])
+    if worker.stdin:
+        worker.stdin.write(encode(event).encode("ascii"))
+        worker.stdin.close()
+    return True
+
+
 # The command line: one table, a small loop, and argparse only to explain.
 
 
@@ -2350,7 +2481,7 @@ def send(name: str, argv: "List[str]", table: str, started: float) -> None:
         runs.
     """
     options: "Event" = {}
-    run(lambda event: _deliver(event, options, name), name,
+    run(lambda event: _handle(event, options), name,
         read=lambda: _receive_event(options, argv, table, name, started))
 
 
@@ -2369,19 +2500,33 @@ def _receive_event(
         notes.append(f"[WARNING] The event on stdin is {error}")
     waited = time.monotonic() - before  # for the agent: that is not the server's fault
     deadline = started + waited + int(values["timeout_ms"]) / 1000
-    options.update(values, notes=notes, deadline=deadline)
+    options.update(values, notes=notes, deadline=deadline, name=name, argv=argv,
+                   env=os.environ)
     return event
 
 
-def _deliver(event: "Event", options: "Event", name: str) -> HookResult:
+def _handle(event: "Event", options: "Event") -> HookResult:
     _describe_event(event, options)
+    if options["background"] and hand_over(event, options):
+        url = FORMATS[options["format"]]({}, options)[0]
+        return earlier_losses(
+            _under_session(event, options), options["name"], url,
+            int(options["fail_loud_threshold"]), options["fail_loud"], options["notes"])
+    return _deliver(event, options)
+
+
+def _under_session(event: "Event", options: "Event") -> "Event":
+    own = options["session_id"]
+    return {**event, "session_id": own} if own else event
+
+
+def _deliver(event: "Event", options: "Event") -> HookResult:
     url, headers, body = _envelope(_leaving(event, options), options)
     outcome = post_json(url, body, options["deadline"], headers,
                         bool(options["allow_http"]), options["ca_file"])
-    if options["session_id"]:
-        event = {**event, "session_id": options["session_id"]}
     return account_for(
-        outcome, event, name, url, options["event_type"],
+        outcome, _under_session(event, options), options["name"], url,
+        options["event_type"],
         options["timeout_ms"], int(options["fail_loud_threshold"]),
         options["fail_loud"], options["notes"])
 
@@ -2389,7 +2534,7 @@ def _deliver(event: "Event", options: "Event", name: str) -> HookResult:
 def _describe_event(event: "Event", options: "Event") -> None:
     """Add to *options* what is said of *event* beside its own members."""
     options.update(
-        env=os.environ, agent=platform_of(event), time_ns=time.time_ns(),
+        agent=platform_of(event), time_ns=time.time_ns(),
         key=os.urandom(16).hex(), summary="", metadata=redact(options["metadata"]))
 
 

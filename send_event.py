@@ -54,8 +54,10 @@ OPTIONS = """
 --server-url  HOOK_IO_SERVER_URL  -  URL  where to (http://localhost:4000/events)
 --timeout-ms  HOOK_IO_TIMEOUT_MS          100      1-60000 time budget
 --format      HOOK_IO_FORMAT              events   FORMAT  raw, otlp, cloudevents, ...
+--background  HOOK_IO_BACKGROUND          -        -       hand over, return at once
 --fail-loud   HOOK_IO_FAIL_LOUD           hint     hint|block|off how losses are told
 -             HOOK_IO_FAIL_LOUD_THRESHOLD 3        1-9999999 losses until then
+-             HOOK_IO_BACKGROUND_TIMEOUT_MS 10000  1-600000 time budget there
 -             HOOK_IO_FIELDS              -        NAMES   all that leaves: cwd,prompt
 -             HOOK_IO_HEADERS             -        LINES   Name: value, for tokens
 -             HOOK_IO_CA_FILE             -        FILE    certificates to trust, PEM
