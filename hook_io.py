@@ -90,6 +90,9 @@ LOUD_AFTER = 3  # losses in a row before a person is told
 SESSION_MAX_CHARS = 1000  # of an id that names a file
 RECORD_BYTES = 64  # one loss in the streak file
 STREAK_MAX_BYTES = 1 << 22  # 65,536 losses; the file grows no further
+SPOOL_MAX_FILES = 2000
+SPOOL_MAX_BYTES = 1 << 26
+SPOOL_MAX_DAYS = 14
 ANSWER_MAX_BYTES = 1 << 14  # of what a server answers
 SUMMARY_MAX_CHARS = 200
 QUOTE_MAX_CHARS = 200  # of a server's error message
@@ -245,6 +248,9 @@ OUTCOMES = {
     "timed_out": True,  # not even written in time
     "invalid": True,  # the URL or its address is not allowed
 }
+
+#: statuses of 400 to 499 after which the same event may be taken another time
+TRANSIENT = (408, 425, 429)
 
 #: outcome, or a fact of its own -> what stderr says of it, and what follows
 LOSSES = {
@@ -1743,12 +1749,14 @@ def _lock_append(fd: int) -> None:
 def account_for(
     outcome: "Outcome", event: "Event", name: str, url: str, event_name: str,
     timeout_ms: str, threshold: int, fail_loud: str, notes: "List[str]",
+    kept: str = "",
 ) -> HookResult:
     """Count *outcome* in the streak of *name* and *url*; return what is said of it.
 
     A loss is two lines on stderr.  From *threshold* losses in a row on, each session
     is told once, by the intent of FAIL_LOUD[fail_loud]; so is the end of the streak.
-    notes: lines for stderr in any case.
+    notes: lines for stderr in any case.  kept: what was done with a lost event, where
+    it is not gone.
     """
     shown = shown_url(url)
     streak = FailureStreak(f"{name}.{shown}", threshold)
@@ -1760,6 +1768,7 @@ def account_for(
         return HookResult(hint=text if loud else "", diagnostics=tuple(notes))
     fact, effect = LOSSES.get(outcome.fact) or LOSSES[outcome.name]
     fact = fact.format(fact=outcome.fact, ms=timeout_ms)
+    effect = f"{effect.partition(',')[0]}, event {kept}" if kept else effect
     lines = ["[ERROR] Failed to send event to observability-server: "
              f"{fact} ({shown})", f"[WARNING] Observability {effect}", *notes]
     try:
@@ -1767,12 +1776,13 @@ def account_for(
     except OSError as error:
         return HookResult(diagnostics=(
             *lines, f"[WARNING] Losses are not counted: {error}"))
-    return _tell(intent, _outage(streak, shown, place, since, fact, intent), lines)
+    return _tell(intent, _outage(
+        streak, shown, place, since, fact, intent, kept), lines)
 
 
 def earlier_losses(
     event: "Event", name: str, url: str, threshold: int, fail_loud: str,
-    notes: "List[str]",
+    notes: "List[str]", kept: str = "",
 ) -> HookResult:
     """Return what is said of losses that happened in the background.
 
@@ -1786,15 +1796,18 @@ def earlier_losses(
         return HookResult(diagnostics=(
             *notes, f"[WARNING] Losses are not told: {error}"))
     fact = streak.last_outcome() if losses else ""
-    return _tell(intent, _outage(streak, shown, losses, since, fact, intent), notes)
+    return _tell(intent, _outage(
+        streak, shown, losses, since, fact, intent, kept), notes)
 
 
 def _outage(
-    streak: FailureStreak, shown: str, losses: int, since: str, fact: str, intent: str
+    streak: FailureStreak, shown: str, losses: int, since: str, fact: str,
+    intent: str, kept: str,
 ) -> str:
+    kept = f"They are {kept}. " if kept else ""
     calm = "Your work is not blocked. " if intent == "hint" else ""
     return (f"hook-io: {losses} events in a row did not reach {shown} since {since} "
-            f"({fact}). {calm}Start the server, set HOOK_IO_SERVER_URL, or "
+            f"({fact}). {kept}{calm}Start the server, set HOOK_IO_SERVER_URL, or "
             "HOOK_IO_OFF=1 to send nothing. Each loss is a line in "
             f"{streak.path}") if losses else ""
 
@@ -1803,6 +1816,168 @@ def _tell(intent: str, text: str, lines: "List[str]") -> HookResult:
     if intent == "hint":
         return HookResult(hint=text, diagnostics=tuple(lines))
     return HookResult(intent if text else "", text, diagnostics=tuple(lines))
+
+
+# The spool: lost events, a file each, until they are delivered.
+
+
+class Spool:
+    """Keep lost events in *folder* and deliver them later.
+
+    A name holds the time (ns since the epoch), the event's key and its size in bytes,
+    so that a listing of names says what is oldest and how much there is.  `.json`
+    waits, `.rejected` was refused for good, `.tmp` is being written.  Beyond
+    SPOOL_MAX_FILES, SPOOL_MAX_BYTES or SPOOL_MAX_DAYS the oldest go.
+    Raises OSError where the folder cannot be used.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = os.path.expanduser(folder)
+
+    def keep(self, record: bytes, key: str, time_ns: int, suffix: str = "json") -> int:
+        """Keep the JSON *record* of an event; return how many old ones had to go."""
+        if not os.path.isabs(self.folder):
+            raise OSError("it is no absolute path")
+        os.makedirs(self.folder, 0o700, exist_ok=True)
+        self._write(f"{time_ns:020}-{key}-{len(record)}.{suffix}", record)
+        return self._trim()
+
+    def _write(self, name: str, data: bytes) -> None:
+        path = os.path.join(self.folder, name)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+        fd = os.open(path + ".tmp", flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        try:
+            while data:
+                data = data[os.write(fd, data):]
+        except OSError:
+            os.unlink(path + ".tmp")
+            raise
+        finally:
+            os.close(fd)
+        os.replace(path + ".tmp", path)
+
+    def names(self, *suffixes: str) -> "List[str]":
+        """Return the names of our files, oldest first; only those with a suffix."""
+        try:
+            found = sorted(os.listdir(self.folder))
+        except FileNotFoundError:
+            return []
+        return [name for name in found if _spooled(name) and (
+            not suffixes or name.partition(".")[2] in suffixes)]
+
+    def _trim(self) -> int:
+        names, removed = self.names(), 0
+        facts = [_spooled(name) for name in names]
+        count, total = len(names), sum(size for _, size in facts)
+        oldest = time.time_ns() - SPOOL_MAX_DAYS * 86400 * 10**9
+        for name, (time_ns, size) in zip(names, facts):
+            within = count <= SPOOL_MAX_FILES and total <= SPOOL_MAX_BYTES
+            if within and time_ns >= oldest:
+                break
+            removed += self._remove(name)
+            count, total = count - 1, total - size
+        return removed
+
+    def _remove(self, name: str) -> bool:
+        try:
+            os.unlink(os.path.join(self.folder, name))
+        except OSError:  # another process was here first
+            return False
+        return True
+
+    def flush(self, deliver: "Callable[[Event], Outcome]") -> "Tuple[int, str]":
+        """Deliver what waits, oldest first; return how many, and why it stopped.
+
+        deliver: function of a record.  The first loss ends it; what is refused for
+        good is set aside.  Only one process does so at a time, and the lock goes with
+        it: killed anywhere, it leaves at most one event delivered and still there.
+        """
+        lock = self._lock() if os.path.isdir(self.folder) else -1
+        if lock < 0:
+            return 0, "" if lock == -1 else "another process is at it"
+        try:
+            return self._flush(deliver)
+        finally:
+            os.close(lock)
+
+    def _flush(self, deliver: "Callable[[Event], Outcome]") -> "Tuple[int, str]":
+        delivered = 0
+        for name in self.names("json"):
+            record = self._read(name)
+            outcome = deliver(record) if record else Outcome("rejected", "unreadable")
+            if not outcome.is_loss:
+                delivered += self._remove(name)
+            elif is_refused(outcome) or not record:
+                self.set_aside(name, record, outcome.fact)
+            else:
+                return delivered, outcome.fact
+        return delivered, ""
+
+    def set_aside(self, name: str, record: "Event", reason: str) -> None:
+        """Put what nobody will take where no flush looks, with the reason."""
+        data = encode({**record, "rejected": reason}).encode("ascii")
+        self._write(name.partition(".")[0] + ".rejected", data)
+        self._remove(name)
+
+    def _read(self, name: str) -> "Event":
+        """Return the record in a file, {} if it is none."""
+        try:
+            with open(os.path.join(self.folder, name), "rb") as file:
+                record = decode(file.read(2 * BODY_MAX_BYTES).decode("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        is_whole = isinstance(record, dict) and all(
+            isinstance(record.get(member), kind) for member, kind in RECORD.items())
+        return record if is_whole else {}
+
+    def _lock(self) -> int:
+        """Return a descriptor that holds the lock, -2 if another process has it."""
+        path = os.path.join(self.folder, ".lock")
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        try:
+            lock_whole(fd)
+        except (BlockingIOError, PermissionError):
+            os.close(fd)
+            return -2
+        except OSError:
+            pass  # a file system without locks: an event may go twice, with one key
+        return fd
+
+
+#: what a spooled record holds -> its type
+RECORD = {
+    "key": str, "time_ns": int, "agent": str, "source_app": str, "event_type": str,
+    "session_id": str, "metadata": str, "summary": str, "event": dict,
+}
+
+
+def _spooled(name: str) -> "Tuple[int, ...]":
+    """Return (time in ns, size in bytes) of a file of the spool's, else ()."""
+    parts = name.partition(".")[0].split("-")
+    if len(parts) != 3 or not (parts[0] + parts[2]).isdigit() or not parts[2]:
+        return ()
+    return int(parts[0]), int(parts[2])
+
+
+def lock_whole(fd: int) -> None:
+    """Take the lock of an open file; close() and the process's end let it go.
+
+    Raises BlockingIOError or PermissionError if another process has it.
+    """
+    if os.name == "nt":
+        msvcrt: "Any" = __import__("msvcrt")
+        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_refused(outcome: "Outcome") -> bool:
+    """Tell whether the server will not take the same event another time either."""
+    status = outcome.status or 0
+    return outcome.name == "rejected" and status not in TRANSIENT and (
+        400 <= status < 500 or 200 <= status < 300)
 
 
 # The request: one exchange, one deadline, the only code that touches the network.
@@ -2337,7 +2512,8 @@ def parse_options(
     table: a line for each option: its name, its variable, its default, what it takes,
         what it is for; "-" is none, the default "required" makes it so.  It takes
         nothing, a UUID, JSON, an EVENT, an AGENT, a FORMAT, a whole number (1-100), a
-        choice (a|b|c) or, in other capitals, any text.
+        choice (a|b|c) or, in other capitals, any text.  One that takes nothing and has
+        no variable is an action of its own, beside which nothing else is required.
     argv: without the program's name.  An empty value counts as not given.
 
     The values go by the option's name, or the variable's without HOOK_IO_, in lower
@@ -2345,11 +2521,14 @@ def parse_options(
     """
     rows = [line.split(None, 4) for line in table.strip().splitlines()]
     given = _read_options(rows, argv, prog)
+    acts = any(row[0] in given for row in rows if row[1] == row[3] == "-")
     values: "Dict[str, str]" = {}
     notes = []
     for name, variable, preset, takes, _ in rows:
         default = "" if preset == "-" else preset
         text = given.get(name) or os.environ.get(variable, "") or default
+        if text == "required" and acts:
+            default = text = ""
         if text == "required":
             raise _mistake(rows, prog, f"the following argument is required: {name}")
         problem = "" if text == default else _problem(takes, text)
@@ -2456,7 +2635,7 @@ def _usage(rows: "Rows", prog: str) -> "Any":
 
     parser = argparse.ArgumentParser(
         prog, formatter_class=argparse.RawDescriptionHelpFormatter, epilog="\n".join([
-            "every option but the first two has a variable, as --server-url has",
+            "an option that sets something has a variable, as --server-url has",
             "HOOK_IO_SERVER_URL; variables of their own:", "",
             *(f"  {row[1]:29}{row[4]}" for row in rows if row[0] == "-"), "",
             "exit 0: done; 2: a mistake on the command line, which stops the agent"]))
@@ -2507,12 +2686,16 @@ def _receive_event(
 
 def _handle(event: "Event", options: "Event") -> HookResult:
     _describe_event(event, options)
-    if options["background"] and hand_over(event, options):
-        url = FORMATS[options["format"]]({}, options)[0]
-        return earlier_losses(
-            _under_session(event, options), options["name"], url,
-            int(options["fail_loud_threshold"]), options["fail_loud"], options["notes"])
-    return _deliver(event, options)
+    is_gone = options["background"] and hand_over(event, options)
+    if options["flush_spool"]:
+        return NOTHING if is_gone else _flush_spool(options)
+    if not is_gone:
+        return _deliver(event, options)
+    url, folder = FORMATS[options["format"]]({}, options)[0], options["spool_dir"]
+    return earlier_losses(
+        _under_session(event, options), options["name"], url,
+        int(options["fail_loud_threshold"]), options["fail_loud"], options["notes"],
+        f"spooled to {folder}" if folder else "")
 
 
 def _under_session(event: "Event", options: "Event") -> "Event":
@@ -2521,14 +2704,70 @@ def _under_session(event: "Event", options: "Event") -> "Event":
 
 
 def _deliver(event: "Event", options: "Event") -> HookResult:
-    url, headers, body = _envelope(_leaving(event, options), options)
-    outcome = post_json(url, body, options["deadline"], headers,
-                        bool(options["allow_http"]), options["ca_file"])
+    leaving = _leaving(event, options)
+    outcome, url = _try(leaving, options)
+    kept = ""
+    if outcome.is_loss and options["spool_dir"]:
+        kept = _spool(leaving, options, outcome)
     return account_for(
         outcome, _under_session(event, options), options["name"], url,
-        options["event_type"],
-        options["timeout_ms"], int(options["fail_loud_threshold"]),
-        options["fail_loud"], options["notes"])
+        options["event_type"], options["timeout_ms"],
+        int(options["fail_loud_threshold"]), options["fail_loud"], options["notes"],
+        kept)
+
+
+def _try(event: "Event", options: "Event") -> "Tuple[Outcome, str]":
+    """Send the redacted *event*; return what became of it, and where it went."""
+    url, headers, body = _envelope(event, options)
+    outcome = post_json(url, body, options["deadline"], headers,
+                        bool(options["allow_http"]), options["ca_file"])
+    return outcome, url
+
+
+def _spool(event: "Event", options: "Event", outcome: Outcome) -> str:
+    """Keep the redacted *event*; return what was done with it, "" if it is lost."""
+    spool, final = Spool(options["spool_dir"]), is_refused(outcome)
+    facts = {name: options[name] for name in RECORD if name != "event"}
+    if final:
+        facts["rejected"] = outcome.fact
+    record = fit(event, lambda fitting: {**facts, "event": fitting}, BODY_MAX_BYTES)
+    try:
+        gone = spool.keep(record, options["key"], options["time_ns"],
+                          "rejected" if final else "json")
+    except OSError as error:
+        options["notes"].append(
+            "[WARNING] The event is not spooled: HOOK_IO_SPOOL_DIR "
+            f"({_clean(spool.folder)}) cannot be used: {_words(error)}")
+        return ""
+    if gone:
+        options["notes"].append(
+            f"[WARNING] The spool is full: its {gone} oldest events are gone")
+    return f"{'set aside as .rejected in' if final else 'spooled to'} {spool.folder}"
+
+
+def _flush_spool(options: "Event") -> HookResult:
+    """Deliver what is spooled, in the background's time budget; say how many."""
+    budget_ms, urls = int(options["background_timeout_ms"]), [""]
+    options["deadline"] = time.monotonic() + budget_ms / 1000
+    spool = Spool(options["spool_dir"])
+    if not options["spool_dir"]:
+        options["notes"].append("[WARNING] HOOK_IO_SPOOL_DIR names no folder")
+
+    def deliver(record: "Event") -> Outcome:
+        outcome, urls[0] = _try(record["event"], {**options, **record})
+        return outcome
+
+    try:
+        delivered, why = spool.flush(deliver)
+        left, aside = (len(spool.names(suffix)) for suffix in ("json", "rejected"))
+    except OSError as error:
+        return HookResult(diagnostics=(*options["notes"], (
+            "[ERROR] The spool HOOK_IO_SPOOL_DIR cannot be used: " + _words(error)),))
+    if delivered:
+        FailureStreak(f"{options['name']}.{shown_url(urls[0])}").end()
+    line = (f"{delivered} spooled events delivered, {left} left, {aside} set aside"
+            f"{why and ': '}{why}")
+    return HookResult(diagnostics=(*options["notes"], line))
 
 
 def _describe_event(event: "Event", options: "Event") -> None:
@@ -2558,6 +2797,8 @@ def _envelope(event: "Event", options: "Event") -> "Tuple[str, Dict[str, str], b
 
     body = fit(event, build, BODY_MAX_BYTES)
     url, headers, _ = made[-1]
+    if options["spool_dir"]:  # there may be another try
+        headers = {**headers, "Idempotency-Key": options["key"]}
     if options["headers"]:
         given, problems = parse_headers(options["headers"])
         headers = _overlaid(headers, given)

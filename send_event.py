@@ -57,6 +57,8 @@ OPTIONS = """
 --background  HOOK_IO_BACKGROUND          -        -       hand over, return at once
 --fail-loud   HOOK_IO_FAIL_LOUD           hint     hint|block|off how losses are told
 -             HOOK_IO_FAIL_LOUD_THRESHOLD 3        1-9999999 losses until then
+--flush-spool -                           -        -       deliver what is spooled
+-             HOOK_IO_SPOOL_DIR           -        FOLDER  keeps what is lost
 -             HOOK_IO_BACKGROUND_TIMEOUT_MS 10000  1-600000 time budget there
 -             HOOK_IO_FIELDS              -        NAMES   all that leaves: cwd,prompt
 -             HOOK_IO_HEADERS             -        LINES   Name: value, for tokens

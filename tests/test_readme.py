@@ -56,8 +56,8 @@ def test_the_three_lines_of_install_end_in_events_arriving(one_hook, tmp_path):
     settings = json.loads((project / ".claude" / "settings.json").read_text())
     with EventServer() as server:
         env["HOOK_IO_SERVER_URL"] = server.url
-        for name, ((entry,),) in ((name, [group["hooks"] for group in groups])
-                                  for name, groups in settings["hooks"].items()):
+        for name, entry in ((name, entry) for name, groups in settings["hooks"].items()
+                            for group in groups for entry in group["hooks"]):
             subprocess.run(
                 ["sh", "-c", entry["command"]], env=env, check=True,
                 input=json.dumps(sample(name)).encode(), timeout=PATIENCE_S)
@@ -155,6 +155,8 @@ def test_the_table_of_answers_names_every_constructor():
     f"{hook_io.STDIN_IDLE_MS} ms", f"{hook_io.STDIN_TIMEOUT_MS // 1000} s",
     f"{hook_io.BODY_MAX_BYTES >> 10} KiB", f"{hook_io.STDIN_MAX_BYTES >> 20} MiB",
     f"{len(hook_io.EVENTS['claude-code'])} events of Claude Code",
+    f"{hook_io.SPOOL_MAX_FILES:,} files,", f"{hook_io.SPOOL_MAX_BYTES >> 20} MiB and",
+    f"{hook_io.SPOOL_MAX_DAYS} days",
 ])
 def test_limits_in_the_text_are_the_codes(number):
     assert str(number) in README

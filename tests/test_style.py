@@ -21,7 +21,8 @@ POWERS = {
     "streams and exit": (
         {"print", "input", "exit", "quit", "sys.stdout", "sys.stderr", "sys.stdin",
          "sys.exit", "os.write", "os._exit", "os.dup", "os.dup2", "os.abort"},
-        {"Emitter", "StderrBuffer", "_write_part", "FailureStreak", "_fork_away"}),
+        {"Emitter", "StderrBuffer", "_write_part", "FailureStreak", "Spool",
+         "_fork_away"}),
     "network": (
         {"socket", "_socket", "ssl", "__import__('_socket')", "__import__('socket')",
          "getaddrinfo", "connect", "sendall", "recv", "urllib", "http"},
@@ -31,7 +32,7 @@ POWERS = {
         {"open", "os.open", "os.replace", "os.rename", "os.unlink", "os.remove",
          "os.makedirs", "os.mkdir", "os.rmdir", "os.truncate"},
         {"FailureStreak", "_losses", "_unnamed_file", "_open_missing_fds",
-         "StderrBuffer", "forget_compiled", "_fork_away"}),
+         "StderrBuffer", "forget_compiled", "_fork_away", "Spool"}),
     "processes": (
         {"os.system", "os.fork", "os.execv", "os.kill", "os.popen", "subprocess"},
         {"_fork_away", "_start_worker"}),
