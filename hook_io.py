@@ -64,9 +64,10 @@ __all__ = (
     "FORMATS", "NOTHING", "OUTCOMES", "PLATFORMS", "Done", "Emitter", "Event",
     "FailureStreak", "HookResult", "InputError", "Outcome", "StderrBuffer",
     "account_for", "allow", "ask", "block", "channel", "clip", "context", "decode",
-    "deny", "earlier_losses", "encode", "fit", "hand_over", "hint", "parse_headers",
-    "parse_options", "platform_of", "post_json", "read_event", "redact", "render",
-    "rewrite", "run", "send", "shown_url", "strings", "summary", "with_user_hint",
+    "deny", "earlier_losses", "encode", "fit", "hand_over", "hint", "log_event",
+    "parse_headers", "parse_options", "platform_of", "post_json", "read_event",
+    "redact", "render", "rewrite", "run", "send", "shown_url", "strings", "summary",
+    "with_user_hint",
 )
 
 # Limits.
@@ -93,6 +94,7 @@ STREAK_MAX_BYTES = 1 << 22  # 65,536 losses; the file grows no further
 SPOOL_MAX_FILES = 2000
 SPOOL_MAX_BYTES = 1 << 26
 SPOOL_MAX_DAYS = 14
+LOG_MAX_BYTES = 1 << 26  # of the event log, and of the one before it
 ANSWER_MAX_BYTES = 1 << 14  # of what a server answers
 SUMMARY_MAX_CHARS = 200
 QUOTE_MAX_CHARS = 200  # of a server's error message
@@ -2501,6 +2503,53 @@ def _start_worker(event: "Event", options: "Event") -> bool:
     return True
 
 
+# The event log: every event as a line of a local file.
+
+
+def log_event(path: str, line: bytes) -> None:
+    """Append *line* to the file in one write, so that no two lines mix.
+
+    Above LOG_MAX_BYTES the file becomes `.1`, in place of the one before.  Raises
+    OSError where it cannot be written.
+    """
+    path = os.path.expanduser(path)
+    if not os.path.isabs(path):
+        raise OSError("it is no absolute path")
+    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+    fd = _open_log(path)
+    if os.fstat(fd).st_size + len(line) > LOG_MAX_BYTES:
+        _rotate(fd, path)
+        os.close(fd)
+        fd = _open_log(path)
+    try:
+        _lock_append(fd)
+        while line:  # once, but on a full disk
+            line = line[os.write(fd, line):]
+    finally:
+        os.close(fd)
+
+
+def _open_log(path: str) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
+        flags |= getattr(os, name, 0)
+    fd = os.open(path, flags, 0o600)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError("it is no regular file")
+    return fd
+
+
+def _rotate(fd: int, path: str) -> None:
+    """Put the open file away, if it still is the one at *path*."""
+    try:
+        lock_whole(fd)
+        if os.path.samestat(os.fstat(fd), os.stat(path)):
+            os.replace(path, path + ".1")
+    except OSError:
+        pass  # another process is at it, or Windows holds on to an open file
+
+
 # The command line: one table, a small loop, and argparse only to explain.
 
 
@@ -2686,7 +2735,11 @@ def _receive_event(
 
 def _handle(event: "Event", options: "Event") -> HookResult:
     _describe_event(event, options)
-    is_gone = options["background"] and hand_over(event, options)
+    is_local = options["server_url"] == "none"
+    if is_local and not options["event_log"]:
+        options["notes"].append("[WARNING] The event goes nowhere: the server URL is "
+                                "none, and HOOK_IO_EVENT_LOG names no file")
+    is_gone = options["background"] and not is_local and hand_over(event, options)
     if options["flush_spool"]:
         return NOTHING if is_gone else _flush_spool(options)
     if not is_gone:
@@ -2705,6 +2758,10 @@ def _under_session(event: "Event", options: "Event") -> "Event":
 
 def _deliver(event: "Event", options: "Event") -> HookResult:
     leaving = _leaving(event, options)
+    if options["event_log"]:
+        _log(leaving, options)
+    if options["server_url"] == "none":
+        return HookResult(diagnostics=tuple(options["notes"]))
     outcome, url = _try(leaving, options)
     kept = ""
     if outcome.is_loss and options["spool_dir"]:
@@ -2714,6 +2771,18 @@ def _deliver(event: "Event", options: "Event") -> HookResult:
         options["event_type"], options["timeout_ms"],
         int(options["fail_loud_threshold"]), options["fail_loud"], options["notes"],
         kept)
+
+
+def _log(event: "Event", options: "Event") -> None:
+    path = options["event_log"]
+    line = fit(event, lambda fitting: events_format(fitting, options)[2],
+               BODY_MAX_BYTES) + b"\n"
+    try:
+        log_event(path, line)
+    except OSError as error:
+        options["notes"].append(
+            f"[WARNING] The event is not logged: HOOK_IO_EVENT_LOG ({_clean(path)}) "
+            f"cannot be used: {_words(error)}")
 
 
 def _try(event: "Event", options: "Event") -> "Tuple[Outcome, str]":

@@ -51,7 +51,7 @@ OPTIONS = """
 --session-id  HOOK_IO_SESSION_ID          -        UUID    instead of the event's own
 --metadata    HOOK_IO_METADATA            -        JSON    sent instead of the event
 --summarize   HOOK_IO_SUMMARIZE           -        -       accepted; summaries are local
---server-url  HOOK_IO_SERVER_URL  -  URL  where to (http://localhost:4000/events)
+--server-url  HOOK_IO_SERVER_URL - URL where to, or none (http://localhost:4000/events)
 --timeout-ms  HOOK_IO_TIMEOUT_MS          100      1-60000 time budget
 --format      HOOK_IO_FORMAT              events   FORMAT  raw, otlp, cloudevents, ...
 --background  HOOK_IO_BACKGROUND          -        -       hand over, return at once
@@ -59,6 +59,7 @@ OPTIONS = """
 -             HOOK_IO_FAIL_LOUD_THRESHOLD 3        1-9999999 losses until then
 --flush-spool -                           -        -       deliver what is spooled
 -             HOOK_IO_SPOOL_DIR           -        FOLDER  keeps what is lost
+-             HOOK_IO_EVENT_LOG           -        FILE    keeps every event
 -             HOOK_IO_BACKGROUND_TIMEOUT_MS 10000  1-600000 time budget there
 -             HOOK_IO_FIELDS              -        NAMES   all that leaves: cwd,prompt
 -             HOOK_IO_HEADERS             -        LINES   Name: value, for tokens

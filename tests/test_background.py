@@ -21,6 +21,7 @@ import send_event
 from conftest import PATIENCE_S, sample
 from event_server import EventServer, closed_port
 
+pytestmark = pytest.mark.usefixtures("patient")
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 proc = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="reads /proc")
 

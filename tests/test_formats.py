@@ -20,6 +20,7 @@ import hook_io
 from conftest import PATIENCE_S, ROOT, sample
 from event_server import EventServer, closed_port
 
+pytestmark = pytest.mark.usefixtures("patient")
 FORMATS = list(hook_io.FORMATS)
 EVENTS = [path.stem for path in (ROOT / "tests/samples/claude-code").glob("*.json")]
 NOW_NS = 1795240627917193670  # 2026-11-21T05:57:07.917Z
@@ -313,7 +314,8 @@ def test_the_body_of_a_200_is_waited_for_within_the_budget_only(one_hook):
     reply = {"status": 200, "headers": {"Content-Length": "100"}, "body": "{",
              "hang": True}
     with EventServer(replies=[reply]) as server:
-        result = one_hook.send(server.url, "--format", "otlp", stdin=sample("Stop"))
+        result = one_hook.send(server.url, "--format", "otlp", "--timeout-ms", "300",
+                               stdin=sample("Stop"))
         (seen,) = server.wait(1)
     assert (result.stderr, one_hook.losses()) == ("", [])
     assert (seen.ended_by, seen.held_ms < 1000) == ("client", True)

@@ -14,6 +14,7 @@ from conftest import PATIENCE_S, sample
 from event_server import EventServer, closed_port
 from test_background import eventually
 
+pytestmark = pytest.mark.usefixtures("patient")
 KILLS = 200
 
 
@@ -81,7 +82,7 @@ def test_a_lost_event_is_kept_and_arrives_later_as_it_was(hook, spool):
 def test_the_first_try_and_every_later_one_carry_one_key(one_hook, spool):
     replies = [{"hang": True}, {"status": 503}, {"status": 429}]
     with EventServer(replies=replies) as server:
-        lose(one_hook, spool, url=server.url)
+        lose(one_hook, spool, "--timeout-ms", "300", url=server.url)
         for _ in range(3):
             flush(one_hook, spool, server.url)
         seen = server.wait(4)

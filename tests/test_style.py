@@ -22,7 +22,7 @@ POWERS = {
         {"print", "input", "exit", "quit", "sys.stdout", "sys.stderr", "sys.stdin",
          "sys.exit", "os.write", "os._exit", "os.dup", "os.dup2", "os.abort"},
         {"Emitter", "StderrBuffer", "_write_part", "FailureStreak", "Spool",
-         "_fork_away"}),
+         "_fork_away", "log_event"}),
     "network": (
         {"socket", "_socket", "ssl", "__import__('_socket')", "__import__('socket')",
          "getaddrinfo", "connect", "sendall", "recv", "urllib", "http"},
@@ -32,7 +32,8 @@ POWERS = {
         {"open", "os.open", "os.replace", "os.rename", "os.unlink", "os.remove",
          "os.makedirs", "os.mkdir", "os.rmdir", "os.truncate"},
         {"FailureStreak", "_losses", "_unnamed_file", "_open_missing_fds",
-         "StderrBuffer", "forget_compiled", "_fork_away", "Spool"}),
+         "StderrBuffer", "forget_compiled", "_fork_away", "Spool",
+         "log_event", "_open_log", "_rotate"}),
     "processes": (
         {"os.system", "os.fork", "os.execv", "os.kill", "os.popen", "subprocess"},
         {"_fork_away", "_start_worker"}),
