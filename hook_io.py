@@ -264,6 +264,15 @@ LOSSES = {
     "invalid": ("{fact}", "server URL not usable, event discarded"),
 }
 
+#: outcome of a test event -> what to do about it
+REMEDIES = {
+    "unconfirmed": "Give it more time with HOOK_IO_TIMEOUT_MS, or use --background.",
+    "rejected": "See what the server says; --format must be one that it takes.",
+    "refused": "Start the server, or set HOOK_IO_SERVER_URL.",
+    "timed_out": "Is the address right? If it is far away, use --background.",
+    "invalid": "Correct the server URL.",
+}
+
 #: how loud a streak is -> the intent that tells a person of it
 FAIL_LOUD = {"hint": "hint", "block": "loud", "off": ""}
 
@@ -1182,8 +1191,9 @@ FORMATS = {
 class HookResult:
     """What a handler wants said; immutable.  Made by allow(), deny(), hint(), ...
 
-    intent: a key of PLATFORMS' rows, "print" (text for a person's terminal),
-        "blocking_error" (exit 2 with the text on stderr), or "" for no opinion.
+    intent: a key of PLATFORMS' rows, "print" (text for a person's terminal), "failed"
+        (the same, and exit 1), "blocking_error" (exit 2 with the text on stderr), or
+        "" for no opinion.
     text, tool_input: what the intent says.  hint: for the person, beside any intent.
     diagnostics: lines for stderr.
     """
@@ -1538,6 +1548,11 @@ class Emitter:
         self.buffer.drop()
         self._exit(EXIT_OK)
 
+    def exit_failed(self) -> None:
+        """Forget what was held back and exit 1: a check that a person runs failed."""
+        self.buffer.drop()
+        self._exit(EXIT_FAILED)
+
     def _exit(self, code: int) -> None:
         self.exit_code = code
         if not self._skip_exit:
@@ -1862,7 +1877,7 @@ class Spool:
         """Return the names of our files, oldest first; only those with a suffix."""
         try:
             found = sorted(os.listdir(self.folder))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return [name for name in found if _spooled(name) and (
             not suffixes or name.partition(".")[2] in suffixes)]
@@ -2735,6 +2750,8 @@ def _receive_event(
 
 def _handle(event: "Event", options: "Event") -> HookResult:
     _describe_event(event, options)
+    if options["check"]:
+        return _check(event, options)
     is_local = options["server_url"] == "none"
     if is_local and not options["event_log"]:
         options["notes"].append("[WARNING] The event goes nowhere: the server URL is "
@@ -2812,6 +2829,91 @@ def _spool(event: "Event", options: "Event", outcome: Outcome) -> str:
         options["notes"].append(
             f"[WARNING] The spool is full: its {gone} oldest events are gone")
     return f"{'set aside as .rejected in' if final else 'spooled to'} {spool.folder}"
+
+
+def _check(event: "Event", options: "Event") -> HookResult:
+    """Send one marked test event now; say how that went, and with what settings."""
+    budget_ms = options["background_timeout_ms" if options["background"] else
+                        "timeout_ms"]
+    started = time.monotonic()
+    options.update(
+        deadline=started + int(budget_ms) / 1000, summary="hook-io check: a test event",
+        source_app=options["source_app"] or "hook-io",
+        event_type=options["event_type"] or "Notification")
+    test = {"hook_event_name": options["event_type"], "hook_io_check": True,
+            "message": "hook-io check"}
+    outcome, url = _try_it(test, options)
+    took_ms = round((time.monotonic() - started) * 1000)
+    fact = outcome.fact or f"HTTP {outcome.status}" * bool(outcome.status)
+    lines = [
+        f"hook-io {__version__}, Python {sys.version.split()[0]} ({sys.executable})",
+        f"agent: {options['agent']}" + " (no event of an agent on stdin)" * (not event),
+        f"format: {options['format']}",
+        f"endpoint: {shown_url(url)}, from {_source_of(options)}{_resolved(url)}",
+        f"outcome: {outcome.name}{fact and ': '}{fact}, after {took_ms} ms "
+        f"of {budget_ms}",
+        *_kept_lines(options, url),
+        f"It did not arrive. {REMEDIES[outcome.name]}" if outcome.is_loss else
+        "The test event arrived."]
+    return HookResult("failed" if outcome.is_loss else "print", "\n".join(lines),
+                      diagnostics=tuple(options["notes"]))
+
+
+def _try_it(event: "Event", options: "Event") -> "Tuple[Outcome, str]":
+    if options["server_url"] != "none":
+        return _try(event, options)
+    before = len(options["notes"])
+    if options["event_log"]:
+        _log(event, options)
+    is_kept = options["event_log"] and len(options["notes"]) == before
+    return Outcome("sent" if is_kept else "invalid", "to the event log"), "none"
+
+
+def _source_of(options: "Event") -> str:
+    """Return what the server's URL comes from."""
+    if any(word.startswith("--server-url") for word in options["argv"]):
+        return "--server-url"
+    names = ["HOOK_IO_SERVER_URL"]
+    if options["format"] == "otlp":
+        names += ["OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]
+    return next((name for name in names if options["env"].get(name)), "the default")
+
+
+def _resolved(url: str) -> str:
+    """Return the addresses behind *url* as part of a line, "" if there is none."""
+    try:
+        _, host, port, _, _ = _parse_url(url)
+        found = _addresses(_network(), host, port, time.monotonic() + 1)
+    except _Loss:
+        return ""
+    return ", at " + ", ".join(dict.fromkeys(address[0] for _, address in found))
+
+
+def _kept_lines(options: "Event", url: str) -> "List[str]":
+    """Return what is said of the files: streak, spool, event log, state folder."""
+    streak = FailureStreak(f"{options['name']}.{shown_url(url)}")
+    losses, since = _losses(streak.path)
+    spool, log = Spool(options["spool_dir"]), options["event_log"]
+    waits, aside = (len(spool.names(kind)) for kind in ("json", "rejected"))
+    folder = os.path.dirname(streak.path)
+    return [
+        f"streak: {losses} losses since {since}, in {streak.path}" if losses else
+        "streak: no losses",
+        f"spool: {waits} wait, {aside} set aside, in {spool.folder}"
+        f"{_usable(spool.folder)}" if spool.folder else
+        "spool: off (HOOK_IO_SPOOL_DIR)",
+        f"event log: {log}{_usable(os.path.dirname(os.path.expanduser(log)))}" if log
+        else "event log: off (HOOK_IO_EVENT_LOG)",
+        f"state folder: {folder}{_usable(folder)}"]
+
+
+def _usable(folder: str) -> str:
+    """Return "" for a folder that can be written or made, else that it cannot."""
+    there = folder
+    while there and not os.path.exists(there) and os.path.dirname(there) != there:
+        there = os.path.dirname(there)
+    good = os.path.isabs(folder) and os.path.isdir(there) and os.access(there, os.W_OK)
+    return "" if good else " (CANNOT BE WRITTEN)"
 
 
 def _flush_spool(options: "Event") -> HookResult:
@@ -2922,8 +3024,10 @@ def _finish(emitter: Emitter, result: "Optional[HookResult]", event: "Event") ->
         emitter.emit_diagnostic(line)
     if result.intent == "blocking_error":
         emitter.emit_blocking_error(result.text)
-    elif result.intent == "print":
+    elif result.intent in ("print", "failed"):
         emitter.emit_text(result.text)
+        if result.intent == "failed":
+            emitter.exit_failed()
     elif result.intent and channel(result.intent, event) is None:
         emitter.emit_diagnostic(
             f"[WARNING] {result.intent} has no channel on this event, nothing is said")

@@ -14,6 +14,7 @@
     stdout   empty, or one JSON document with a hint for the person
     stderr   empty when sent; else [ERROR] with cause and URL, then [WARNING]
     exit 0   sent or lost: the agent goes on
+    exit 1   --check: the test event did not arrive
     exit 2   a mistake on the command line, or --fail-loud block
 
 What an event looks like on the wire is said by hook_io.FORMATS, how it travels by
@@ -57,6 +58,7 @@ OPTIONS = """
 --background  HOOK_IO_BACKGROUND          -        -       hand over, return at once
 --fail-loud   HOOK_IO_FAIL_LOUD           hint     hint|block|off how losses are told
 -             HOOK_IO_FAIL_LOUD_THRESHOLD 3        1-9999999 losses until then
+--check       -                           -        -       try, and explain
 --flush-spool -                           -        -       deliver what is spooled
 -             HOOK_IO_SPOOL_DIR           -        FOLDER  keeps what is lost
 -             HOOK_IO_EVENT_LOG           -        FILE    keeps every event

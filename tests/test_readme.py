@@ -49,7 +49,8 @@ def test_the_three_lines_of_install_end_in_events_arriving(one_hook, tmp_path):
     project = tmp_path / "project"
     project.mkdir()
     copy, merge, serve = blocks("sh")[0].splitlines()
-    env = {**one_hook.env, "HOOK_IO": str(ROOT), "CLAUDE_PROJECT_DIR": str(project)}
+    env = {**one_hook.env, "HOOK_IO": str(ROOT), "CLAUDE_PROJECT_DIR": str(project),
+           "HOOK_IO_TIMEOUT_MS": "20000"}  # the first event compiles the library
     for line in (copy, merge):
         subprocess.run(["sh", "-c", line], cwd=str(project), env=env, check=True)
     assert serve.split("#")[0].split() == ["make", "-C", '"$HOOK_IO"', "serve"]
@@ -134,7 +135,7 @@ def test_the_table_of_formats_is_the_codes():
 
 
 def test_the_table_of_exit_codes_is_the_codes():
-    codes = [hook_io.EXIT_OK, hook_io.EXIT_BLOCK]
+    codes = [hook_io.EXIT_OK, hook_io.EXIT_FAILED, hook_io.EXIT_BLOCK]
     assert [int(row[0]) for row in table("exit")] == codes
 
 
