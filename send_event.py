@@ -51,7 +51,7 @@ OPTIONS = """
 --event-type  -                           required EVENT   PreToolUse, Stop, ...
 --session-id  HOOK_IO_SESSION_ID          -        UUID    instead of the event's own
 --metadata    HOOK_IO_METADATA            -        JSON    sent instead of the event
---summarize   HOOK_IO_SUMMARIZE           -        -       accepted; summaries are local
+--summarize   HOOK_IO_SUMMARIZE           -        -       by a model, in the background
 --server-url  HOOK_IO_SERVER_URL - URL where to, or none (http://localhost:4000/events)
 --timeout-ms  HOOK_IO_TIMEOUT_MS          100      1-60000 time budget
 --format      HOOK_IO_FORMAT              events   FORMAT  raw, otlp, cloudevents, ...
@@ -63,6 +63,7 @@ OPTIONS = """
 -             HOOK_IO_SPOOL_DIR           -        FOLDER  keeps what is lost
 -             HOOK_IO_EVENT_LOG           -        FILE    keeps every event
 -             HOOK_IO_BACKGROUND_TIMEOUT_MS 10000  1-600000 time budget there
+-             HOOK_IO_SUMMARY_MODEL       claude-haiku-4-5 NAME what --summarize asks
 -             HOOK_IO_FIELDS              -        NAMES   all that leaves: cwd,prompt
 -             HOOK_IO_HEADERS             -        LINES   Name: value, for tokens
 -             HOOK_IO_CA_FILE             -        FILE    certificates to trust, PEM
