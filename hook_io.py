@@ -2960,7 +2960,8 @@ def _flush_spool(options: "Event") -> HookResult:
         options["notes"].append("[WARNING] HOOK_IO_SPOOL_DIR names no folder")
 
     def deliver(record: "Event") -> Outcome:
-        outcome, urls[0] = _try(record["event"], {**options, **record})
+        facts = {name: record[name] for name in RECORD}
+        outcome, urls[0] = _try(record["event"], {**options, **facts})
         return outcome
 
     try:
