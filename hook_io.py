@@ -1431,7 +1431,8 @@ def _disown() -> None:
     """Leave a fork of the hook no way to the agent, and no hold on its pipes."""
     for fds in _INSTALLED:
         for fd, own in fds.items():
-            os.closerange(own, own + 1)  # which minds neither -1 nor a closed one
+            if own >= 0:  # from -1 on some Pythons close all there is
+                os.closerange(own, own + 1)  # which does not mind a closed one
             fds[fd] = -1
 
 

@@ -143,6 +143,25 @@ def test_no_file_is_left_behind_and_none_is_there_meanwhile(one_hook):
     assert files() == []
 
 
+@posix
+def test_a_fork_of_a_fork_of_a_hook_keeps_its_files(hook):
+    (hook.folder / "forks.py").write_text(
+        "import os, sys\n"
+        "sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))\n"
+        "import hook_io\n"
+        "def handler(event):\n"
+        "    read, write = os.pipe()\n"
+        "    if not os.fork():\n"
+        "        if not os.fork():\n"
+        "            os.write(write, b'kept')\n"
+        "        os._exit(0)\n"
+        "    os.close(write)\n"
+        "    return hook_io.hint(os.read(read, 9).decode() or 'lost')\n"
+        "hook_io.run(handler, 'forks')\n")
+    said = hook.run("forks.py", stdin=sample("PreToolUse")).document
+    assert said == {"systemMessage": "kept"}
+
+
 def test_its_budget_is_its_own(one_hook):
     with EventServer(fault="silent") as server:
         env = {"HOOK_IO_BACKGROUND": "1", "HOOK_IO_BACKGROUND_TIMEOUT_MS": "700"}

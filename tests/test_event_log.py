@@ -130,6 +130,17 @@ def test_many_that_rotate_at_once_lose_no_line(tmp_path):
     assert len({tuple(line) for line in kept}) == each * count
 
 
+def test_who_rotates_late_leaves_the_new_file_alone(tmp_path):
+    log, old = tmp_path / "log", tmp_path / "log.1"
+    log.write_text("old")
+    fd = os.open(str(log), os.O_WRONLY | os.O_APPEND)
+    log.rename(old)  # by another process
+    log.write_text("new")
+    hook_io._rotate(fd, str(log))
+    os.close(fd)
+    assert (log.read_text(), old.read_text()) == ("new", "old")
+
+
 @pytest.mark.parametrize(("make", "why"), [
     (lambda path: "events.jsonl", "no absolute path"),
     (lambda path: str(path), "directory"),
