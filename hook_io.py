@@ -403,6 +403,9 @@ SECRET_PATTERNS = (
         r"(?P<mixed>[^&\s\"'#]{8,})",)),
 )
 
+_PREFIXES = tuple(KEY_PREFIXES)
+_MARKERS = tuple(marker for row in SECRET_PATTERNS for marker in row[0])
+
 # Errors.
 
 
@@ -767,14 +770,23 @@ def _redact_document(text: str) -> "Optional[str]":
 
 def _redact_text(text: str) -> str:
     lowered = text.lower()
+    for marker in _MARKERS:  # one flat loop, as most texts hold none
+        if marker in lowered:
+            text = _redact_marked(text, lowered)
+            break
+    for prefix in _PREFIXES:
+        if prefix in text:
+            pattern = r"(?<![A-Za-z0-9])(?P<key>%s[\w.-]{%d,})"
+            least = KEY_PREFIXES[prefix]
+            text = _replace(pattern % (prefix.replace(".", r"\."), least), text)
+    return text
+
+
+def _redact_marked(text: str, lowered: str) -> str:
     for markers, reach, signs, patterns in SECRET_PATTERNS:
         if _is_suspect(lowered, markers, reach, signs):
             for pattern in patterns:
                 text = _replace(pattern, text)
-    for prefix, least in KEY_PREFIXES.items():
-        if prefix in text:
-            pattern = r"(?<![A-Za-z0-9])(?P<key>%s[\w.-]{%d,})"
-            text = _replace(pattern % (prefix.replace(".", r"\."), least), text)
     return text
 
 
