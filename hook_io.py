@@ -2297,7 +2297,8 @@ def _wrap_tls(sock: "Any", host: str, deadline: float, ca_file: str) -> "Any":
 
 def _tls_context(ssl: "Any", ca_file: str) -> "Any":
     try:
-        return ssl.create_default_context(cafile=ca_file or None)
+        return ssl.create_default_context(
+            cafile=os.path.expanduser(ca_file) or None)
     except OSError as error:
         fact = f"no certificates in {_clean(ca_file)}: {_words(error)}"
         raise _Loss("refused", fact) from None

@@ -140,6 +140,14 @@ def test_the_system_trusts_no_test_authority(one_hook, authority):
     assert "certificate: " in result.lines[0]
 
 
+def test_certificates_may_lie_in_the_home_folder(one_hook, authority):
+    ca, _ = authority
+    ca.cert_pem.write_to_path(str(one_hook.home / "ca.pem"))
+    with TlsServer(ca.issue_cert("localhost")) as server:
+        assert send(one_hook, server, "~/ca.pem").stderr == ""
+    assert len(server.requests) == 1
+
+
 @pytest.mark.parametrize(("content", "words"), [
     (None, "no such file or directory"), ("no certificate", "no certificate"),
 ])
