@@ -20,8 +20,8 @@ demo: ## Play a recorded session: events arrive, a server dies, and comes back
 	$(PYTHON) tests/demo.py
 
 .PHONY: serve
-serve: ## Receive events on PORT (4000) and print each on a line
-	$(PYTHON) tests/event_server.py --port $(PORT)
+serve: ## Receive events on PORT (4000), a line each (IMPORT=file: those of a log, too)
+	$(PYTHON) tests/event_server.py --port $(PORT) $(if $(IMPORT),--import "$(IMPORT)")
 
 .PHONY: test
 test: $(VENV)/made ## Run every test on each Python that is found (K=word: some)

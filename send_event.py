@@ -9,14 +9,17 @@
 
     stdin    the agent's event, one JSON object; what is no event is told, and sent
     request  POST of one JSON object: timestamp, source_app, event_type, tool_name,
-             summary, session_id, metadata (a string of JSON: the event, redacted)
+             summary, session_id, metadata (a string of JSON: the event, redacted);
+             --format: another
     stdout   empty, or one JSON document with a hint for the person
     stderr   empty when sent; else [ERROR] with cause and URL, then [WARNING]
     exit 0   sent or lost: the agent goes on
+    exit 1   --check: the test event did not arrive
     exit 2   a mistake on the command line, or --fail-loud block
 
-Here is what an event looks like on the wire; how it travels is hook_io.send's.  This
-file is compiled at every start, hook_io once: what need not stand here stands there.
+What an event looks like on the wire is said by hook_io.FORMATS, how it travels by
+hook_io.send.  This file is compiled at every start, hook_io once: what need not stand
+here stands there.
 """
 
 import time
@@ -44,10 +47,6 @@ except (EOFError, ValueError):  # a full disk has cut the compiled file short
     sys.pycache_prefix = prefix
     hook_io.forget_compiled()
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from hook_io import AgentEvent, Event
-
 #: option ("-": none), its variable, default, what it takes, what it is for; a text,
 #: because that is compiled at no cost; hook_io.parse_options says what the words mean
 OPTIONS = """
@@ -55,13 +54,22 @@ OPTIONS = """
 --event-type  -                           required EVENT   PreToolUse, Stop, ...
 --session-id  HOOK_IO_SESSION_ID          -        UUID    instead of the event's own
 --metadata    HOOK_IO_METADATA            -        JSON    sent instead of the event
---summarize   HOOK_IO_SUMMARIZE           -        -       accepted; summaries are local
---server-url  HOOK_IO_SERVER_URL          http://localhost:4000/events URL where to
+--summarize   HOOK_IO_SUMMARIZE           -        -       by a model, in the background
+--server-url  HOOK_IO_SERVER_URL - URL where to, or none (http://localhost:4000/events)
 --timeout-ms  HOOK_IO_TIMEOUT_MS          100      1-60000 time budget
---format      HOOK_IO_FORMAT              events   events  form of the request
+--format      HOOK_IO_FORMAT              events   FORMAT  raw, otlp, cloudevents, ...
+--background  HOOK_IO_BACKGROUND          -        -       hand over, return at once
 --fail-loud   HOOK_IO_FAIL_LOUD           hint     hint|block|off how losses are told
 -             HOOK_IO_FAIL_LOUD_THRESHOLD 3        1-9999999 losses until then
+--check       -                           -        -       try, and explain
+--flush-spool -                           -        -       deliver what is spooled
+-             HOOK_IO_SPOOL_DIR           -        FOLDER  keeps what is lost
+-             HOOK_IO_EVENT_LOG           -        FILE    keeps every event
+-             HOOK_IO_BACKGROUND_TIMEOUT_MS 10000  1-600000 time budget there
+-             HOOK_IO_SUMMARY_MODEL       claude-haiku-4-5 NAME what --summarize asks
 -             HOOK_IO_FIELDS              -        NAMES   all that leaves: cwd,prompt
+-             HOOK_IO_HEADERS             -        LINES   Name: value, for tokens
+-             HOOK_IO_CA_FILE             -        FILE    certificates to trust, PEM
 -             HOOK_IO_ALLOW_HTTP          -        -       1: http to public addresses
 -             HOOK_IO_STATE_DIR           -        FOLDER  where losses are counted
 -             HOOK_IO_PLATFORM            -        AGENT   agent of every event
@@ -70,29 +78,9 @@ OPTIONS = """
 """
 
 
-def events_format(event: "AgentEvent", options: "Event") -> "Event":
-    """Return the body of the hook script contract: one flat object for /events."""
-    now, metadata = time.time(), options["metadata"]
-    return hook_io.strings({
-        "timestamp": time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(now))
-        + f"{int(now * 1000) % 1000:03}Z",
-        "source_app": options["source_app"],
-        "event_type": options["event_type"],
-        "tool_name": event.get("tool_name"),
-        "summary": hook_io.summary(event, options["event_type"]),
-        "session_id": options["session_id"] or event.get("session_id"),
-        "metadata": hook_io.redact(metadata) or (
-            event.native and hook_io.encode(event.native)),
-    })
-
-
-#: name -> function of the redacted event and the options that returns the body
-FORMATS = {"events": events_format}
-
-
 def main() -> None:
     """Run the hook on this process's arguments, variables and streams."""
-    hook_io.send("send_event", sys.argv[1:], OPTIONS, FORMATS, STARTED)
+    hook_io.send("send_event", sys.argv[1:], OPTIONS, STARTED)
 
 
 if __name__ == "__main__":

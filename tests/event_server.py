@@ -2,7 +2,7 @@
 """Receive hook events as the contract describes them, and misbehave on demand.
 
     python3 tests/event_server.py [--host ADDRESS] [--port N] [--db FILE]
-                                  [--fault NAME] [--quiet]
+                                  [--import FILE] [--fault NAME] [--quiet]
 
     with EventServer(replies=[{"hang": True}]) as server:
         ...                                # let a client post to server.url
@@ -814,6 +814,8 @@ def parse_options(argv):
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     add("--port", type=int, default=4000, help="0: any free one (%(default)s)")
     add("--db", default=":memory:", metavar="FILE", help="keep events in this file")
+    add("--import", metavar="FILE", dest="log",
+        help="take the events of a log, a JSON object a line, to begin with")
     add("--fault", choices=sorted(FAULTS), metavar="NAME",
         help="misbehave on every connection: " + ", ".join(FAULTS))
     add("--quiet", action="store_true", help="do not print the events")
@@ -835,6 +837,32 @@ def opened_server(options):
         sys.exit(f"event_server: cannot listen on {options.host}: {error}")
 
 
+def import_log(store, path):
+    """Add the events of the file *path* to *store*; return how many, and line numbers.
+
+    These are of the lines that are no event of the contract.  Raises OSError.
+    """
+    count, bad = 0, []
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                store.add(checked_event(line))
+                count += 1
+            except Refused:
+                bad.append(number)
+    return count, bad
+
+
+def imported(store, path):
+    """Return what is said of an import; raise SystemExit where it cannot be read."""
+    try:
+        count, bad = import_log(store, path)
+    except OSError as error:
+        sys.exit(f"event_server: cannot read {path}: {error}")
+    lines = f"; no event in line {', '.join(map(str, bad[:5]))}" if bad else ""
+    return f"imported {count} events from {path}{lines}{', ...' if bad[5:] else ''}"
+
+
 def main(argv=None):
     """Serve until Ctrl-C or SIGTERM."""
     options = parse_options(argv)
@@ -842,6 +870,8 @@ def main(argv=None):
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     with opened_server(options) as server:
+        if options.log:
+            print(imported(server.store, options.log), flush=True)
         before = server.store.count()
         kept = "memory" if options.db == ":memory:" else options.db
         url = server.url.replace("//127.0.0.1:", "//localhost:")

@@ -12,8 +12,9 @@ from conftest import PATIENCE_S, ROOT, sample
 from event_server import EventServer, closed_port
 
 HOOKS = json.loads((ROOT / "hooks.json").read_text())
-ENTRIES = {name: entry for name, groups in HOOKS["hooks"].items()
-           for group in groups for entry in group["hooks"]}
+ENTRIES = {name: group["hooks"][0] for name, groups in HOOKS["hooks"].items()
+           for group in groups}
+FLUSH = HOOKS["hooks"]["SessionStart"][0]["hooks"][1]
 SHELLS = [shell for shell in ("sh", "dash", "bash") if shutil.which(shell)]
 
 
@@ -55,13 +56,14 @@ def test_it_has_the_shape_that_the_client_accepts():
     assert list(HOOKS) == ["hooks"]
     for name, groups in HOOKS["hooks"].items():
         (group,) = groups
-        (entry,) = group["hooks"]
         assert list(group) == ["hooks"]
+        assert group["hooks"] == [ENTRIES[name], *[FLUSH] * (name == "SessionStart")]
+        assert f"--event-type {name} " in ENTRIES[name]["command"]
+    for entry in (*ENTRIES.values(), FLUSH):
         assert sorted(entry) == ["command", "timeout", "type"]
         assert entry["type"] == "command"
         assert type(entry["timeout"]) is int
         assert 0 < entry["timeout"] <= 5
-        assert f"--event-type {name} " in entry["command"]
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -113,3 +115,28 @@ def test_a_plugin_finds_its_scripts_in_its_own_folder(project):
     with EventServer() as server:
         fire("Stop", {**elsewhere, "HOOK_IO_SERVER_URL": server.url})
         assert [event["event_type"] for event in server.events()] == ["Stop"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("trouble", ["", "no script", "no python"])
+def test_a_session_begins_with_what_is_spooled_where_something_is(
+    project, tmp_path, shell, trouble
+):
+    spool = tmp_path / "the spool"
+    env = {**project, "HOOK_IO_SPOOL_DIR": str(spool)}
+    fire("Stop", env, shell)
+    assert len(list(spool.glob("*.json"))) == 1
+    if trouble == "no script":
+        (scripts(project) / "send_event.py").unlink()
+    with EventServer() as server:
+        env["HOOK_IO_SERVER_URL"] = server.url
+        if trouble == "no python":
+            env["PATH"] = str(tmp_path / "nowhere")
+        for variables in ({**env, "HOOK_IO_SPOOL_DIR": ""}, env):
+            done = subprocess.run(
+                [shutil.which(shell), "-c", FLUSH["command"]], env=variables,
+                input=b"{}", timeout=PATIENCE_S, capture_output=True)
+            assert (done.returncode, done.stdout) == (0, b"")
+        if not trouble:
+            (seen,) = server.wait(1)
+            assert seen.json["event_type"] == "Stop"

@@ -44,7 +44,7 @@ def messages():
 
 
 def test_every_fenced_block_is_of_a_kind_that_a_test_here_runs():
-    assert {name for name, _ in BLOCKS} <= {"sh", "text", "json", "python"}
+    assert {name for name, _ in BLOCKS} <= {"sh", "text", "json", "python", "yaml"}
 
 
 def test_the_three_lines_of_install_end_in_events_arriving(one_hook, tmp_path):
@@ -59,8 +59,8 @@ def test_the_three_lines_of_install_end_in_events_arriving(one_hook, tmp_path):
     settings = json.loads((project / ".claude" / "settings.json").read_text())
     with EventServer() as server:
         env["HOOK_IO_SERVER_URL"] = server.url
-        for name, ((entry,),) in ((name, [group["hooks"] for group in groups])
-                                  for name, groups in settings["hooks"].items()):
+        for name, entry in ((name, entry) for name, groups in settings["hooks"].items()
+                            for group in groups for entry in group["hooks"]):
             subprocess.run(
                 ["sh", "-c", entry["command"]], env=env, check=True,
                 input=json.dumps(sample(name)).encode(), timeout=PATIENCE_S)
@@ -132,8 +132,74 @@ def test_the_table_of_options_is_the_codes():
     assert table("option") == shown
 
 
+def test_the_table_of_formats_is_the_codes():
+    assert [row[0] for row in table("format")] == list(hook_io.FORMATS)
+
+
+def fleet_settings(home):
+    env = json.loads(blocks("json")[1])["env"]
+    assert set(env) <= set(re.findall(r"HOOK_IO_\w+", send_event.OPTIONS))
+    return {**env, "HOME": str(home)}
+
+
+def test_the_settings_of_a_fleet_deliver_in_the_background(one_hook, tmp_path):
+    env = fleet_settings(tmp_path)
+    with EventServer(fault="no_content") as server:
+        env["HOOK_IO_SERVER_URL"] = server.url.replace("/events", "")
+        one_hook.run("send_event.py", "--source-app", "demo", "--event-type", "Stop",
+                     stdin=sample("Stop"), env=env)
+        (seen,) = server.wait(1)
+    assert seen.path == "/v1/logs"
+    assert seen.headers["authorization"] == "Bearer TOKEN"
+    assert "resourceLogs" in seen.json
+
+
+def test_the_collectors_configuration_is_whole():
+    yaml = pytest.importorskip("yaml")
+    config = yaml.safe_load(blocks("yaml")[0])
+    service = config["service"]
+    (pipeline,) = service["pipelines"].values()
+    assert service["extensions"] == list(config["extensions"])
+    for kind, names in pipeline.items():
+        assert names == list(config[kind])
+    assert pipeline["processors"][0] == "memory_limiter"
+    authenticator = config["receivers"]["otlp"]["protocols"]["http"]["auth"]
+    assert authenticator["authenticator"] in config["extensions"]
+    queue = config["exporters"]["clickhouse"]["sending_queue"]
+    assert queue["storage"] in config["extensions"]
+
+
+def shown(pattern):
+    (text,) = re.findall(pattern, README)
+    return float(text.replace(",", ""))
+
+
+def test_the_figures_of_the_fleet_are_measured_and_add_up(one_hook, tmp_path):
+    names = json.loads((ROOT / "hooks.json").read_text())["hooks"]
+    env = {**fleet_settings(tmp_path), "HOOK_IO_BACKGROUND": "0",
+           "HOOK_IO_TIMEOUT_MS": "20000"}
+    env["HOOK_IO_HEADERS"] = f"Authorization: Bearer {'x' * 40}"
+    with EventServer(replies=[{"status": 204}, {"status": 503}] * len(names)) as server:
+        env["HOOK_IO_SERVER_URL"] = server.url.replace("/events", "")
+        for name in [name for name in names for _ in range(2)]:
+            one_hook.run("send_event.py", "--source-app", "demo", "--event-type", name,
+                         stdin=sample(name), env=env)
+        sizes = [len(seen.raw) for seen in server.wait(2 * len(names))]
+    spooled = [path.stat().st_size for path in tmp_path.rglob("*.json")]
+    assert len(spooled) == len(names)
+    size, kept = shown(r"([\d,]+) bytes a request"), shown(r"([\d,]+) bytes each on")
+    assert sum(sizes) / len(sizes) == pytest.approx(size, rel=0.01)
+    assert sum(spooled) / len(spooled) == pytest.approx(kept, rel=0.01)
+    rate = shown(r"= ([\d,]+) events/s\n")
+    assert rate == round(10000 * 2000 / 3600)
+    assert shown(r"= ([\d.]+) MB/s") == round(rate * size / 1e6, 1)
+    assert shown(r"= ([\d.]+) GB/h") == round(2e7 * size / 1e9, 1)
+    assert shown(r"([\d.]+) MB; that is") == round(2000 * kept / 1e6, 1)
+    assert hook_io.SPOOL_MAX_FILES == 2000
+
+
 def test_the_table_of_exit_codes_is_the_codes():
-    codes = [hook_io.EXIT_OK, hook_io.EXIT_BLOCK]
+    codes = [hook_io.EXIT_OK, hook_io.EXIT_FAILED, hook_io.EXIT_BLOCK]
     assert [int(row[0]) for row in table("exit")] == codes
 
 
@@ -223,6 +289,8 @@ def test_a_registration_sends_its_agents_event_and_survives_a_missing_file(
     f"{hook_io.STDIN_IDLE_MS} ms", f"{hook_io.STDIN_TIMEOUT_MS // 1000} s",
     f"{hook_io.BODY_MAX_BYTES >> 10} KiB", f"{hook_io.STDIN_MAX_BYTES >> 20} MiB",
     f"{len(hook_io.PLATFORMS['claude-code']['events'])} events of Claude Code",
+    f"{hook_io.SPOOL_MAX_FILES:,} files,", f"{hook_io.SPOOL_MAX_BYTES >> 20} MiB and",
+    f"{hook_io.SPOOL_MAX_DAYS} days",
 ])
 def test_limits_in_the_text_are_the_codes(number):
     assert str(number) in README

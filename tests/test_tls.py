@@ -1,0 +1,256 @@
+"""Tokens go out over TLS to whom they are meant for, and are seen by nobody else."""
+
+import contextlib
+import datetime
+import os
+import socket
+import ssl
+import subprocess
+import threading
+import time
+
+import pytest
+
+import hook_io
+from conftest import PATIENCE_S, sample
+from event_server import EventServer, closed_port
+
+trustme = pytest.importorskip("trustme", reason="trustme needs Python 3.9")
+
+pytestmark = pytest.mark.usefixtures("patient")
+TOKEN = "tok-4711-squeamish"
+DAY = datetime.timedelta(days=1)
+NOW = datetime.datetime.now(datetime.timezone.utc)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    """A test CA, and the file that holds its certificate."""
+    ca = trustme.CA()
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    ca.cert_pem.write_to_path(str(path))
+    return ca, str(path)
+
+
+class TlsServer:
+    """Answer 201 over TLS; note the SNI, the request and why a handshake failed."""
+
+    def __init__(self, certificate, answer=b"HTTP/1.1 201 Created\r\n\r\n"):
+        self.names, self.requests, self.failures = [], [], []
+        self.answer = answer
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate.configure_cert(self.context)
+        self.context.sni_callback = lambda _sock, name, _ctx: self.names.append(name)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+
+    def __enter__(self):
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exc_info):
+        self.listener.close()
+
+    def serve(self):
+        while True:
+            try:
+                plain, _ = self.listener.accept()
+            except OSError:
+                return
+            plain.settimeout(PATIENCE_S)
+            with contextlib.closing(plain):
+                try:
+                    self.converse(self.context.wrap_socket(plain, server_side=True))
+                except OSError as error:
+                    self.failures.append(str(error))
+
+    def converse(self, sock):
+        request = b""
+        while b"\r\n\r\n" not in request:
+            request += sock.recv(1 << 16)
+        head, _, body = request.partition(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        while len(body) < length:
+            body += sock.recv(1 << 16)
+        self.requests.append((head, body))
+        sock.sendall(self.answer)
+        sock.close()
+
+
+def send(hook, server, ca_file, host="localhost", **env):
+    env.update(HOOK_IO_CA_FILE=ca_file, HOOK_IO_TIMEOUT_MS="20000")
+    url = f"https://{host}:{server.port}/events"
+    return hook.send(url, stdin=sample("Stop"), env=env)
+
+
+@pytest.mark.parametrize(("host", "names"), [
+    ("localhost", ["localhost"]), ("127.0.0.1", [None])])
+def test_an_event_arrives_over_tls_with_the_hosts_name(hook, authority, host, names):
+    ca, ca_file = authority
+    with TlsServer(ca.issue_cert(host)) as server:
+        result = send(hook, server, ca_file, host, HOOK_IO_HEADERS=f"X-Key: {TOKEN}")
+    assert (result.exit, result.stdout, result.stderr) == (0, "", ""), server.failures
+    ((head, body),) = server.requests
+    assert head.endswith(f"\r\nX-Key: {TOKEN}".encode())
+    assert b'"event_type":"Stop"' in body
+    assert server.names == names
+
+
+def expired(ca):
+    return ca.issue_cert("localhost", not_before=NOW - 9 * DAY, not_after=NOW - DAY)
+
+
+@pytest.mark.parametrize(("issue", "words"), [
+    (expired, "certificate has expired"),
+    (lambda ca: ca.issue_cert("other.example"), "not valid for 'localhost'"),
+    (lambda ca: trustme.CA().issue_cert("localhost"), "unable to get local issuer"),
+])
+def test_a_certificate_that_will_not_do_is_refused_with_the_reason(
+    hook, authority, issue, words
+):
+    ca, ca_file = authority
+    with TlsServer(issue(ca)) as server:
+        result = send(hook, server, ca_file, HOOK_IO_HEADERS=f"X-Key: {TOKEN}")
+    assert result.exit == 0
+    assert "certificate: " in result.lines[0]
+    assert words in result.lines[0]
+    assert server.requests == []
+
+
+def test_a_self_signed_certificate_is_refused_as_such(hook, authority):
+    ca = trustme.CA()
+
+    class SelfSigned:
+        def configure_cert(self, context):
+            with ca.private_key_pem.tempfile() as key, ca.cert_pem.tempfile() as cert:
+                context.load_cert_chain(cert, key)
+
+    with TlsServer(SelfSigned()) as server:
+        result = send(hook, server, authority[1])
+    words = result.lines[0].replace("self signed", "self-signed")  # OpenSSL 1.1's
+    assert "certificate: self-signed certificate" in words
+    assert server.requests == []
+
+
+def test_the_system_trusts_no_test_authority(one_hook, authority):
+    ca, _ = authority
+    with TlsServer(ca.issue_cert("localhost")) as server:
+        result = send(one_hook, server, "")
+    assert "certificate: " in result.lines[0]
+
+
+def test_certificates_may_lie_in_the_home_folder(one_hook, authority):
+    ca, _ = authority
+    ca.cert_pem.write_to_path(str(one_hook.home / "ca.pem"))
+    with TlsServer(ca.issue_cert("localhost")) as server:
+        assert send(one_hook, server, "~/ca.pem").stderr == ""
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (None, "no such file or directory"), ("no certificate", "no certificate"),
+])
+def test_certificates_that_cannot_be_read_are_named(
+    one_hook, authority, tmp_path, content, words
+):
+    path = tmp_path / "mine.pem"
+    if content:
+        path.write_text(content)
+    with TlsServer(authority[0].issue_cert("localhost")) as server:
+        result = send(one_hook, server, str(path))
+    assert f"no certificates in {path}: " in result.lines[0]
+    assert words in result.lines[0]
+
+
+def test_a_server_that_speaks_no_tls_is_a_loss_within_the_budget(one_hook):
+    with EventServer(fault="silent") as server:
+        url = server.url.replace("http:", "https:")
+        result = one_hook.send(url, "--timeout-ms", "300", stdin=sample("Stop"))
+        (seen,) = server.wait(1)
+    assert result.lines[0].startswith("[ERROR] Failed to send event")
+    assert (seen.ended_by, seen.held_ms < 2000) == ("client", True)
+
+
+# Tokens.
+
+
+@pytest.mark.parametrize(("text", "headers"), [
+    ("Authorization: Bearer a=b==", {"Authorization": "Bearer a=b=="}),
+    ("A: 1\nB:2\r\n\n C : x:y ", {"A": "1", "B": "2", "C": "x:y"}),
+    ("authorization=Bearer%20x,k=a:b", {"authorization": "Bearer x", "k": "a:b"}),
+    ("", {}), ("A:", {"A": ""}),
+])
+def test_both_ways_to_write_headers_are_read(text, headers):
+    assert hook_io.parse_headers(text) == (headers, [])
+
+
+@pytest.mark.parametrize("text", [
+    TOKEN, f"A: 1\n{TOKEN}", f"A: 1\n: {TOKEN}", f"x={TOKEN},%zz",
+    f"x={TOKEN}%0d%0aY:1", f"Host: {TOKEN}", f"content-length: {TOKEN}",
+    f"A b: {TOKEN}", f"A: \x07{TOKEN}",
+])
+def test_a_mistake_in_the_headers_is_told_and_never_quoted(one_hook, text):
+    with EventServer() as server:
+        env = {"HOOK_IO_HEADERS": text}
+        result = one_hook.send(server.url, stdin=sample("Stop"), env=env)
+        assert len(server.events()) == 1
+        (seen,) = server.wait(1)
+    (line,) = result.lines
+    assert line.startswith("[WARNING] HOOK_IO_HEADERS: header ")
+    assert TOKEN not in result.stderr
+    assert (TOKEN.encode() in seen.raw) is False
+
+
+def test_a_header_given_stands_in_for_our_own_once(one_hook):
+    env = {"HOOK_IO_HEADERS": "content-type: text/plain\nUser-agent: me"}
+    with EventServer() as server:
+        one_hook.send(server.url, stdin=sample("Stop"), env=env)
+        (seen,) = server.wait(1)
+    assert seen.raw.lower().count(b"content-type") == 1
+    assert (seen.headers["content-type"], seen.headers["user-agent"]) == (
+        "text/plain", "me")
+
+
+@pytest.mark.parametrize("reply", [
+    {"status": 401, "json": {"error": f"bad token {TOKEN}"}},
+    {"status": 401, "json": {"error": f"{'x' * 190} {TOKEN}"}},
+    {"status": 401, "json": {"message": f"Bearer {TOKEN} is unknown"}, "chunked": True},
+    {"raw": f"{TOKEN} is no HTTP\r\n"}, {"raw": f"HTTP/1.1 {TOKEN} 200\r\n\r\n"},
+    {"status": 401, "json": {"error": f"bad token {TOKEN}"}, "drip_ms": 1},
+])
+def test_a_token_that_a_server_echoes_is_in_no_message_and_no_file(one_hook, reply):
+    env = {"HOOK_IO_HEADERS": f"Authorization: Bearer {TOKEN}",
+           "HOOK_IO_FAIL_LOUD_THRESHOLD": "1", "HOOK_IO_TIMEOUT_MS": "5000"}
+    with EventServer(replies=[reply]) as server:
+        result = one_hook.send(server.url, stdin=sample("PreToolUse"), env=env)
+        (seen,) = server.wait(1)
+    assert TOKEN.encode() in seen.raw
+    assert result.lines[0].startswith("[ERROR] Failed to send event")
+    for part in (TOKEN[i:i + 6] for i in range(len(TOKEN) - 5)):
+        assert part not in result.stderr + result.stdout
+    files = [path for path in one_hook.home.rglob("*") if path.is_file()]
+    assert files
+    assert not any(TOKEN.encode() in path.read_bytes() for path in files)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="reads /proc")
+def test_a_token_is_not_in_the_process_list(one_hook):
+    env = {"HOOK_IO_HEADERS": f"X-Key: {TOKEN}", "HOOK_IO_TIMEOUT_MS": "5000"}
+    with EventServer(fault="silent") as server:
+        process = one_hook.start(
+            "send_event.py", "--source-app", "demo", "--event-type", "Stop",
+            "--server-url", server.url, env=env, stdin=subprocess.DEVNULL)
+        while not server.exchanges:
+            time.sleep(0.01)
+        with open(f"/proc/{process.pid}/cmdline", "rb") as file:
+            line = file.read()
+        process.kill()
+        process.communicate()
+    assert b"send_event.py" in line
+    assert TOKEN.encode() not in line
+
+
+def test_where_nobody_listens_over_tls_is_the_same_loss(one_hook):
+    result = one_hook.send(f"https://127.0.0.1:{closed_port()}/", stdin=sample("Stop"))
+    assert "connection refused" in result.lines[0]
