@@ -144,6 +144,7 @@ def _as_named(names: str) -> "Dict[str, str]":
 #:            follows the agent's documentation
 #: documented  cells of a measured entry, "intent event", that nobody has measured
 #: provider   OpenTelemetry's name for who makes its models, where it has but one
+#: adapter    Gram's name for it, where that is another
 #: signs      of its events, see _has_sign()
 #: events     its own name of an event -> Claude Code's, and the tool where the event
 #:            itself says it; {member} stands for a member's text
@@ -157,6 +158,7 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
     "claude-code": {
         "measured": "2.1.329",
         "provider": "anthropic",
+        "adapter": "claude",
         "signs": ("transcript_path~/.claude/projects/",),
         "events": _as_named(
             "PreToolUse PostToolUse UserPromptSubmit SessionStart SessionEnd"
@@ -1612,7 +1614,7 @@ def gram_format(event: AgentEvent, options: "Event") -> "Envelope":
     url = _with_path(options["server_url"] or LOCAL_URL, GRAM_PATH)
     return url, {"Idempotency-Key": options["key"], **access}, {
         "schema_version": "hook.ingest.v1",
-        "source": {"adapter": "claude" if agent == "claude-code" else agent,
+        "source": {"adapter": PLATFORMS[agent].get("adapter", agent),
                    "adapter_version": __version__, "raw_event_name": event_type},
         "event": {"type": known, "occurred_at": _instant(options["time_ns"])},
         "session": strings(session),

@@ -267,7 +267,8 @@ def test_what_is_started_on_each_system(monkeypatch, fp, system, kwargs):
         patch.setattr(sys, "argv", [os.path.abspath("send_event.py"), *argv])
         patch.delattr(os, "fork", raising=False)
         patch.setattr(os, "name", system)
-        assert hook_io.hand_over({"prompt": "Grüße"}, options) is True
+        event = hook_io.normalise({"prompt": "Grüße"})
+        assert hook_io.hand_over(event, options) is True
     (call,) = recorder.calls
     assert call.args == [sys.executable, os.path.abspath("send_event.py"), *argv]
     assert call.kwargs == {
@@ -281,6 +282,6 @@ def test_a_worker_has_the_budget_of_the_background_and_says_nothing(monkeypatch,
     options = worker_options(["--source-app", "demo", "--event-type", "Stop"])
     options["env"]["HOOK_IO_WORKER"] = "1"
     before = time.monotonic()
-    assert hook_io.hand_over({}, options) is False
+    assert hook_io.hand_over(hook_io.normalise({}), options) is False
     assert options["deadline"] >= before + 10
     assert (options["fail_loud"], options["timeout_ms"]) == ("off", "10000")

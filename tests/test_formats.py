@@ -17,7 +17,7 @@ import urllib.request
 import pytest
 
 import hook_io
-from conftest import PATIENCE_S, ROOT, sample
+from conftest import PATIENCE_S, ROOT, SAMPLES, sample
 from event_server import EventServer, closed_port
 
 pytestmark = pytest.mark.usefixtures("patient")
@@ -37,7 +37,8 @@ def made(name, event, **given):
     """Return URL, headers and body of *event*, the body as a server reads it."""
     event_type = event.get("hook_event_name") or "PreToolUse"
     facts = options(event_type, **given)
-    url, headers, body = hook_io.FORMATS[name](event, facts)
+    said = hook_io.normalise(event, facts["agent"])
+    url, headers, body = hook_io.FORMATS[name](said, facts)
     return url, headers, json.loads(hook_io.encode(body))
 
 
@@ -47,7 +48,8 @@ def body_of(name, event, **given):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_format_is_pure(name):
-    event, facts = sample("PostToolUse"), options("PostToolUse")
+    event = hook_io.normalise(sample("PostToolUse"))
+    facts = options("PostToolUse")
     before = json.dumps([event, facts])
     one = hook_io.FORMATS[name](event, facts)
     assert hook_io.FORMATS[name](event, facts) == one
@@ -274,7 +276,7 @@ def test_otlp_names_its_resource_as_the_specification_says(env, resource):
 def test_one_mistake_in_such_a_list_discards_it_and_is_told_once(text):
     facts = options(env={"OTEL_RESOURCE_ATTRIBUTES": text + ",k=v"})
     for _ in range(3):
-        _, _, body = hook_io.otlp_format({}, facts)
+        _, _, body = hook_io.otlp_format(hook_io.normalise({}), facts)
     values = values_of(body["resourceLogs"][0]["resource"]["attributes"])
     assert values == {"service.name": "hook-io"}
     (note,) = facts["notes"]
@@ -453,3 +455,27 @@ def test_a_third_partys_server_takes_raw_events_and_otlp_logs(one_hook, tmp_path
 
 
 test_agent.__test__ = False
+
+
+CAMEL = json.loads((SAMPLES / "copilot-camel" / "preToolUse.json").read_text())
+
+
+@pytest.mark.parametrize("name, read", [
+    ("raw", lambda body: body),
+    ("observability", lambda body: body["payload"]),
+    ("cloudevents", lambda body: body["data"]),
+    ("events", lambda body: json.loads(body["metadata"])),
+])
+def test_another_agents_event_is_sent_in_its_own_words(name, read):
+    assert read(body_of(name, CAMEL, agent="copilot")) == CAMEL
+
+
+@pytest.mark.parametrize("name, read", [
+    ("events", lambda body: (body["tool_name"], body["session_id"])),
+    ("observability", lambda body: (body["tool_name"], body["session_id"])),
+    ("cloudevents", lambda body: (body["subject"], body["sessionid"])),
+    ("gram", lambda body: (body["data"]["tool_call"]["name"], body["session"]["id"])),
+])
+def test_what_a_server_asks_for_is_said_in_claude_codes_words(name, read):
+    body = body_of(name, CAMEL, agent="copilot")
+    assert read(body) == ("Bash", CAMEL["sessionId"])

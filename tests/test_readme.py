@@ -137,7 +137,8 @@ def test_the_table_of_formats_is_the_codes():
 
 
 def fleet_settings(home):
-    env = json.loads(blocks("json")[1])["env"]
+    (settings,) = [text for text in blocks("json") if '"env"' in text]
+    env = json.loads(settings)["env"]
     assert set(env) <= set(re.findall(r"HOOK_IO_\w+", send_event.OPTIONS))
     return {**env, "HOME": str(home)}
 
