@@ -210,7 +210,7 @@ FIELDS = {
 #: parameter of GET /events -> (when absent, least, most)
 PAGING = {"since_id": ("0", 0, 10**15), "limit": ("100", 1, 10_000)}
 #: the same of GET /stream
-RESUMING = {"since_id": PAGING["since_id"], "last": (str(10**15), 0, 10**15)}
+RESUMING = {"since_id": PAGING["since_id"], "last": (str(10**15 - 1), 0, 10**15)}
 FILTERS = ("session_id", "event_type", "source_app", "tool_name")
 
 
