@@ -16,7 +16,7 @@ demo: ## Play a recorded session: events arrive, a server dies, and comes back
 	$(PYTHON) tests/demo.py
 
 .PHONY: serve
-serve: ## Receive events on PORT (4000) and print each on a line
+serve: ## Receive events on PORT (4000), print each, show them on a page
 	$(PYTHON) tests/event_server.py --port $(PORT)
 
 .PHONY: test
