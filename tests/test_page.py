@@ -490,7 +490,7 @@ def test_an_event_appears_when_it_is_sent(page, server):
     page.says(f"No events yet. They appear here as hooks send them to {page.address}")
     post(server, event_bytes(summary="Bash: first"))
     page.says("Bash: first")
-    page.counts("1 events")
+    page.counts("1 event")
 
 
 def test_calls_have_their_durations_and_losses_are_seen(page, server):
@@ -644,7 +644,7 @@ def test_long_metadata_is_fetched_when_it_is_looked_at(page, server):
     long = json.dumps({"long": "x" * 100_000, "end": "of it"})
     post(server, event_bytes(metadata=long))
     page.open()
-    page.counts("1 events")
+    page.counts("1 event")
     page.tab.locator(".row").click()
     page.says('"end": "of it"')
 
@@ -652,12 +652,12 @@ def test_long_metadata_is_fetched_when_it_is_looked_at(page, server):
 def test_a_paused_page_stands_still_and_misses_nothing(page, server):
     post(server)
     page.open()
-    page.counts("1 events")
+    page.counts("1 event")
     page.tab.get_by_role("button", name="Pause").click()
     page.says("paused")
     until(lambda: all(e.held_ms is not None for e in server.exchanges))
     post(server)
-    assert page.tab.locator("#count").inner_text() == "1 events"
+    assert page.tab.locator("#count").inner_text() == "1 event"
     page.tab.get_by_role("button", name="Resume").click()
     page.says("live")
     page.counts("2 events")
@@ -666,7 +666,7 @@ def test_a_paused_page_stands_still_and_misses_nothing(page, server):
 def test_a_server_that_goes_is_told_and_the_gap_stays_visible(page, server):
     post(server, event_bytes(summary="before", event_type="Notification"))
     page.open()
-    page.counts("1 events")
+    page.counts("1 event")
     server.__exit__()
     page.says("server not reachable")
     again = EventServer(port=server.port)  # more of them than the page had
