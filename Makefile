@@ -20,7 +20,7 @@ demo: ## Play a recorded session: events arrive, a server dies, and comes back
 	$(PYTHON) tests/demo.py
 
 .PHONY: serve
-serve: ## Receive events on PORT (4000), a line each (IMPORT=file: those of a log, too)
+serve: ## Receive events on PORT (4000), show them on a page (IMPORT=file: a log, too)
 	$(PYTHON) tests/event_server.py --port $(PORT) $(if $(IMPORT),--import "$(IMPORT)")
 
 .PHONY: test

@@ -13,10 +13,18 @@
     GET  /events   stored events, oldest first; session_id, event_type, source_app and
                    tool_name select; since_id and limit (100, at most 10000) page
     GET  /health   {"status": "ok", "events": N}
+    GET  /         a page to look at them (page.html beside this file)
+    GET  /stream   server-sent events: the stored ones after since_id (or the header
+                   Last-Event-ID), with last=N the newest N of them, then each as it is
+                   stored; one data line of JSON and an id each, comments in between
+    GET  /runs     from when to when this store had a server, and after which event id
 
 What a connection gets: the next of `replies`; else what ?fault=NAME in its path asks
 for; else the server's own `fault`; else the contract's answer.  A reply is a dict of
 REPLY_KEYS or the name of a row of FAULTS.
+
+Events are shown to who calls this server localhost or by the address it listens on: a
+page elsewhere that makes its own name lead here (DNS rebinding) gets 403.
 """
 
 import argparse
@@ -25,6 +33,8 @@ import bisect
 import contextlib
 import datetime
 import errno
+import hashlib
+import ipaddress
 import itertools
 import json
 import os
@@ -41,7 +51,7 @@ import time
 import unicodedata
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 BODY_MAX_BYTES = 1 << 20  # above it: 413
 READ_MAX_BYTES = 1 << 24  # of a body; more is not read before the answer
@@ -50,6 +60,9 @@ READ_LIMIT_MS = 30_000  # for a client that begins a request and does not end it
 ENDLESS_LIMIT_MS = 10_000
 LINGER_MS = 50  # after an answer, for the client's own close
 POLL_S = 0.05  # how late a waiting thread may notice that the server stops
+HEARTBEAT_S = 10  # a stream is never silent for longer
+STREAM_MAX = 50  # events read at once for a stream; hooks wait for the store meanwhile
+PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html")
 
 #: the contract's nine, what else Claude Code sends, then what it has no word for
 EVENT_TYPES = (
@@ -127,8 +140,16 @@ ENDLESS = {
 }
 
 #: status of a refusal -> its name in the answer
-ERRORS = {400: "ValidationError", 404: "NotFound", 405: "MethodNotAllowed",
-          413: "PayloadTooLarge", 500: "StorageError"}
+ERRORS = {400: "ValidationError", 403: "Forbidden", 404: "NotFound",
+          405: "MethodNotAllowed", 413: "PayloadTooLarge", 500: "StorageError"}
+
+#: what the page may do, beside running its own script and style
+POLICY = ("default-src 'none'", "connect-src 'self'", "img-src data:",
+          "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'")
+#: headers of what only this server's own page is to read
+PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff",
+           "Cross-Origin-Resource-Policy": "same-origin",
+           "Referrer-Policy": "no-referrer"}
 
 #: what an address that cannot be listened on raises; the last is for absurd names
 UNUSABLE = (OSError, OverflowError, UnicodeError)
@@ -191,6 +212,8 @@ FIELDS = {
 }
 #: parameter of GET /events -> (when absent, least, most)
 PAGING = {"since_id": ("0", 0, 10**15), "limit": ("100", 1, 10_000)}
+#: the same of GET /stream
+RESUMING = {"since_id": PAGING["since_id"], "last": (str(10**15 - 1), 0, 10**15)}
 FILTERS = ("session_id", "event_type", "source_app", "tool_name")
 
 
@@ -211,6 +234,12 @@ def checked_event(body):
     return {name: event[name] for name in FIELDS if name in event}
 
 
+def utc_now():
+    """Return the time as the contract writes it: UTC, milliseconds, Z."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 class Store:
     """The events, in SQLite; one connection that threads take turns at.
 
@@ -218,9 +247,10 @@ class Store:
     """
 
     COLUMNS = ("id", *FIELDS, "created_at")
+    RUN = ("after_id", "started_at", "stopped_at")
 
     def __init__(self, db):
-        self._lock = threading.Lock()
+        self._lock, self._own_run = threading.Lock(), None
         self._sqlite = sqlite3.connect(db, isolation_level=None,
                                        check_same_thread=False)
         try:
@@ -230,6 +260,11 @@ class Store:
             self._run("CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY"
                       f" AUTOINCREMENT, {' TEXT, '.join(self.COLUMNS[1:])} TEXT)")
             self.select(limit=1)  # a table of that name with other columns fails here
+            self._run("CREATE TABLE IF NOT EXISTS runs (id INTEGER PRIMARY KEY,"
+                      f" {', '.join(self.RUN)})")
+            _, self._own_run = self._run(
+                "INSERT INTO runs (after_id, started_at) VALUES (?, ?)",
+                self.newest_id(), utc_now())
         except sqlite3.Error:
             self.close()
             raise
@@ -241,9 +276,7 @@ class Store:
 
     def add(self, event):
         """Store *event*; return it with its id and created_at (UTC, ms)."""
-        now = datetime.datetime.now(datetime.timezone.utc)
-        instant = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        row = {**event, "created_at": instant}
+        row = {**event, "created_at": utc_now()}
         _, row_id = self._run(f"INSERT INTO events ({', '.join(row)}) VALUES"
                               f" ({', '.join('?' * len(row))})", *row.values())
         return {"id": row_id, **row}
@@ -261,8 +294,29 @@ class Store:
         """Return how many events there are."""
         return self._run("SELECT COUNT(*) FROM events")[0][0][0]
 
+    def newest_id(self):
+        """Return the highest id, 0 where there are no events."""
+        return self._run("SELECT COALESCE(MAX(id), 0) FROM events")[0][0][0]
+
+    def changes(self):
+        """Return a number that another event changes; costs no query."""
+        with self._lock:
+            return self._sqlite.total_changes
+
+    def runs(self):
+        """Return when a server had this store, oldest first; the last is our own.
+
+        A run that has no stopped_at was killed, unless it is going on.
+        """
+        rows, _ = self._run(f"SELECT {', '.join(self.RUN)} FROM runs ORDER BY id")
+        return [{name: value for name, value in zip(self.RUN, row)
+                 if value is not None} for row in rows]
+
     def close(self):
         """Close the file; nothing can be read afterwards."""
+        with contextlib.suppress(sqlite3.Error):  # closed before, or never usable
+            self._run("UPDATE runs SET stopped_at = ? WHERE id = ?",
+                      utc_now(), self._own_run)
         with self._lock:
             self._sqlite.close()
 
@@ -275,27 +329,82 @@ def post_event(exchange, server):
     return {"status": 201, "json": event}
 
 
-def get_events(exchange, server):
-    query = {name: values[-1] for name, values in exchange.query.items()}
-    chosen = {name: query[name] for name in FILTERS if name in query}
-    for name, (default, least, most) in PAGING.items():
+def numbers(query, table):
+    """Return each parameter of *table* as *query* has it; raise Refused."""
+    chosen = {}
+    for name, (default, least, most) in table.items():
         text = query.get(name, default)
         if not (NUMBER.fullmatch(text) and least <= int(text) <= most):
             raise Refused(400, f"Invalid {name}: must be from {least} to {most}")
         chosen[name] = int(text)
-    return {"status": 200, "json": server.store.select(**chosen)}
+    return chosen
+
+
+def get_events(exchange, server):
+    query = {name: values[-1] for name, values in exchange.query.items()}
+    chosen = {name: query[name] for name in FILTERS if name in query}
+    chosen.update(numbers(query, PAGING))
+    return {"status": 200, "json": server.store.select(**chosen), "headers": PRIVATE}
 
 
 def get_health(exchange, server):
     return {"status": 200, "json": {"status": "ok", "events": server.store.count()}}
 
 
+def get_runs(exchange, server):
+    return {"status": 200, "json": server.store.runs(), "headers": PRIVATE}
+
+
+def get_stream(exchange, server):
+    query = {name: values[-1] for name, values in exchange.query.items()}
+    resumed = exchange.headers.get("last-event-id")
+    chosen = numbers({**query, **({"since_id": resumed} if resumed else {})}, RESUMING)
+    since_id, newest = chosen["since_id"], server.store.newest_id()
+    if since_id > newest:
+        since_id = 0  # the id is another store's, which was here before a restart
+    exchange.follows = server.store, max(since_id, newest - chosen["last"])
+    return {"status": 200, "headers": {**PRIVATE, "Content-Length": None,
+                                       "Content-Type": "text/event-stream"}}
+
+
+def source_hash(page, tag):
+    """Return what a policy calls the text of *tag* in *page*."""
+    text = re.search(f"<{tag}>(.*?)</{tag}>", page, re.S).group(1)
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"{tag}-src 'sha256-{digest}'"
+
+
+def get_page(exchange, server):
+    try:
+        with open(PAGE, encoding="utf-8") as file:
+            page = file.read()
+    except OSError:
+        raise Refused(404, f"Invalid path: {PAGE} cannot be read") from None
+    policy = [*POLICY, source_hash(page, "script"), source_hash(page, "style")]
+    return {"status": 200, "body": page, "headers": {
+        **PRIVATE, "Content-Type": "text/html; charset=utf-8",
+        "Content-Security-Policy": "; ".join(policy)}}
+
+
 ROUTES = {"/events": {"GET": get_events, "POST": post_event},
-          "/health": {"GET": get_health}}
+          "/health": {"GET": get_health}, "/": {"GET": get_page},
+          "/stream": {"GET": get_stream}, "/runs": {"GET": get_runs}}
+ANY_HOST = {("POST", "/events"), ("GET", "/health")}  # these show no events
 
 
-def routed(exchange):
-    """Return the function that answers *exchange*; raise Refused."""
+def is_own_host(host, names):
+    """Tell whether a Host header means loopback or is one of *names*."""
+    with contextlib.suppress(ValueError):
+        name = urlsplit(f"//{host}").hostname
+        if name and name in ("localhost", *names):
+            return True
+        address = ipaddress.ip_address(name)
+        return address.is_loopback or str(address) in names
+    return False
+
+
+def routed(exchange, host):
+    """Return the function that answers *exchange* on *host*; raise Refused."""
     if exchange.headers is None:
         raise Refused(400, "Invalid request: must be HTTP/1.1")
     path = exchange.path.partition("?")[0]
@@ -304,6 +413,10 @@ def routed(exchange):
     if exchange.method not in ROUTES[path]:
         methods = ", ".join(ROUTES[path])
         raise Refused(405, f"Invalid method: must be one of [{methods}]")
+    names = (host, exchange.address)
+    if (exchange.method, path) not in ANY_HOST and not is_own_host(
+            exchange.headers.get("host", ""), names):
+        raise Refused(403, "Invalid Host: must be localhost or the address listened on")
     return ROUTES[path][exchange.method]
 
 
@@ -315,7 +428,7 @@ def refusal(status, message):
 def contract_reply(exchange, server):
     """Return the contract's answer to *exchange*, having done what it asks for."""
     try:
-        return routed(exchange)(exchange, server)
+        return routed(exchange, server.host)(exchange, server)
     except Refused as refused:
         return refusal(*refused.args)
     except sqlite3.Error as error:
@@ -395,6 +508,8 @@ class Exchange:
     method, path (with its query), headers (lower-case names; None unless the request
     is HTTP) and body are there once read whole; raw is every byte read for them.
     reply: the dict or name that was followed; None: the contract's own answer.
+    address: ours, that the client connected to.  follows: what a stream is made of, a
+    store and the id after which it begins.
     status: of the status line that was sent whole, 1xx aside.
     accepted_ms: since the server's start.  held_ms: from then until the client closed
     or reset the connection, or until we did (ended_by: "client" or "server").
@@ -402,6 +517,8 @@ class Exchange:
 
     accepted_ms: float
     reply: object = None
+    address: str = None
+    follows: tuple = None
     method: str = None
     path: str = None
     headers: dict = field(default=None, repr=False)
@@ -575,8 +692,11 @@ def play_before_reading(link, reply):
         link.reset()
 
 
-def play(link, reply, answer):
-    """Do what *reply* asks for, its bytes being *answer*; always raises at the end."""
+def play(link, reply, answer, follows=None):
+    """Do what *reply* asks for, its bytes being *answer*; always raises at the end.
+
+    follows: of the Exchange.
+    """
     link.deadline = float("inf")
     if "delay_ms" in reply:
         link.wait(reply["delay_ms"] / 1000)
@@ -590,6 +710,8 @@ def play(link, reply, answer):
             link.wait(reply["drip_ms"] / 1000)
     else:
         link.send(answer)
+    if follows:
+        follow(link, *follows)
     if "endless" in reply:
         send_for_ever(link, ENDLESS[reply["endless"]][1], reply.get("limit_ms"))
     if reply.get("reset") == "headers":
@@ -597,6 +719,31 @@ def play(link, reply, answer):
     if reply.get("hang"):
         link.wait()
     link.finish()
+
+
+def follow(link, store, since_id):
+    """Send each event after *since_id* as it is stored; always raises at the end.
+
+    Only this thread waits for a client that does not read: it fetches what is next when
+    the client has taken what came before, and holds STREAM_MAX events at most.
+    """
+    while True:
+        changes = store.changes()
+        events = store.select(since_id=since_id, limit=STREAM_MAX)
+        if events:
+            link.send(b"".join(map(as_message, events)))
+            since_id = events[-1]["id"]
+            continue
+        heartbeat = time.monotonic() + HEARTBEAT_S
+        while store.changes() == changes and time.monotonic() < heartbeat:
+            link.wait(POLL_S)
+        if store.changes() == changes:
+            link.send(b": nothing new\n\n")
+
+
+def as_message(event):
+    """Return *event* as a server-sent event."""
+    return f"id: {event['id']}\ndata: {json.dumps(event)}\n\n".encode()
 
 
 def send_for_ever(link, filler, limit_ms):
@@ -629,7 +776,7 @@ class EventServer:
         self.on_event = on_event or (lambda event: None)
         self.exchanges, self._threads = [], set()
         self._changed, self._stopping = threading.Condition(), threading.Event()
-        self.store = Store(db)
+        self.store, self.host = Store(db), host.lower()
         try:
             self._listener = listening_socket(host, port)
         except UNUSABLE:
@@ -692,7 +839,7 @@ class EventServer:
         link, ended_by = Connection(sock, self._stopping), "server"
         try:
             self._converse(link, exchange, scripted)
-        except ServerEnds:
+        except (ServerEnds, sqlite3.Error):  # a stream's store may fail on the way
             pass
         except OSError:
             ended_by = "client"
@@ -704,6 +851,8 @@ class EventServer:
 
     def _converse(self, link, exchange, scripted):
         link.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        local = ipaddress.ip_address(link.sock.getsockname()[0].partition("%")[0])
+        exchange.address = str(getattr(local, "ipv4_mapped", None) or local)
         reply = as_dict(exchange.reply or {})
         play_before_reading(link, reply)
         with contextlib.suppress(ValueError):  # the contract answers what is not HTTP
@@ -714,7 +863,8 @@ class EventServer:
                 400, f"Invalid fault: must be one of [{', '.join(FAULTS)}]")
             reply = as_dict(exchange.reply)
             play_before_reading(link, reply)
-        play(link, reply, wire(reply, exchange, self))
+        answer = wire(reply, exchange, self)
+        play(link, reply, answer, exchange.follows)
 
     def _end(self, link, exchange, ended_by, held_ms):
         status = STATUS_LINE.search(link.sent_head)
@@ -875,8 +1025,10 @@ def main(argv=None):
         before = server.store.count()
         kept = "memory" if options.db == ":memory:" else options.db
         url = server.url.replace("//127.0.0.1:", "//localhost:")
+        page = url[:-len("events")]
         try:
-            print(f"listening on {url} (db: {kept}; Ctrl-C to stop)", flush=True)
+            print(f"listening on {url} (db: {kept}; Ctrl-C to stop); page: {page}",
+                  flush=True)
             while True:  # short naps: a signal just before one does not interrupt it
                 time.sleep(POLL_S)
         except KeyboardInterrupt:

@@ -273,7 +273,7 @@ def test_a_client_that_sends_far_too_much_still_gets_to_read_the_413():
 
 
 @pytest.mark.parametrize("method, path, status", [
-    ("POST", "/event", 404), ("GET", "/", 404), ("POST", "/events/", 404),
+    ("POST", "/event", 404), ("GET", "/page", 404), ("POST", "/events/", 404),
     ("PUT", "/events", 405), ("DELETE", "/events", 405), ("POST", "/health", 405)])
 def test_other_paths_and_methods_are_refused_in_the_same_shape(method, path, status):
     with EventServer() as server:
@@ -962,7 +962,8 @@ def fixture_command():
 def test_the_command_says_where_it_listens_shows_events_and_counts_them(command):
     server = command()
     assert re.fullmatch(r"listening on http://localhost:\d+/events"
-                        r" \(db: memory; Ctrl-C to stop\)\n", server.first)
+                        r" \(db: memory; Ctrl-C to stop\);"
+                        r" page: http://localhost:\d+/\n", server.first)
     post(server)
     post(server, event_bytes(tool_name="", session_id="", summary=""))
     post(server, event_bytes(event_type="wrong"))
