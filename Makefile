@@ -48,7 +48,7 @@ soak: $(VENV)/made ## Fuzz, faults and load for 15 minutes (PART, SECONDS, SEED)
 
 .PHONY: clean
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache __pycache__ tests/__pycache__
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis __pycache__ tests/__pycache__
 
 $(VENV)/made: tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)

@@ -133,27 +133,32 @@ def stdin_part(soak):
 
 def hypothesis_row(soak):
     """Judge events that hypothesis makes: any JSON under the names that agents use."""
-    row = Row("stdin", "objects made by hypothesis")
+    row, batch = Row("stdin", "objects made by hypothesis"), 50
     try:
         import hypothesis
     except ImportError:
         row.figure = "not installed"
         return row
-    chance = random.Random(soak.seed)
+    for number in range(-(-soak.many(10_000) // batch)):
+        if not soak.is_late():
+            judge_batch(hypothesis, row, soak.seed + number, batch)
+    return row
 
-    @hypothesis.seed(soak.seed)
+
+def judge_batch(hypothesis, row, seed, count):
+    chance = random.Random(seed)
+
+    @hypothesis.seed(seed)
     @hypothesis.settings(
-        max_examples=soak.many(20_000), deadline=None, database=None,
+        max_examples=count, deadline=None, database=None,
         phases=[hypothesis.Phase.generate],
         suppress_health_check=list(hypothesis.HealthCheck))
     @hypothesis.given(events())
     def judge(event):
-        if not soak.is_late():
-            data = json.dumps(event).encode()
-            row.note(hostile.misjudged(data, chance), data)
+        data = json.dumps(event).encode()
+        row.note(hostile.misjudged(data, chance), data)
 
     judge()
-    return row
 
 
 def events():
@@ -165,12 +170,13 @@ def events():
                    | {"hook_event_name", "tool_calls", "error", "password", "prompt"})
     known = sorted({name for agent in hook_io.PLATFORMS.values()
                     for name in agent["events"]})
-    leaf = (some.none() | some.booleans() | some.integers() | some.text()
+    leaf = (some.none() | some.booleans() | some.integers() | some.text(max_size=40)
             | some.floats(allow_nan=False, allow_infinity=False)
             | some.sampled_from(known))
-    value = some.recursive(leaf, lambda inner: some.lists(inner) | some.dictionaries(
-        some.sampled_from(names) | some.text(), inner), max_leaves=20)
-    return some.dictionaries(some.sampled_from(names) | some.text(), value)
+    name = some.sampled_from(names) | some.text(max_size=8)
+    value = some.recursive(leaf, lambda inner: some.lists(inner, max_size=4) | (
+        some.dictionaries(name, inner, max_size=4)), max_leaves=6)
+    return some.dictionaries(name, value, max_size=8)
 
 
 #: a script that lets libFuzzer look for new paths through the parser
@@ -828,7 +834,7 @@ def limits_row(soak):
         command = sender(hook, server.url, "--timeout-ms", "20000")
         row.note(starved(hook, command, resource.RLIMIT_NOFILE, 16).problem())
         row.note("" if len(server.events()) == 1 else "not sent with 16 descriptors")
-        for megabytes in range(8, 80, 1):
+        for megabytes in range(8, 40 if soak.scale < 1 else 80, 1 + (soak.scale < 1)):
             bare = starved(hook, [PYTHONS[NEWEST], "-IS", "-c", "pass"],
                            resource.RLIMIT_AS, megabytes << 20)
             ran = starved(hook, command, resource.RLIMIT_AS, megabytes << 20)
