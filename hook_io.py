@@ -3237,18 +3237,20 @@ def _usage(rows: "Rows", prog: str) -> "Any":
     """Return the argparse parser of the *rows*, which explains and never parses."""
     import argparse
 
+    needed = " ".join(f"{row[0]} {row[3]}" for row in rows if row[2] == "required")
     parser = argparse.ArgumentParser(
-        prog, formatter_class=argparse.RawDescriptionHelpFormatter, epilog="\n".join([
+        prog, usage=f"%(prog)s {needed} [options]",
+        formatter_class=argparse.RawDescriptionHelpFormatter, epilog="\n".join([
             "an option that sets something has a variable, as --server-url has",
             "HOOK_IO_SERVER_URL; variables of their own:", "",
-            *(f"  {row[1]:29}{row[4]}" for row in rows if row[0] == "-"), "",
+            *(f"  {row[1]:31}{row[4]}" for row in rows if row[0] == "-"), "",
             "exit 0: done; 2: a mistake on the command line, which stops the agent"]))
     for name, _, default, takes, text in rows:
         if name != "-":
-            shape = {"action": "store_true"} if takes == "-" else {"metavar": takes}
+            shape: "Event" = (
+                {"action": "store_true"} if takes == "-" else {"metavar": takes})
             said = text if default in ("-", "required") else f"{text} ({default})"
-            needed = default == "required"
-            parser.add_argument(name, help=said, required=needed, **shape)
+            parser.add_argument(name, help=said, **shape)
     parser.add_argument("--version", action="store_true", help="print the version")
     return parser
 

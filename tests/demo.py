@@ -41,6 +41,7 @@ class Agent:
         self.env = {name: value for name, value in os.environ.items()
                     if name not in unwanted and not name.startswith("HOOK_IO_")}
         self.env["HOOK_IO_STATE_DIR"] = str(self.folder / "state")
+        self.env["HOOK_IO_TIMEOUT_MS"] = "20000"  # a busy machine loses nothing here
 
     def fire(self, name):
         """Send the sample of an event; return milliseconds and the hint, if any."""
