@@ -6,6 +6,7 @@ or "".  What is right is said here in other words than hook_io's own: by json, r
 ipaddress, which the shipped files do not use for it.
 """
 
+import ast
 import ipaddress
 import json
 import math
@@ -174,8 +175,10 @@ def misread(data, got):
     """Return what is wrong with *got*, the event or InputError of *data*."""
     if isinstance(got, hook_io.InputError):
         text = str(got)
-        if not text.isprintable() or len(text) > 200:
-            return f"an error of {len(text)} characters: {text[:200]!r}"
+        _, _, quoted = text.partition(": ")
+        shown = ast.literal_eval(quoted) if quoted[:1] in ("'", '"') else quoted
+        if not text.isprintable() or len(shown) > hook_io.ECHO_MAX_CHARS:
+            return f"{len(shown)} characters of it are shown: {text[:200]!r}"
         right = expected_event(data) if len(data) <= STDIN_MAX else None
         return "" if right is None else f"refused, though JSON: {text}"
     if len(data) > STDIN_MAX:

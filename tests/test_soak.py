@@ -32,7 +32,7 @@ def test_whatever_is_on_stdin_the_request_and_the_answer_are_whole(
 
 
 def test_any_json_under_the_names_that_agents_use_is_an_event(soak):
-    assert findings([long_soak.hypothesis_row(soak)]) == []
+    assert findings(long_soak.hypothesis_part(soak)) == []
 
 
 def test_whatever_is_on_stdin_real_hooks_end_as_the_contract_says(soak):
