@@ -963,7 +963,7 @@ def soaked(part, seed, seconds, scale):
 
 def table_of(rows):
     """Return the lines of a table of *rows*."""
-    cells = [("part", "what", "count", "findings", "figure")] + [
+    cells = [("part", "what", "checks", "findings", "figure")] + [
         (row.part, row.what, f"{row.count:,}", str(sum(row.findings.values())),
          row.figure) for row in rows]
     widths = [max(len(line[n]) for line in cells) for n in range(5)]

@@ -11,6 +11,7 @@ import pytest
 
 import hook_io
 import send_event
+import soak
 from bench import GOALS, ROWS
 from conftest import PATIENCE_S, ROOT, TESTS, sample
 from event_server import EventServer, closed_port
@@ -82,6 +83,12 @@ def test_the_measured_tables_are_those_of_make_bench():
     goals = [(goal, f"{limit[3]} {limit[4]:.2f}") for goal, limit in GOALS.items()]
     assert [(row[0], row[3]) for row in table("goal +")] == goals
     assert {row.name for row in ROWS} <= {row[0] for row in table("row +")}
+
+
+def test_the_measured_soak_is_whole_and_found_nothing():
+    rows = table("part +")
+    assert {row[0] for row in rows} == set(soak.PARTS)
+    assert {row[3] for row in rows} == {"0"}
 
 
 def without_figures(text):
