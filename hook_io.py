@@ -221,8 +221,8 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "documented": ("ask PreToolUse", "block SubagentStop"),
         "signs": ("sessionId", "timestamp stop_reason",
                   "timestamp transcript_path~/.copilot/",
-                  "timestamp -transcript_path hook_event_name=PreToolUse|PostToolUse|"
-                  "PostToolUseFailure|PermissionRequest|UserPromptSubmit|SessionStart|"
+                  "timestamp -transcript_path -permission_mode hook_event_name="
+                  "PreToolUse|PostToolUse|PostToolUseFailure|PermissionRequest|UserPromptSubmit|SessionStart|"
                   "SessionEnd|Stop|SubagentStart|SubagentStop|PreCompact|"
                   "Notification|ErrorOccurred"),
         "events": {
