@@ -222,9 +222,9 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "signs": ("sessionId", "timestamp stop_reason",
                   "timestamp transcript_path~/.copilot/",
                   "timestamp -transcript_path -permission_mode hook_event_name="
-                  "PreToolUse|PostToolUse|PostToolUseFailure|PermissionRequest|UserPromptSubmit|SessionStart|"
-                  "SessionEnd|Stop|SubagentStart|SubagentStop|PreCompact|"
-                  "Notification|ErrorOccurred"),
+                  "PreToolUse|PostToolUse|PostToolUseFailure|PermissionRequest|"
+                  "UserPromptSubmit|SessionStart|SessionEnd|Stop|SubagentStart|"
+                  "SubagentStop|PreCompact|Notification|ErrorOccurred"),
         "events": {
             "preToolUse": "PreToolUse", "postToolUse": "PostToolUse",
             "postToolUseFailure": "PostToolUseFailure",
