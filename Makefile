@@ -6,6 +6,8 @@ ROUNDS ?= 240
 OURS_send_event = $(PYTHON) send_event.py
 OURS_hook = $(PYTHON) tests/reference_hook.py
 CONTRACTS = $(or $(CONTRACT),$(if $(CMD)$(K),send_event,send_event hook))
+TO = $(if $(PROJECT),"$(PROJECT)",$(error say where: make $@ PROJECT=folder)) \
+	$(if $(AGENT),--agent $(AGENT))
 VENV := .venv
 BIN := $(VENV)/bin
 # what a build environment may set, and no hook has
@@ -22,6 +24,14 @@ demo: ## Play a recorded session: events arrive, a server dies, and comes back
 .PHONY: serve
 serve: ## Receive events on PORT (4000) and print each on a line
 	$(PYTHON) tests/event_server.py --port $(PORT)
+
+.PHONY: install
+install: ## Install into PROJECT=folder (AGENT=codex, SOURCE_APP=name)
+	$(PYTHON) hook_io.py install $(TO) $(if $(SOURCE_APP),--source-app "$(SOURCE_APP)")
+
+.PHONY: uninstall
+uninstall: ## Take it out of PROJECT=folder (AGENT=codex: for that agent alone)
+	$(PYTHON) hook_io.py uninstall $(TO)
 
 .PHONY: test
 test: $(VENV)/made ## Run every test on each Python that is found (K=word: some)

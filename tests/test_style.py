@@ -21,7 +21,8 @@ POWERS = {
     "streams and exit": (
         {"print", "input", "exit", "quit", "sys.stdout", "sys.stderr", "sys.stdin",
          "sys.exit", "os.write", "os._exit", "os.dup", "os.dup2", "os.abort"},
-        {"Emitter", "StderrBuffer", "_write_part", "FailureStreak"}),
+        {"Emitter", "StderrBuffer", "_write_part", "FailureStreak",
+         "_main"}),  # a person's command, no hook: it says what it did
     "network": (
         {"socket", "_socket", "ssl", "__import__('_socket')", "__import__('socket')",
          "getaddrinfo", "connect", "sendall", "recv", "urllib", "http"},
@@ -30,7 +31,8 @@ POWERS = {
         {"open", "os.open", "os.replace", "os.rename", "os.unlink", "os.remove",
          "os.makedirs", "os.mkdir", "os.rmdir", "os.truncate"},
         {"FailureStreak", "_losses", "_unnamed_file", "_open_missing_fds",
-         "StderrBuffer", "forget_compiled"}),
+         "StderrBuffer", "forget_compiled",
+         "_content", "_write_file", "_discard", "_restore"}),  # the installer's
     "processes": (
         {"os.system", "os.fork", "os.execv", "os.kill", "os.popen", "subprocess"},
         set()),
