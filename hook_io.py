@@ -153,7 +153,8 @@ def _as_named(names: str) -> "Dict[str, str]":
 #: members    of that file, beside its "hooks"
 #: group      members of what holds a list of entries; none: an entry stands alone
 #: entry      what registers the hook; "$C" is the command, timeouts are in its unit
-#: folder     of the scripts, as a command of the agent's names it
+#: folder     of the scripts, as a command of the agent's names it; with braces where
+#:            the agent puts a path with quotes of its own in the place of $NAME
 #: hooked     events that are registered; the others come too often, or would act
 #: then       what is left for a person to do
 PLATFORMS: "Dict[str, Dict[str, Any]]" = {
@@ -326,7 +327,7 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "settings": ".qwen/settings.json",
         "group": {},
         "entry": {"type": "command", "command": "$C", "timeout": 5},
-        "folder": "$QWEN_PROJECT_DIR/.claude/hooks",
+        "folder": "${QWEN_PROJECT_DIR}/.claude/hooks",
         "hooked": "PreToolUse PostToolUse PostToolUseFailure PermissionRequest"
                   " PermissionDenied UserPromptSubmit SessionStart SessionEnd Stop"
                   " StopFailure SubagentStart SubagentStop PreCompact PostCompact"
@@ -361,7 +362,7 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "group": {"matcher": "*"},
         "entry": {"type": "command", "name": "hook-io", "command": "$C",
                   "timeout": 5000},
-        "folder": "$GEMINI_PROJECT_DIR/.claude/hooks",
+        "folder": "${GEMINI_PROJECT_DIR}/.claude/hooks",
         "hooked": "BeforeTool AfterTool BeforeAgent AfterAgent SessionStart SessionEnd"
                   " Notification",
     },
