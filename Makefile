@@ -42,6 +42,10 @@ conformance: ## Hold our scripts, or CMD="node x.mjs", against the contract (CON
 	$(foreach name,$(CONTRACTS),$(PYTHON) tests/conformance.py --contract $(name) \
 	$(if $(K),-k "$(K)") -- $(or $(CMD),$(OURS_$(name))) &&) true
 
+.PHONY: live
+live: ## Run the real agents with our hooks installed, offline (needs npm; CLIENT=codex)
+	$(PYTHON) tests/live.py $(CLIENT)
+
 .PHONY: lint
 lint: $(VENV)/made ## Check style and types
 	$(BIN)/ruff check .
