@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         Any,
         Callable,
         Dict,
+        Iterator,
         List,
         NoReturn,
         Optional,
@@ -154,6 +155,17 @@ def _as_named(names: str) -> "Dict[str, str]":
 #: an intent  event, in its own words or Claude Code's ("*": any other) -> shape of the
 #:            document on stdout; {}: silence says it.  No entry: the agent has no such
 #:            channel there, and FALLBACKS or silence is the only safe answer.
+#:
+#: What `hook_io.py install` registers, where it serves the agent:
+#: settings   file of a project that registers its hooks
+#: also       a file of another agent that this one runs as well
+#: members    of that file, beside its "hooks"
+#: group      members of what holds a list of entries; none: an entry stands alone
+#: entry      what registers the hook; "$C" is the command, timeouts are in its unit
+#: folder     of the scripts, as a command of the agent's names it; with braces where
+#:            the agent puts a path with quotes of its own in the place of $NAME
+#: hooked     events that are registered; the others come too often, or would act
+#: then       what is left for a person to do
 PLATFORMS: "Dict[str, Dict[str, Any]]" = {
     "claude-code": {
         "measured": "2.1.329",
@@ -190,6 +202,15 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             **_on("TaskCreated TaskCompleted PreModelSwitch", _EXIT)},
         "loud": _on("PreToolUse PostToolUse PostToolUseFailure UserPromptSubmit"
                     " SessionStart", _EXIT),
+        "settings": ".claude/settings.json",
+        "group": {},
+        "entry": {"type": "command", "command": "$C", "timeout": 5},
+        "folder": "${CLAUDE_PLUGIN_ROOT:-$CLAUDE_PROJECT_DIR/.claude/hooks}",
+        "hooked": "PreToolUse PostToolUse UserPromptSubmit SessionStart SessionEnd"
+                  " Notification Stop SubagentStop PreCompact PostToolUseFailure"
+                  " StopFailure SubagentStart PostCompact PermissionRequest"
+                  " PermissionDenied PostModelSwitch TaskCreated TaskCompleted"
+                  " Elicitation ElicitationResult ConfigChange",
     },
     "codex": {  # checks documents strictly: one unknown member, and the tool runs
         "measured": "0.169.0",
@@ -215,6 +236,14 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "block": _on("PreToolUse PostToolUse UserPromptSubmit Stop SubagentStop",
                      _BLOCK),
         "loud": _on("PreToolUse UserPromptSubmit", _EXIT),
+        "settings": ".codex/hooks.json",
+        "group": {},
+        "entry": {"type": "command", "command": "$C", "timeout": 3},  # SessionEnd's max
+        "folder": "$(git rev-parse --show-toplevel)/.claude/hooks",
+        "hooked": "PreToolUse PostToolUse PermissionRequest UserPromptSubmit"
+                  " SessionStart SessionEnd Stop SubagentStart SubagentStop PreCompact"
+                  " PostCompact Interrupt",
+        "then": "Say /hooks in Codex and trust them: until then it runs none.",
     },
     "copilot": {  # camelCase without a name of the event, or Claude Code's own words
         "measured": "1.0.102",
@@ -269,6 +298,14 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             "updatedInput": "$I"}}},
         "block": {**_on("PostToolUse UserPromptSubmit Stop SubagentStop", _BLOCK),
                   "PreToolUse": _permission("deny")},
+        "settings": ".github/hooks/hook-io.json",
+        "also": ".claude/settings.json",
+        "members": {"version": 1},
+        "entry": {"type": "command", "bash": "$C", "timeoutSec": 5},
+        "folder": "$COPILOT_PROJECT_DIR/.claude/hooks",
+        "hooked": "PreToolUse PostToolUse PostToolUseFailure PermissionRequest"
+                  " UserPromptSubmit SessionStart SessionEnd Stop SubagentStart"
+                  " SubagentStop PreCompact Notification ErrorOccurred",
     },
     "qwen": {
         "measured": "0.24.4",
@@ -299,6 +336,14 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "block": {**_on("PreToolUse UserPromptSubmit Stop SubagentStop", _BLOCK),
                   "PostToolUse": _CONTEXT},
         "loud": _on("PreToolUse UserPromptSubmit", _EXIT),
+        "settings": ".qwen/settings.json",
+        "group": {},
+        "entry": {"type": "command", "command": "$C", "timeout": 5},
+        "folder": "${QWEN_PROJECT_DIR}/.claude/hooks",
+        "hooked": "PreToolUse PostToolUse PostToolUseFailure PermissionRequest"
+                  " PermissionDenied UserPromptSubmit SessionStart SessionEnd Stop"
+                  " StopFailure SubagentStart SubagentStop PreCompact PostCompact"
+                  " Notification",
     },
     "gemini": {
         "measured": "0.61.0",
@@ -326,6 +371,13 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             "hookEventName": "$E", "tool_input": "$I"}}},
         "block": _on("PreToolUse PostToolUse UserPromptSubmit Stop", _DENY),
         "loud": _on("PreToolUse UserPromptSubmit", _EXIT),
+        "settings": ".gemini/settings.json",
+        "group": {"matcher": "*"},
+        "entry": {"type": "command", "name": "hook-io", "command": "$C",
+                  "timeout": 5000},
+        "folder": "${GEMINI_PROJECT_DIR}/.claude/hooks",
+        "hooked": "BeforeTool AfterTool BeforeAgent AfterAgent SessionStart SessionEnd"
+                  " Notification",
     },
     "cursor": {
         "measured": "",
@@ -373,6 +425,13 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             "UserPromptSubmit": {"continue": False, "user_message": "$T"},
             "postToolUse": _ADDED,
             **_on("Stop SubagentStop", {"followup_message": "$T"})},
+        "settings": ".cursor/hooks.json",
+        "also": ".claude/settings.json",
+        "members": {"version": 1},
+        "entry": {"command": "$C", "timeout": 5},
+        "folder": "$CURSOR_PROJECT_DIR/.claude/hooks",
+        "hooked": "preToolUse postToolUse postToolUseFailure beforeSubmitPrompt stop"
+                  " subagentStart subagentStop sessionStart sessionEnd preCompact",
     },
     "windsurf": {
         "measured": "",
@@ -3645,3 +3704,313 @@ def _fail_closed(line: str, _error: BaseException) -> HookResult:
 _FAILURES = {"open": _fail_open, "closed": _fail_closed}
 #: what must not come to nothing where stdout is gone: exit 2 is the channel left
 _REFUSALS = ("deny", "ask", "block", "rewrite")
+
+
+# Installing.  No hook comes here, so that what this needs is imported in its place.
+
+FILES = ("hook_io.py", "send_event.py")  # the library first: the script imports it
+HOOKS = ".claude/hooks"  # of a project, whichever agent runs them
+BACKUP = ".hook-io.bak"
+NOT_RUN = ("hook-io: send_event.py could not run, so no event is recorded. Your work is"
+           f" not blocked. Try: python3 {HOOKS}/send_event.py --version")
+NEXT = ("Run `make serve` in hook-io's folder, or a server of yours on"
+        " http://localhost:4000/events,\nand start the agent: its first event arrives.")
+#: a command that runs the script and nothing else
+_OURS = r"""((?:'[^']*'|"[^"]*"|[^;&|'"\n])*)(?:\|\| *(?::|true|echo '[^']*'))? *"""
+
+
+def registration(agent: str, source_app: str) -> "Dict[str, Event]":
+    """Return event -> what registers the hook for it in *agent*'s settings.
+
+    source_app: a word of a shell's command, with its quotes.  A missing file makes
+    Python exit 2, which stops an agent, so each command ends in a guard; that of
+    SessionStart says that the hook could not run, where a person sees it.
+    """
+    row, python = PLATFORMS[agent], "python" if os.name == "nt" else "python3"
+    wanted: "Dict[str, Event]" = {}
+    for event in row["hooked"].split():
+        hints = row.get("hint", {})
+        told = canonical(event) == "SessionStart" and (
+            hints.get(event, hints.get("*")) == _MESSAGE)
+        guard = "echo '" + encode({"systemMessage": NOT_RUN}) + "'" if told else ":"
+        entry = _fill(row["entry"], {
+            "$C": f'{python} -IS "{row["folder"]}/send_event.py" --source-app'
+                  f" {source_app} --event-type {event} || {guard}"})
+        wanted[event] = {**row["group"], "hooks": [entry]} if "group" in row else entry
+    return wanted
+
+
+def _is_ours(entry: "Any") -> bool:
+    import re
+
+    values = entry.values() if isinstance(entry, dict) else ()
+    found = [re.fullmatch(_OURS, value) for value in values if isinstance(value, str)]
+    script = r"(?:^|[/\\\s\"'])send_event\.py(?![\w.-])"
+    return any(match and re.search(script, match.group(1)) for match in found)
+
+
+def _without_ours(group: "Any") -> "Any":
+    inner = group.get("hooks") if isinstance(group, dict) else None
+    entries = inner if isinstance(inner, list) else [group]
+    others = [entry for entry in entries if not _is_ours(entry)]
+    if len(others) == len(entries):
+        return group
+    return {**group, "hooks": others} if others else None
+
+
+def _exchanged(groups: "List[Any]", wanted: "Optional[Event]") -> "List[Any]":
+    kept: "List[Any]" = []
+    for group in groups:
+        rest = _without_ours(group)
+        if rest is None and wanted not in kept:
+            rest = wanted
+        if rest is not None:
+            kept.append(rest)
+    return kept if wanted is None or wanted in kept else [*kept, wanted]
+
+
+def _with_hooks(
+    settings: "Event", wanted: "Dict[str, Event]", before: "Event"
+) -> "Event":
+    """Return *settings* with *wanted* in the place of what is ours, and no more.
+
+    before: the settings without us; what we alone put there does not stay when empty.
+    """
+    hooks, changed = settings.get("hooks", {}), {}
+    for event, groups in hooks.items():
+        kept = _exchanged(groups, wanted.get(event))
+        if kept or not groups or event in before.get("hooks", {}):
+            changed[event] = kept
+    for event, group in wanted.items():
+        changed.setdefault(event, [group])
+    if changed == hooks:
+        return settings
+    if changed or "hooks" in before:
+        return {**settings, "hooks": changed}
+    return {name: value for name, value in settings.items() if name != "hooks"}
+
+
+def _parsed(path: str) -> "Event":
+    """Return the settings in a file, {} if there are none.
+
+    Raises ValueError, which says where, for what cannot be written back as it is.
+    """
+    import json
+
+    def unique(pairs: "List[Tuple[str, Any]]") -> "Event":
+        if len(dict(pairs)) < len(pairs):
+            raise InputError("a member is there twice")
+        return dict(pairs)
+
+    try:
+        text = _content(path).decode("utf-8-sig")
+        settings = json.loads(
+            text if text.strip() else "{}", parse_float=_finite,
+            parse_constant=_constant, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        here = error.doc[error.pos:].startswith(("/", "#"))
+        what = "a comment would be lost" if here else error.msg
+        raise ValueError(f"{path}, line {error.lineno}: {what}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    hooks = settings.get("hooks", {}) if isinstance(settings, dict) else None
+    if not isinstance(hooks, dict) or not all(
+            isinstance(groups, list) for groups in hooks.values()):
+        raise ValueError(f"{path}: its hooks are not as the agent wants them")
+    return dict(settings)
+
+
+def _dumped(settings: "Event", like: bytes) -> bytes:
+    """Return *settings* as JSON, indented, encoded and with lines ending *like* it."""
+    import json
+    import re
+
+    indent = re.search(rb'\n([ \t]+)"', like)
+    text = json.dumps(settings, indent=indent.group(1).decode() if indent else 2,
+                      ensure_ascii=like.isascii())
+    text += "\n" if like.endswith(b"\n") or not like else ""
+    mark = b"\xef\xbb\xbf" if like.startswith(b"\xef\xbb\xbf") else b""
+    return mark + text.replace("\n", "\r\n" if b"\r\n" in like else "\n").encode()
+
+
+def _content(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return b""
+
+
+def _write_file(path: str, data: bytes, like: str = "") -> None:
+    """Put *data* in a file's place in one step, in its mode or that of *like*."""
+    path = os.path.realpath(path)  # a link stays one
+    like = path if os.path.exists(path) else like
+    mode = stat.S_IMODE(os.stat(like).st_mode) if like else 0o666
+    part = f"{path}.{os.getpid()}.part"
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    try:
+        with open(part, "xb", opener=lambda name, flags: os.open(name, flags, mode)
+                  ) as file:
+            file.write(data)
+        if like:
+            os.chmod(part, mode)
+        os.replace(part, path)
+    finally:
+        if os.path.exists(part):
+            os.unlink(part)
+
+
+def _discard(project: str, file: str) -> None:
+    """Remove a file of a project, and the folders in it that are empty then."""
+    try:
+        os.unlink(os.path.join(project, file))
+        while os.path.dirname(file):
+            file = os.path.dirname(file)
+            os.rmdir(os.path.join(project, file))
+    except OSError:
+        pass  # not there, or not empty
+
+
+def _restore(project: str, file: str) -> str:
+    """Put back what was there before us, or nothing; return what was done."""
+    path = os.path.join(project, file)
+    if not os.path.exists(path + BACKUP):
+        _discard(project, file)
+        return f"  removed    {file}"
+    _write_file(path, _content(path + BACKUP))
+    os.unlink(path + BACKUP)
+    return f"  restored   {file}, as it was before"
+
+
+def _ours(name: str) -> str:
+    return os.path.join(os.path.dirname(os.path.realpath(__file__)), name)
+
+
+def _registered(project: str) -> "Dict[str, Shape]":
+    """Return settings file -> its row, of those in a project that name our script."""
+    rows = {row["settings"]: row for row in PLATFORMS.values() if "settings" in row}
+    return {file: row for file, row in rows.items()
+            if b"send_event.py" in _content(os.path.join(project, file))}
+
+
+def _refuse_double(project: str, row: "Shape") -> None:
+    for file, other in _registered(project).items():
+        if file == row.get("also") or other.get("also") == row["settings"]:
+            raise ValueError(
+                f"hook-io is registered in {file} already, and there is an agent that"
+                f" runs {row['settings']} as well: it would send each event twice")
+
+
+def _install(project: str, agent: str, source_app: str) -> "Iterator[str]":
+    """Copy the two files and register the hook; yield what is done.
+
+    What is refused, by ValueError, is refused before anything changes.
+    """
+    import shlex
+
+    row, app = PLATFORMS[agent], source_app or os.path.basename(project)
+    path = os.path.join(project, row["settings"])
+    _refuse_double(project, row)
+    settings, before = _parsed(path), _content(path)
+    wanted = registration(agent, shlex.quote(app))
+    result = {**row.get("members", {}), **_with_hooks(settings, wanted, {})}
+    yield from _copy_files(project)
+    if result == settings:
+        yield f"  unchanged  {row['settings']}"
+        return
+    is_first = _with_hooks(settings, {}, settings) == settings
+    if os.path.exists(path) and (is_first or not os.path.exists(path + BACKUP)):
+        _write_file(path + BACKUP, before, path)
+        yield f"  kept       {row['settings']}{BACKUP}, as it was before"
+    _write_file(path, _dumped(result, before))
+    yield f"  written    {row['settings']}, {len(wanted)} events"
+
+
+def _copy_files(project: str) -> "Iterator[str]":
+    from py_compile import PycInvalidationMode, compile
+
+    for name in FILES:
+        path, data = os.path.join(project, HOOKS, name), _content(_ours(name))
+        before = _content(path)
+        if before and b", part of hook-io - " not in before[:500]:
+            _write_file(path + BACKUP, before, path)
+            yield f"  kept       {HOOKS}/{name}{BACKUP}, which was another's"
+        if before != data:
+            _write_file(path, data, _ours(name))
+        yield f"  {'unchanged' if before == data else 'written  '}  {HOOKS}/{name}"
+    library = os.path.join(project, HOOKS, FILES[0])
+    try:  # so that the first hook need not; it looks at the file's time, not its hash
+        compile(library, invalidation_mode=PycInvalidationMode.TIMESTAMP)
+    except OSError:
+        pass  # then each hook does it
+
+
+def _uninstall(project: str, agent: str) -> "Iterator[str]":
+    """Take out what _install() put in, for *agent* or, "", for all; yield what."""
+    rows = [PLATFORMS[agent]] if agent else list(_registered(project).values())
+    paths = [(os.path.join(project, row["settings"]), row) for row in rows]
+    read = [(path, row, _parsed(path), _parsed(path + BACKUP)) for path, row in paths]
+    for path, row, settings, before in read:
+        result = _with_hooks(settings, {}, before)
+        if "hooks" not in result:
+            for name in set(row.get("members", {})).intersection(result) - set(before):
+                del result[name]
+        if result == before and settings != before:
+            yield _restore(project, row["settings"])
+        elif result != settings:
+            _write_file(path, _dumped(result, _content(path)))
+            yield f"  written    {row['settings']}, without our events"
+    yield from _remove_files(project)
+
+
+def _remove_files(project: str) -> "Iterator[str]":
+    folder, users = os.path.join(project, HOOKS), list(_registered(project))
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        if name.endswith(".py") and name not in FILES and (
+                b"hook_io" in _content(os.path.join(folder, name))):
+            users.append(f"{HOOKS}/{name}")
+    for name in FILES[::-1]:
+        data = _content(os.path.join(folder, name))
+        if data and (users or data != _content(_ours(name))):
+            why = f"{users[0]} uses it" if users else "it is not as this version has it"
+            yield f"  kept       {HOOKS}/{name}: {why}"
+        elif data:
+            yield _restore(project, f"{HOOKS}/{name}")
+    cache = os.path.join(folder, "__pycache__")
+    for name in os.listdir(cache) if os.path.isdir(cache) and not users else ():
+        if name.startswith(tuple(f"{file[:-3]}." for file in FILES)):
+            _discard(project, f"{HOOKS}/__pycache__/{name}")
+
+
+def _main() -> None:
+    """Install hook-io into a project, or take it out again."""
+    import argparse
+
+    agents = [agent for agent, row in PLATFORMS.items() if "settings" in row]
+    parser = argparse.ArgumentParser("hook_io.py", description=_main.__doc__)
+    parser.add_argument("action", choices=("install", "uninstall"))
+    parser.add_argument("project", metavar="PROJECT", help="its folder")
+    parser.add_argument("--agent", choices=agents, help="%(choices)s; the first one, or"
+                        " to uninstall: all", metavar="AGENT")
+    parser.add_argument("--source-app", default="", metavar="NAME",
+                        help="name of the project in its events; that of its folder")
+    given = parser.parse_args()
+    project, agent = os.path.abspath(given.project), given.agent or agents[0]
+    if not os.path.isdir(project):
+        parser.error(f"there is no folder {project}")
+    print(f"hook-io {__version__}, {given.action} in {project}:")
+    done = (_install(project, agent, given.source_app) if given.action == "install"
+            else _uninstall(project, given.agent or ""))
+    try:
+        for line in done:
+            print(line)
+    except ValueError as error:
+        sys.exit(f"[ERROR] {error}\nNothing is changed.")
+    except OSError as error:
+        sys.exit(f"[ERROR] {error}")
+    if given.action == "install":
+        print(*filter(None, [PLATFORMS[agent].get("then")]), NEXT, sep="\n")
+
+
+if __name__ == "__main__":
+    _main()
