@@ -3715,8 +3715,10 @@ NOT_RUN = ("hook-io: send_event.py could not run, so no event is recorded. Your 
            f" not blocked. Try: python3 {HOOKS}/send_event.py --version")
 NEXT = ("Run `make serve` in hook-io's folder, or a server of yours on"
         " http://localhost:4000/events,\nand start the agent: its first event arrives.")
+_FLUSHED = '[ -n "$HOOK_IO_SPOOL_DIR" ] && '  # there may be something to deliver
 #: a command that runs the script and nothing else
-_OURS = r"""((?:'[^']*'|"[^"]*"|[^;&|'"\n])*)(?:\|\| *(?::|true|echo '[^']*'))? *"""
+_OURS = (r"""(?:\[ -n "\$HOOK_IO_SPOOL_DIR" \] && )?((?:'[^']*'|"[^"]*"|[^;&|'"\n])*)"""
+         r"(?:\|\| *(?::|true|echo '[^']*'))? *")
 
 
 def registration(agent: str, source_app: str) -> "Dict[str, Event]":
@@ -3724,19 +3726,23 @@ def registration(agent: str, source_app: str) -> "Dict[str, Event]":
 
     source_app: a word of a shell's command, with its quotes.  A missing file makes
     Python exit 2, which stops an agent, so each command ends in a guard; that of
-    SessionStart says that the hook could not run, where a person sees it.
+    SessionStart says that the hook could not run, where a person sees it.  There a
+    second one delivers what is spooled, if a list of entries has room for it.
     """
     row, python = PLATFORMS[agent], "python" if os.name == "nt" else "python3"
+    script = f'{python} -IS "{row["folder"]}/send_event.py"'
+    flush = _fill(row["entry"], {
+        "$C": f"{_FLUSHED}{script} --flush-spool --background || :"})
     wanted: "Dict[str, Event]" = {}
     for event in row["hooked"].split():
         hints = row.get("hint", {})
         told = canonical(event) == "SessionStart" and (
             hints.get(event, hints.get("*")) == _MESSAGE)
         guard = "echo '" + encode({"systemMessage": NOT_RUN}) + "'" if told else ":"
-        entry = _fill(row["entry"], {
-            "$C": f'{python} -IS "{row["folder"]}/send_event.py" --source-app'
-                  f" {source_app} --event-type {event} || {guard}"})
-        wanted[event] = {**row["group"], "hooks": [entry]} if "group" in row else entry
+        said = f"--source-app {source_app} --event-type {event}"
+        entry = _fill(row["entry"], {"$C": f"{script} {said} || {guard}"})
+        entries = [entry, flush] if canonical(event) == "SessionStart" else [entry]
+        wanted[event] = {**row["group"], "hooks": entries} if "group" in row else entry
     return wanted
 
 

@@ -75,11 +75,12 @@ def tree(folder):
 
 
 def entries(project, agent):
-    """Yield event, entry of each registration that names our script."""
+    """Yield event, entry of each registration that sends the event."""
     for name, groups in read(settings_of(project, agent))["hooks"].items():
         for group in groups:
             for entry in group.get("hooks", [group]):
-                if "send_event.py" in json.dumps(entry):
+                if "send_event.py" in json.dumps(entry) and "--event-type" in (
+                        json.dumps(entry)):
                     yield name, entry
 
 
@@ -109,6 +110,17 @@ def test_each_agents_commands_send_its_events_and_survive_a_missing_file(
                     for name, _ in entries(project, agent)]
 
 
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_session_begins_with_the_delivery_of_what_is_spooled(project, agent):
+    done("install", project, "--agent", agent)
+    settings = read(settings_of(project, agent))
+    flushes = [entry for groups in settings["hooks"].values() for group in groups
+               for entry in group.get("hooks", ()) if "--flush-spool" in str(entry)]
+    assert len(flushes) == ("group" in AGENTS[agent])
+    done("uninstall", project, "--agent", agent)
+    assert not settings_of(project, agent).exists()
+
+
 def test_timeouts_are_in_the_agents_own_unit():
     for agent, row in AGENTS.items():
         (seconds,) = (row["entry"][name] for name in row["entry"] if "timeout" in name)
@@ -119,7 +131,7 @@ def test_timeouts_are_in_the_agents_own_unit():
 @pytest.mark.parametrize("agent", AGENTS)
 def test_what_is_registered_is_known_and_says_nothing_but_that_it_could_not_run(agent):
     for name, group in hook_io.registration(agent, "demo").items():
-        (entry,) = group.get("hooks", [group])
+        entry = group.get("hooks", [group])[0]
         text = entry.get("command") or entry["bash"]
         assert hook_io.canonical(name)
         if hook_io.canonical(name) == "SessionStart" and "|| echo" in text:
