@@ -807,7 +807,7 @@ SECRET_PATTERNS = (
         r"(?:(?<=_)|(?<!\w))(?<!PUBLIC_)(?<!CACHE_)(?<!PRIMARY_)(?<!FOREIGN_)"
         r"(?<!SORT_)(?<!PARTITION_)(?<!HOST_)KEY=[\"']?" + _MIXED,)),
     (("--", " -pass", " -token", " -secret", " -store", " -key", " -api"), 40, "= ", (
-        rf"(?i)(?<![\w-])--?[\w-]{{0,32}}?{_WORD}(?:[ =]|\s\\\r?\n)\s{{0,16}}"
+        rf"(?i)(?<![\w-])-(?:-[\w-]{{0,32}}?)?{_WORD}(?:[ =]|\s\\\r?\n)\s{{0,16}}"
         rf"(?!id=|type=|--)(?:{_BARE}|{_QUOTED})",)),
     (("set ", "setx ", "setenv ", "env "), 64, "_-", (
         rf"(?i)(?:set|setx|env)\s(?:-\w{{1,4}}\s)?[\w./:-]{{0,64}}?{_WORD} {_MIXED}",)),
@@ -861,9 +861,12 @@ SECRET_PATTERNS = (
 
 _MARKERS = tuple(dict.fromkeys(marker for row in SECRET_PATTERNS for marker in row[0]))
 #: sign -> the beginnings of keys that hold it, as many texts hold none of the signs
-_PREFIXES = [(sign, [prefix for prefix in (*KEY_FORMS, *KEY_PREFIXES)
-                     if next((c for c in "_-." if c in prefix), "") == sign])
-             for sign in ("", "_", "-", ".")]
+_KEYS = (*KEY_FORMS, *KEY_PREFIXES)
+_PREFIXES = (
+    ("_", [prefix for prefix in _KEYS if "_" in prefix]),
+    ("-", [prefix for prefix in _KEYS if "-" in prefix and "_" not in prefix]),
+    ("", [prefix for prefix in _KEYS if "-" not in prefix and "_" not in prefix]),
+)
 
 # Errors.
 
