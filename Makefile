@@ -55,9 +55,14 @@ lint: $(VENV)/made ## Check style and types
 bench: $(VENV)/made ## Measure latency beside its floors and alternatives (CHECK=1: judge)
 	$(BIN)/python tests/bench.py --rounds $(ROUNDS) $(if $(CHECK),--check)
 
+.PHONY: soak
+soak: $(VENV)/made ## Fuzz, faults and load for 15 minutes (PART, SECONDS, SEED)
+	$(BIN)/python tests/soak.py $(if $(PART),--part $(PART)) \
+	$(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
 .PHONY: clean
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache __pycache__ tests/__pycache__
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis __pycache__ tests/__pycache__
 
 $(VENV)/made: tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)

@@ -2452,13 +2452,24 @@ class FailureStreak:
             try:
                 if not stat.S_ISREG(os.lstat(ended).st_mode) or self._is_astray():
                     return 0, ""
-                os.replace(ended, kept)
+                found = self._put_away(ended, kept)
             except OSError:
                 continue
-            losses, since = _losses(kept)
             self._remove_notices()
-            return losses, since
+            return found
         return 0, ""
+
+    @staticmethod
+    def _put_away(ended: str, kept: str) -> "Tuple[int, str]":
+        try:
+            os.replace(ended, kept)
+        except OSError:
+            if not os.path.isdir(kept):
+                raise
+            found = _losses(ended)
+            os.unlink(ended)  # a streak that cannot be kept is over all the same
+            return found
+        return _losses(kept)
 
     def _is_astray(self) -> bool:
         return os.path.islink(os.path.dirname(self.path))
@@ -2915,7 +2926,9 @@ def _split_authority(authority: str, default_port: int) -> "Tuple[str, int]":
         port = rest
     host = host.lower().rstrip(".")
     port = port or str(default_port)
-    if not host or not port.isdigit() or len(port) > 5 or not 0 < int(port) < 65536:
+    is_host = host and (":" in host or all(c.isalnum() or c in "-._" for c in host))
+    if not is_host or not port.isdigit() or len(port) > 5 or (
+            not 0 < int(port) < 65536):
         raise _Loss("invalid", "the URL's host or port is missing or wrong")
     return host, int(port)
 
@@ -3177,19 +3190,28 @@ def _more(link: "Link", answer: bytes) -> bytes:
 def _read_answer(link: "Link", wants_body: bool) -> Outcome:
     answer = b""
     while True:
-        answer = _more(link, answer)
-        if not answer.startswith(b"HTTP/1."[:len(answer)]):
-            raise _not_http(answer)
-        while b"\n" in answer:
+        answer = _behind_interim(_more(link, answer))
+        if b"\n" in answer:
             status = _status(answer)
-            if status == 101 or status >= 200:
+            if _is_final(status):
                 return _judge(status, answer, link, wants_body)
-            _, end, behind = answer.partition(b"\r\n\r\n")
-            if not end:
-                break
-            answer = behind  # an interim answer such as 100 Continue is over
         if len(answer) > ANSWER_MAX_BYTES:
             raise _not_http(answer)
+
+
+def _behind_interim(answer: bytes) -> bytes:
+    """Return what follows interim answers, such as 100 Continue, that are whole."""
+    while True:
+        if not answer.startswith(b"HTTP/1."[:len(answer)]):
+            raise _not_http(answer)
+        _, end, behind = answer.partition(b"\r\n\r\n")
+        if not end or _is_final(_status(answer)):
+            return answer
+        answer = behind
+
+
+def _is_final(status: int) -> bool:
+    return status == 101 or status >= 200
 
 
 def _not_http(answer: bytes) -> _Loss:
@@ -3200,7 +3222,7 @@ def _not_http(answer: bytes) -> _Loss:
 def _status(answer: bytes) -> int:
     words = answer.split(b"\n", 1)[0].split()
     if len(words) < 2 or len(words[1]) != 3 or not words[1].isdigit() or (
-            not words[0].startswith(b"HTTP/1.")):
+            words[1] < b"100" or not words[0].startswith(b"HTTP/1.")):
         raise _not_http(answer)
     return int(words[1])
 
@@ -3375,6 +3397,9 @@ def log_event(path: str, line: bytes) -> None:
         fd = _open_log(path)
     try:
         _lock_append(fd)
+        size = os.fstat(fd).st_size
+        if size and _read_at(fd, size - 1, 1) != b"\n":  # a full disk cut that line
+            line = b"\n" + line
         while line:  # once, but on a full disk
             line = line[os.write(fd, line):]
     finally:
@@ -3382,7 +3407,7 @@ def log_event(path: str, line: bytes) -> None:
 
 
 def _open_log(path: str) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
     for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
         flags |= getattr(os, name, 0)
     fd = os.open(path, flags, 0o600)

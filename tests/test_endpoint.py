@@ -49,6 +49,10 @@ UNUSABLE = {
     "no host": (
         "http://", "http:///events", "http://:{port}/events", "http://?events",
         "http://[]:{port}/events", "http://.:{port}/events", "http://..:{port}/events"),
+    "a sign that no host holds": (
+        "http://127.0.0.1%20:{port}/", "http://169%2e254%2e169%2e254:{port}/",
+        "http://127.0.0.1%00:{port}/", "http://127.0.0.1%0d%0ax:{port}/",
+        "http://127.0.0.1]:{port}/", "http://127.0.0.1;x:{port}/", "http://$(x)/"),
     "no such port": (
         "http://127.0.0.1:0/events", "http://127.0.0.1:65536/events",
         "http://127.0.0.1:abc/events", "http://127.0.0.1:-{port}/events",

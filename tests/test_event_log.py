@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -186,3 +187,16 @@ def test_a_log_that_cannot_be_read_is_a_line_and_no_trace(tmp_path):
          str(tmp_path / "none")], stderr=subprocess.PIPE, timeout=PATIENCE_S)
     assert done.returncode == 1
     assert done.stderr.decode().startswith("event_server: cannot read ")
+
+
+def test_a_line_that_a_full_disk_has_cut_costs_no_other_line(one_hook, log):
+    send(one_hook, "none", log, "PreToolUse")
+    room = log.stat().st_size + 100
+    result = send(one_hook, "none", log, "Stop", preexec_fn=lambda: (
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))))
+    assert "The event is not logged" in result.lines[0]
+    send(one_hook, "none", log, "SessionEnd")
+    first, half, last = log.read_bytes().splitlines()
+    assert len(half) == 100
+    assert json.loads(first)["event_type"] == "PreToolUse"
+    assert json.loads(last)["event_type"] == "SessionEnd"

@@ -38,6 +38,10 @@ SETTLED = {
     "a_very_long_line": ({"raw": "x" * 200_000}, "refused", "not HTTP: 'x{30,80}'"),
     "endless_status": (None, "refused", "not HTTP: 'HTTP/1.1 201 Created"),
     "status_99": ({"raw": "HTTP/1.1 99 Low\r\n\r\n"}, "refused", "not HTTP: .*99 Low"),
+    "status_099": ({"raw": "HTTP/1.1 099 Low\r\n\r\n"}, "refused", "not HTTP: .*099"),
+    "interim_then_noise": (
+        {"raw": "HTTP/1.1 100 Continue\r\n\r\nnoise", "hang": True}, "refused",
+        "not HTTP: 'noise'"),
     "status_abc": ({"raw": "HTTP/1.1 abc Odd\r\n\r\n"}, "refused", "not HTTP: .*abc"),
     "no_status": ({"raw": "HTTP/1.1\r\n\r\n"}, "refused", "not HTTP: 'HTTP/1.1"),
     "status_600": ({"status": 600}, "rejected", "HTTP 600"),

@@ -693,6 +693,14 @@ def test_record_writes_64_printable_bytes_whatever_it_is_given(streak, words):
     assert content[:-1].decode("ascii").isprintable()
 
 
+@pytest.mark.parametrize("suffix, is_told", [(".last", True), (".untold", False)])
+def test_a_folder_in_its_way_keeps_no_streak_from_ending(streak, suffix, is_told):
+    streak.record("Stop", "refused", "s")
+    os.mkdir(streak.path + suffix)
+    assert streak.end(is_told)[0] == 1
+    assert streak.record("Stop", "refused", "s") == 1
+
+
 def test_a_notice_is_claimed_once_per_session_and_outage(streak):
     for _ in range(2):
         streak.record("Stop", "refused", "s")
