@@ -6,6 +6,8 @@ ROUNDS ?= 240
 OURS_send_event = $(PYTHON) send_event.py
 OURS_hook = $(PYTHON) tests/reference_hook.py
 CONTRACTS = $(or $(CONTRACT),$(if $(CMD)$(K),send_event,send_event hook))
+TO = $(if $(PROJECT),"$(PROJECT)",$(error say where: make $@ PROJECT=folder)) \
+	$(if $(AGENT),--agent $(AGENT))
 VENV := .venv
 BIN := $(VENV)/bin
 # what a build environment may set, and no hook has
@@ -23,6 +25,14 @@ demo: ## Play a recorded session: events arrive, a server dies, and comes back
 serve: ## Receive events on PORT (4000), show them on a page (IMPORT=file: a log, too)
 	$(PYTHON) tests/event_server.py --port $(PORT) $(if $(IMPORT),--import "$(IMPORT)")
 
+.PHONY: install
+install: ## Install into PROJECT=folder (AGENT=codex, SOURCE_APP=name)
+	$(PYTHON) hook_io.py install $(TO) $(if $(SOURCE_APP),--source-app "$(SOURCE_APP)")
+
+.PHONY: uninstall
+uninstall: ## Take it out of PROJECT=folder (AGENT=codex: for that agent alone)
+	$(PYTHON) hook_io.py uninstall $(TO)
+
 .PHONY: test
 test: $(VENV)/made ## Run every test on each Python that is found (K=word: some)
 	$(BIN)/python -m pytest -c tests/pytest.ini -n 2 $(if $(K),-k "$(K)")
@@ -31,6 +41,10 @@ test: $(VENV)/made ## Run every test on each Python that is found (K=word: some)
 conformance: ## Hold our scripts, or CMD="node x.mjs", against the contract (CONTRACT, K)
 	$(foreach name,$(CONTRACTS),$(PYTHON) tests/conformance.py --contract $(name) \
 	$(if $(K),-k "$(K)") -- $(or $(CMD),$(OURS_$(name))) &&) true
+
+.PHONY: live
+live: ## Run the real agents with our hooks installed, offline (needs npm; CLIENT=codex)
+	$(PYTHON) tests/live.py $(CLIENT)
 
 .PHONY: lint
 lint: $(VENV)/made ## Check style and types

@@ -39,11 +39,11 @@ import time
 
 TYPE_CHECKING = False  # typing itself would cost more than this whole module
 if TYPE_CHECKING:
-    import re
     from typing import (
         Any,
         Callable,
         Dict,
+        Iterator,
         List,
         NoReturn,
         Optional,
@@ -83,6 +83,9 @@ REASON_MAX_CHARS = 16000
 STRING_MAX_CHARS = 8192  # of one string that leaves
 CUT_MARGIN_CHARS = 1024  # read beyond a cut, for a secret that the cut would halve
 SECRET_MIN_CHARS = 8  # a shorter string is not looked through
+KEY_MIN_CHARS = 14  # of a provider's key
+FORM_MIN_CHARS = 20  # of what follows the prefix, in KEY_FORMS
+NAME_MAX_CHARS = 64  # of a flag whose next word may be a secret
 BODY_MAX_BYTES = 1 << 18  # of a request
 OPTION_MAX_BYTES = 1 << 17  # of JSON on the command line, as it is sent
 HELD_MAX_BYTES = 1 << 16  # of held back output, shown when a hook fails
@@ -154,6 +157,17 @@ def _as_named(names: str) -> "Dict[str, str]":
 #: an intent  event, in its own words or Claude Code's ("*": any other) -> shape of the
 #:            document on stdout; {}: silence says it.  No entry: the agent has no such
 #:            channel there, and FALLBACKS or silence is the only safe answer.
+#:
+#: What `hook_io.py install` registers, where it serves the agent:
+#: settings   file of a project that registers its hooks
+#: also       a file of another agent that this one runs as well
+#: members    of that file, beside its "hooks"
+#: group      members of what holds a list of entries; none: an entry stands alone
+#: entry      what registers the hook; "$C" is the command, timeouts are in its unit
+#: folder     of the scripts, as a command of the agent's names it; with braces where
+#:            the agent puts a path with quotes of its own in the place of $NAME
+#: hooked     events that are registered; the others come too often, or would act
+#: then       what is left for a person to do
 PLATFORMS: "Dict[str, Dict[str, Any]]" = {
     "claude-code": {
         "measured": "2.1.329",
@@ -190,6 +204,15 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             **_on("TaskCreated TaskCompleted PreModelSwitch", _EXIT)},
         "loud": _on("PreToolUse PostToolUse PostToolUseFailure UserPromptSubmit"
                     " SessionStart", _EXIT),
+        "settings": ".claude/settings.json",
+        "group": {},
+        "entry": {"type": "command", "command": "$C", "timeout": 5},
+        "folder": "${CLAUDE_PLUGIN_ROOT:-$CLAUDE_PROJECT_DIR/.claude/hooks}",
+        "hooked": "PreToolUse PostToolUse UserPromptSubmit SessionStart SessionEnd"
+                  " Notification Stop SubagentStop PreCompact PostToolUseFailure"
+                  " StopFailure SubagentStart PostCompact PermissionRequest"
+                  " PermissionDenied PostModelSwitch TaskCreated TaskCompleted"
+                  " Elicitation ElicitationResult ConfigChange",
     },
     "codex": {  # checks documents strictly: one unknown member, and the tool runs
         "measured": "0.169.0",
@@ -215,16 +238,24 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "block": _on("PreToolUse PostToolUse UserPromptSubmit Stop SubagentStop",
                      _BLOCK),
         "loud": _on("PreToolUse UserPromptSubmit", _EXIT),
+        "settings": ".codex/hooks.json",
+        "group": {},
+        "entry": {"type": "command", "command": "$C", "timeout": 3},  # SessionEnd's max
+        "folder": "$(git rev-parse --show-toplevel)/.claude/hooks",
+        "hooked": "PreToolUse PostToolUse PermissionRequest UserPromptSubmit"
+                  " SessionStart SessionEnd Stop SubagentStart SubagentStop PreCompact"
+                  " PostCompact Interrupt",
+        "then": "Say /hooks in Codex and trust them: until then it runs none.",
     },
     "copilot": {  # camelCase without a name of the event, or Claude Code's own words
         "measured": "1.0.102",
         "documented": ("ask PreToolUse", "block SubagentStop"),
         "signs": ("sessionId", "timestamp stop_reason",
                   "timestamp transcript_path~/.copilot/",
-                  "timestamp -transcript_path hook_event_name=PreToolUse|PostToolUse|"
-                  "PostToolUseFailure|PermissionRequest|UserPromptSubmit|SessionStart|"
-                  "SessionEnd|Stop|SubagentStart|SubagentStop|PreCompact|"
-                  "Notification|ErrorOccurred"),
+                  "timestamp -transcript_path -permission_mode hook_event_name="
+                  "PreToolUse|PostToolUse|PostToolUseFailure|PermissionRequest|"
+                  "UserPromptSubmit|SessionStart|SessionEnd|Stop|SubagentStart|"
+                  "SubagentStop|PreCompact|Notification|ErrorOccurred"),
         "events": {
             "preToolUse": "PreToolUse", "postToolUse": "PostToolUse",
             "postToolUseFailure": "PostToolUseFailure",
@@ -269,6 +300,14 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             "updatedInput": "$I"}}},
         "block": {**_on("PostToolUse UserPromptSubmit Stop SubagentStop", _BLOCK),
                   "PreToolUse": _permission("deny")},
+        "settings": ".github/hooks/hook-io.json",
+        "also": ".claude/settings.json",
+        "members": {"version": 1},
+        "entry": {"type": "command", "bash": "$C", "timeoutSec": 5},
+        "folder": "$COPILOT_PROJECT_DIR/.claude/hooks",
+        "hooked": "PreToolUse PostToolUse PostToolUseFailure PermissionRequest"
+                  " UserPromptSubmit SessionStart SessionEnd Stop SubagentStart"
+                  " SubagentStop PreCompact Notification ErrorOccurred",
     },
     "qwen": {
         "measured": "0.24.4",
@@ -299,6 +338,14 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "block": {**_on("PreToolUse UserPromptSubmit Stop SubagentStop", _BLOCK),
                   "PostToolUse": _CONTEXT},
         "loud": _on("PreToolUse UserPromptSubmit", _EXIT),
+        "settings": ".qwen/settings.json",
+        "group": {},
+        "entry": {"type": "command", "command": "$C", "timeout": 5},
+        "folder": "${QWEN_PROJECT_DIR}/.claude/hooks",
+        "hooked": "PreToolUse PostToolUse PostToolUseFailure PermissionRequest"
+                  " PermissionDenied UserPromptSubmit SessionStart SessionEnd Stop"
+                  " StopFailure SubagentStart SubagentStop PreCompact PostCompact"
+                  " Notification",
     },
     "gemini": {
         "measured": "0.61.0",
@@ -326,6 +373,13 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             "hookEventName": "$E", "tool_input": "$I"}}},
         "block": _on("PreToolUse PostToolUse UserPromptSubmit Stop", _DENY),
         "loud": _on("PreToolUse UserPromptSubmit", _EXIT),
+        "settings": ".gemini/settings.json",
+        "group": {"matcher": "*"},
+        "entry": {"type": "command", "name": "hook-io", "command": "$C",
+                  "timeout": 5000},
+        "folder": "${GEMINI_PROJECT_DIR}/.claude/hooks",
+        "hooked": "BeforeTool AfterTool BeforeAgent AfterAgent SessionStart SessionEnd"
+                  " Notification",
     },
     "cursor": {
         "measured": "",
@@ -373,6 +427,13 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             "UserPromptSubmit": {"continue": False, "user_message": "$T"},
             "postToolUse": _ADDED,
             **_on("Stop SubagentStop", {"followup_message": "$T"})},
+        "settings": ".cursor/hooks.json",
+        "also": ".claude/settings.json",
+        "members": {"version": 1},
+        "entry": {"command": "$C", "timeout": 5},
+        "folder": "$CURSOR_PROJECT_DIR/.claude/hooks",
+        "hooked": "preToolUse postToolUse postToolUseFailure beforeSubmitPrompt stop"
+                  " subagentStart subagentStop sessionStart sessionEnd preCompact",
     },
     "windsurf": {
         "measured": "",
@@ -648,46 +709,121 @@ REDACTED = "[redacted]"
 SKIPPED = "[not looked through in time]"
 
 #: a member is secret if its name, in lower case and without "-", "_", "." and blanks,
-#: ends like this, or is the whole of SECRET_NAMES; whatever its value
+#: ends like this, a number or one of NAME_TAILS aside, or is the whole of SECRET_NAMES;
+#: whatever its value, see _holds_secret()
 SECRET_ENDINGS = (
-    "password", "passwd", "passphrase", "secret", "secrets", "token", "apikey",
-    "accesskey", "accountkey", "privatekey", "secretkey", "signingkey", "encryptionkey",
-    "sharedkey", "masterkey", "authorization", "cookie", "cookies", "credential",
-    "credentials", "connectionstring",
+    "password", "passwords", "passwd", "passphrase", "passcode", "secret", "secrets",
+    "token", "accesstokens", "refreshtokens", "authtokens", "apitokens", "apikey",
+    "apikeys", "accesskey", "accesskeys", "accountkey", "privatekey", "privatekeys",
+    "secretkey", "secretkeys", "signingkey", "encryptionkey", "sharedkey", "masterkey",
+    "authorization", "authheader", "cookie", "cookies", "credential", "credentials",
+    "connectionstring", "dbpass", "databasepass", "userpass", "rootpass", "adminpass",
+    "smtppass", "mailpass", "ftppass", "sshpass", "sudopass", "mysqlpass", "pgpass",
+    "postgrespass", "redispass", "mongopass", "ldappass", "storepass", "keypass",
+    "loginpass", "authpass",
 )
 SECRET_NAMES = ("auth", "bearer", "jwt", "pwd", "xauth")
+NAME_TAILS = ("header", "value", "base", "string", "hash")
+
+#: a name that ends like this holds a mark in a text, or a place in a list
+PLAIN_ENDINGS = tuple(kind + "token" for kind in (
+    "page", "next", "continuation", "eos", "bos", "pad", "unk", "sep", "cls", "mask"))
+
+#: what stands for no secret where one would stand, in lower case: words of programs
+PLAIN_VALUES = (
+    "none", "null", "true", "false", "undefined", REDACTED, "include", "same-origin",
+    "omit", "string", "str", "required", "optional", "password", "token", "secret",
+    "cookie", "bearer", "basic", "hidden", "text", "bytes", "uint8array", "int64",
+    "base64", "oauth2", "sha256", "hs256", "rs256", "utf-8", "utf8",
+)
+PLAIN_STARTS = (
+    "~/", "./", "../", "/home/", "/Users/", "/usr/", "/etc/", "/run/", "/var/", "/tmp/",
+    "/opt/", "/root/", "/mnt/", "/app/", "/workspace/", "$", "{{", "<", "%(", "#{",
+)
+#: what a program's values are members of, besides names of one or two letters
+OBJECTS = (
+    "this", "self", "req", "res", "request", "response", "props", "config", "settings",
+    "options", "opts", "args", "params", "process", "os", "env", "data", "user", "ctx",
+    "context", "client", "state", "event", "session", "body",
+)
+#: an object with such a "type" says what a secret has to be like
+SCHEMA_TYPES = ("string", "object", "array", "integer", "number", "boolean")
+SCHEMA_VALUES = ("value", "default", "const", "example", "examples", "enum")
+
+#: members of which one names what the other one holds
+PAIRS = tuple((name, value) for name in ("name", "key", "Name", "Key", "variable")
+              for value in ("value", "Value"))
 
 #: how a provider's key begins -> how many characters follow at the least
 KEY_PREFIXES = {
     "sk-": 20, "sk_live_": 10, "sk_test_": 10, "rk_live_": 10, "rk_test_": 10,
     "whsec_": 16, "ghp_": 30, "gho_": 30, "ghu_": 30, "ghs_": 30, "ghr_": 30,
     "github_pat_": 22, "glpat-": 16, "gldt-": 16, "glrt-": 16, "glptt-": 16,
-    "glcbt-": 16, "glsoat-": 16, "xoxb-": 10, "xoxp-": 10, "xoxa-": 10, "xoxs-": 10,
-    "xoxe-": 10, "xoxe.": 10, "xoxr-": 10, "xapp-": 10, "npm_": 36, "pypi-": 50,
-    "hf_": 30, "dop_v1_": 30, "doo_v1_": 30, "shpat_": 30, "shpss_": 30, "shpca_": 30,
-    "lsv2_pt_": 20, "lsv2_sk_": 20, "dckr_pat_": 20, "glsa_": 30, "glc_": 40,
-    "figd_": 30, "lin_api_": 30, "ntn_": 30, "secret_": 40, "r8_": 30, "gsk_": 40,
-    "xai-": 40, "pplx-": 40, "nvapi-": 40, "sbp_": 36, "tskey-": 16, "rubygems_": 40,
-    "sntrys_": 30, "sntryu_": 30, "dp.pt.": 30, "dp.st.": 30, "hvs.": 20, "hvb.": 20,
-    "AIza": 35, "ya29.": 20, "GOCSPX-": 24, "SG.": 40, "PMAK-": 40, "sq0atp-": 20,
-    "sq0csp-": 40, "ATATT3": 50, "ATCTT3": 50, "AGE-SECRET-KEY-1": 50,
-    "AKIA": 16, "ASIA": 16, "ABIA": 16, "ACCA": 16,
+    "glcbt-": 16, "glsoat-": 16, "gloas-": 30, "glagent-": 30, "glimt-": 16,
+    "glft-": 16, "glffct-": 16, "xoxb-": 10, "xoxp-": 10, "xoxa-": 10, "xoxs-": 10,
+    "xoxc-": 10, "xoxd-": 10, "xoxe-": 10, "xoxe.": 10, "xoxr-": 10, "xapp-": 10,
+    "npm_": 36, "pypi-": 50, "hf_": 30, "api_org_": 30, "dop_v1_": 30, "doo_v1_": 30,
+    "dor_v1_": 30, "shpat_": 30, "shpss_": 30, "shpca_": 30, "shppa_": 30,
+    "lsv2_pt_": 20, "lsv2_sk_": 20, "dckr_pat_": 20, "dckr_oat_": 20, "glsa_": 30,
+    "glc_": 40, "figd_": 30, "lin_api_": 30, "lin_oauth_": 30, "ntn_": 30,
+    "sb_secret_": 20, "secret_": 40, "r8_": 30, "gsk_": 40, "xai-": 40, "pplx-": 40,
+    "nvapi-": 40, "csk-": 40, "tvly-": 20, "pcsk_": 40, "tgp_v1_": 30, "sbp_": 36,
+    "napi_": 40, "pscale_tkn_": 30, "pscale_pw_": 30, "pscale_oauth_": 30, "nfp_": 30,
+    "tskey-": 16, "rubygems_": 40, "CLOJARS_": 50, "sntrys_": 30, "sntryu_": 30,
+    "dp.pt.": 30, "dp.st.": 30, "dp.ct.": 30, "dp.sa.": 30, "hvs.": 20, "hvb.": 20,
+    "pul-": 40, "AIza": 35, "ya29.": 20, "GOCSPX-": 24, "SG.": 40, "xkeysib-": 60,
+    "PMAK-": 40, "sq0atp-": 20, "sq0csp-": 40, "ATATT3": 50, "ATCTT3": 50,
+    "AGE-SECRET-KEY-1": 50, "AKIA": 16, "ASIA": 16, "ABIA": 16, "ACCA": 16,
+    "LTAI": 12, "AKCp": 60, "sqp_": 40, "squ_": 40, "sqa_": 40, "CCIPAT_": 30,
+    "bkua_": 40, "NRAK-": 27, "phx_": 40, "hcaik_": 50, "dt0c01.": 80, "CFPAT-": 40,
+    "rdme_": 60, "pnu_": 36, "HRKU-": 36, "shippo_live_": 40, "shippo_test_": 40,
+    "duffel_live_": 40, "duffel_test_": 40, "tfp_": 40, "wandb_v1_": 40, "phs_": 40,
 }
+#: how a key begins that words begin with, too -> its exact form
+KEY_FORMS = {
+    "key-": "[0-9a-f]{32}", "fc-": "[0-9a-f]{32}", "e2b_": "[0-9a-f]{40}",
+    "sk_": "[0-9a-f]{48}", "SK": "[0-9a-f]{32}", "dapi": "[0-9a-f]{32}(?:-[0-9])?",
+    "re_": "[A-Za-z0-9]{8}_[A-Za-z0-9]{20,}", "fw_": "[A-Za-z0-9]{22,24}",
+    "rnd_": "[A-Za-z0-9]{28,}", "ATBB": "[A-Za-z0-9]{32}", "1//0": r"[\w-]{35,}",
+    "pat": r"[A-Za-z0-9]{14}\.[0-9a-f]{64}", "ABSK": "[A-Za-z0-9+/]{60,}={0,2}",
+    "pat-na": r"\d-[0-9a-f-]{36}", "pat-eu": r"\d-[0-9a-f-]{36}",
+    "cio": "[A-Za-z0-9]{32}", "oy2": "[a-z0-9]{43}", "sha256~": r"[\w-]{43}",
+    "EAA": "[A-Za-z0-9]{80,}", "access-production-": "[0-9a-f-]{36}",
+    "access-sandbox-": "[0-9a-f-]{36}", "fm2_": "[A-Za-z0-9+/]{60,}={0,2}",
+    "AKID": "[A-Za-z0-9]{32}", "v1.0-": "[0-9a-f]{24}-[0-9a-f]{100,}",
+    "sl.": r"[\w-]{100,}", "EZAK": "[A-Za-z0-9]{54}", "EZTK": "[A-Za-z0-9]{54}",
+}
+#: where a key may begin: behind no word, or behind an escape that ends in a letter
+_ESCAPED = (r"|(?<=\\[nrtbf])|(?<=%[0-9A-Fa-f]{2})|(?<=\\u00[0-9a-f]{2})"
+            r"|(?<=\[m)|(?<=\[\dm)|(?<=[\[;]\d\dm))")
+_START = r"(?:(?<![A-Za-z0-9])" + _ESCAPED
+_WORD_START = r"(?:(?<![\w-])" + _ESCAPED
 
 _KINDS_OF_KEY = (
     "api", "access", "account", "private", "secret", "signing", "encryption", "shared",
     "master",
 )
-_WORDS = (
-    "password", "passwd", "passphrase", "pwd", "secret", "token", "credential",
-    *(kind + sign + "key" for kind in _KINDS_OF_KEY for sign in ("_", "-", "")),
+_KINDS_OF_PASS = (
+    "db", "database", "user", "root", "admin", "smtp", "mail", "ftp", "ssh", "sudo",
+    "mysql", "pg", "postgres", "redis", "mongo", "ldap", "store", "key", "login",
+    "auth",
 )
-_WORD = (r"(?:pass(?:word|wd|phrase)|pwd|secrets?|token|credentials?|(?:"
-         + "|".join(_KINDS_OF_KEY) + r")[_-]?key)(?:[_-]?\d{1,3})?")
-_NAME = r"(?i)(?<![\w.-])[\w.-]{0,64}?" + _WORD + r"\\{0,7}[\"']?"
+_WORDS = (
+    "password", "passwd", "passphrase", "passcode", "pwd", "secret", "token",
+    "credential", "authorization",
+    *(kind + sign + "key" for kind in _KINDS_OF_KEY for sign in ("_", "-", "")),
+    "_pass", "-pass", "dbpass", "userpass", "rootpass", "adminpass", "storepass",
+    "keypass",
+)
+#: the name of a secret, from where that begins to say so; lower case, as all patterns
+#: that begin with (?i)
+_WORD = ("(?:" + "|".join((
+    "pass(?:word|(?<!/etc/pass)wd|phrase|code)", "pwd(?!=/)", "secret", "token",
+    "credential", "authorization", *(kind + "[_-]?key" for kind in _KINDS_OF_KEY),
+    *(kind + "[_-]?pass" for kind in _KINDS_OF_PASS)))
+    + r")(?:(?<!token)s)?(?:[_-]?(?:header|value|base|hash|\d{1,3}))?")
 _SIGN = r"\s{0,8}(?:=>|:=|[:=])\s{0,8}"
-_FLAG = r"(?i)(?<!\S)--[\w-]{0,32}?" + _WORD + r"[ =]\s{0,4}"
-_QUOTED = (r"(?P<q>\\{0,7}[\"'])(?![$<{%])(?P<secret>(?:(?!(?P=q))[^\r\n]"
+_QUOTED = (r"(?P<q>\\{0,7}[\"'`])(?![$<{%])(?P<quoted>(?:(?!(?P=q))[^\r\n]"
            r"|(?<=\\)(?P=q)){3,16384}?)(?:(?<!\\)(?P=q)|\Z)")
 _BARE = r"(?![$<{(\[%])(?P<value>[^\s\"'`,;&|()<>{}\[\]\\]{3,})"
 _MIXED = _BARE.replace("value", "mixed")
@@ -703,40 +839,93 @@ HEADERS = ("authorization", "api-key", "auth-token", "private-token", "cookie")
 #: one, see SECRET_GROUPS.  Repetitions are bounded, or begin where no word goes on, so
 #: that no text takes more than linear time.
 SECRET_PATTERNS = (
-    (("eyj",), 0, "", (r"(?<![\w-])(?P<secret>eyJ[\w-]{8,}\.[\w-]{6,}(?:\.[\w-]*)?)",)),
+    (("eyj",), 0, "", (
+        _WORD_START + r"(?P<secret>eyJ[\w-]{8,}\.[\w-]{6,}(?:\.[\w-]*)*)",)),
     (("private key",), 0, "", (
         rf"(?s)(?P<secret>{_BEGIN}.*?(?:{_END}|\Z))",
         rf"\A(?P<secret>[\w+/=\s\\]{{1,8192}}){_END}")),
     (("bearer ", "basic "), 0, "", (
-        r"(?i)\b(?:bearer|basic)\s{1,4}(?P<mixed>[\w.~+/=-]{12,})",)),
-    (HEADERS, 4, ":", (
-        r"(?i)\b(?:authorization|(?:x-)?api-key|x-auth-token|private-token|cookie)"
-        r"\\?[\"']?\s{0,4}:\s{0,4}\\?[\"']?(?:(?:bearer|basic|token|digest)\s{1,4})?"
-        r"(?!(?:bearer|basic|token|digest)\s|[$<{%\s])(?P<secret>[^\r\n\"'\\]{6,})",)),
+        r"(?i)(?:bearer|basic)\s{1,4}(?P<mixed>[\w.~+/=-]{12,})",)),
+    (HEADERS, 14, ":", (
+        r"(?i)(?:authorization|api-key|x-auth-token|private-token|cookie)"
+        r"(?:[_-]header)?\\{0,7}[\"']?\s{0,4}:\s{0,4}\\{0,7}[\"'`]?"
+        r"(?:(?:bearer|basic|token|digest)\s{1,4})?"
+        r"(?!(?:bearer|basic|token|digest)\s|[$<{%\s])(?P<header>[^\r\n\"'`\\]{6,})",)),
     (_WORDS, 24, "=:", (
-        _NAME + "=" + _BARE, _NAME + _SIGN + _MIXED, _NAME + _SIGN + _QUOTED)),
-    (("key=",), 0, "", (r"(?<!\w)[A-Z][A-Z0-9_]{0,64}KEY=[\"']?" + _MIXED,)),
-    (("--",), 40, "= ", (_FLAG + _BARE, _FLAG + _QUOTED)),
-    ((" -u", "--user"), 80, ":", (
-        r"\s(?:-u|--user)[= ]{0,4}[\"']?[^\s:\"']{1,64}:"
-        r"(?![$<{]|\d+(?!\S))(?P<secret>[^\s\"']+)",)),
+        rf"(?i){_WORD}\\{{0,7}}[\"']?\]?(?:={_BARE}|{_SIGN}(?:[|>][+-]?\s{{1,16}})?"
+        rf"(?:{_MIXED}|{_QUOTED}))",)),
+    (_WORDS, 40, ",", (
+        rf"(?i)--?{_WORD}[\"'],\s{{0,16}}{_QUOTED}",
+        rf"(?i){_WORD}[\"'],\s{{0,16}}[\"'](?P<mixed>[^\s\"']{{8,}})[\"']")),
+    (("value",), 24, ":=", (
+        rf"(?i){_WORD}[\"']?,?\s{{1,40}}[\"']?value[\"']?\s{{0,4}}[:=]\s{{0,4}}"
+        rf"(?:{_BARE}|{_QUOTED})",)),
+    (("_pass=", "_pass:"), 0, "", (
+        rf"(?<=[A-Z0-9])_PASS(?:={_BARE}|: {{0,4}}{_MIXED}|[=:] {{0,4}}{_QUOTED})",)),
+    (("key=",), 0, "", (
+        r"(?:(?<=_)|(?<!\w))(?<!PUBLIC_)(?<!CACHE_)(?<!PRIMARY_)(?<!FOREIGN_)"
+        r"(?<!SORT_)(?<!PARTITION_)(?<!HOST_)KEY=[\"']?" + _MIXED,)),
+    (("--", " -pass", " -token", " -secret", " -store", " -key", " -api"), 40, "= ", (
+        rf"(?i)(?<![\w-])-(?:-[\w-]{{0,32}}?)?{_WORD}(?:[ =]|\s\\\r?\n)\s{{0,16}}"
+        rf"(?!id=|type=|--)(?:{_BARE}|{_QUOTED})",)),
+    (("set ", "setx ", "setenv ", "env "), 64, "_-", (
+        rf"(?i)(?:set|setx|env)\s(?:-\w{{1,4}}\s)?[\w./:-]{{0,64}}?{_WORD} {_MIXED}",)),
+    ((" -u", "--user", "--proxy-user"), 80, ":", (
+        r"\s(?:-[uU]|--(?:proxy-)?user)[= ]{0,4}[\"']?(?P<u>[^\s:\"']{1,64}):"
+        r"(?![$<]|{{|(?P=u)(?!\S)|\d+(?!\S))(?P<secret>[^\s\"']+)",)),
+    ((" -b", "--cookie"), 80, "=", (
+        r"\s(?:-b|--cookie)[ =][\"']?[\w.-]{1,64}=(?P<mixed>[^\s\"']{8,})",)),
     (("sshpass",), 0, "", (
-        r"sshpass\s{1,4}-p\s{0,4}[\"']?(?![$<{])(?P<secret>[^\s\"']+)",)),
+        r"sshpass\s{1,4}-p\s{0,4}[\"']?(?![$<])(?P<secret>[^\s\"']+)",)),
+    (("mysql", "mariadb"), 99, "-", (
+        r"(?:mysql|mariadb)[\w-]{0,16}\s[^\r\n|;&]{0,80}?(?<=\s)-p[\"']?"
+        r"(?![$<])(?P<secret>[^\s\"']+)",)),
+    (("docker login", "redis-cli", "podman login"), 99, "-", (
+        r"(?:(?:docker|podman) login\s[^\r\n|;&]{0,80}?(?<=\s)-p"
+        r"|redis-cli\s[^\r\n|;&]{0,80}?(?<=\s)-a)"
+        r"\s{1,4}[\"']?(?![$<])(?P<secret>[^\s\"']+)",)),
+    ((" pass:", "=pass:"), 0, "", (
+        r"(?<=[\s=])pass:(?![$<])(?P<secret>[^\s\"']{3,})",)),
+    (("login ",), 99, "d", (
+        r"(?i)login\s{1,4}\S{1,64}\s{1,16}password\s{1,4}(?![$<])(?P<value>\S{3,})",)),
+    (("identified by", "password '"), 0, "", (
+        r"(?i)(?:identified by|(?:with|encrypted|set) password)\s{1,4}" + _QUOTED,)),
+    (("</",), 0, "", (rf"(?i){_WORD}>(?P<value>[^<>\s$]{{3,1024}})</",)),
+    (("auth=(", "auth = ("), 0, "", (
+        r"auth ?= ?\([\"'][^\"'\r\n]{0,64}[\"'], ?" + _QUOTED,)),
+    (("_auth=", "_auth ="), 0, "", (r"(?<=_auth)\s?=\s?[\"']?" + _BARE,)),
     (("://",), 8192, "@", (
         r"://[^\s/:@\"']{0,128}:(?![$<{])(?P<secret>[^\s/\"']+)@",
         r"://(?P<mixed>[\w-]{20,128})@")),
     (("hooks.slack.com",), 0, "", (
         r"hooks\.slack\.com/\w{4,16}/(?P<secret>[\w/+-]{8,})",)),
     (("api/webhooks",), 0, "", (r"api/webhooks/\d{5,25}/(?P<secret>[\w-]{20,})",)),
-    ((":aa",), 0, "", (r"(?<!\d)\d{8,10}:(?P<secret>AA[\w-]{30,})",)),
-    (("key-",), 0, "", (r"(?<![\w-])(?P<secret>key-[0-9a-f]{32})(?!\w)",)),
+    (("webhook.office.com", "hooks.zapier.com"), 0, "", (
+        r"(?:webhook\.office\.com|hooks\.zapier\.com)/(?P<secret>[\w@/-]{20,})",)),
+    ((":aa",), 0, "", (
+        r"(?:(?<!\d)|(?<=\\u00\d\d))\d{8,10}:(?P<secret>AA[\w-]{30,})",)),
+    ((".atlasv1.",), 0, "", (
+        _START + r"(?P<secret>\w{14}\.atlasv1\.[\w-]{60,})",)),
+    (("q~",), 0, "", (_START + r"(?P<secret>\w{3}\dQ~[\w.~-]{31,34})",)),
+    (("discord",), 0, "", (
+        r"(?<![\w.-])(?P<secret>[MNO][\w-]{23,27}\.[\w-]{6}\.[\w-]{27,40})",)),
+    (tuple(f"-us{digit}" for digit in range(1, 10)), 0, "", (
+        _START + r"(?P<secret>[0-9a-f]{32}-us\d{1,2})(?!\w)",)),
+    (("$2a$", "$2b$", "$2y$", "$5$", "$6$", "$y$", "$apr1$", "$argon2"), 0, "", (
+        r"(?P<secret>\$(?:2[aby]|[56y]|apr1|argon2\w{1,2})\$[\w./,=$+-]{20,})",)),
     (("sig=", "signature=", "?key=", "&key=", "code=", "credential="), 0, "", (
         r"(?i)[?&;](?:sig|signature|x-amz-signature|x-amz-credential|key|code)="
         r"(?P<mixed>[^&\s\"'#]{8,})",)),
 )
 
-_PREFIXES = tuple(KEY_PREFIXES)
-_MARKERS = tuple(marker for row in SECRET_PATTERNS for marker in row[0])
+_MARKERS = tuple(dict.fromkeys(marker for row in SECRET_PATTERNS for marker in row[0]))
+#: sign -> the beginnings of keys that hold it, as many texts hold none of the signs
+_KEYS = (*KEY_FORMS, *KEY_PREFIXES)
+_PREFIXES = (
+    ("_", [prefix for prefix in _KEYS if "_" in prefix]),
+    ("-", [prefix for prefix in _KEYS if "-" in prefix and "_" not in prefix]),
+    ("", [prefix for prefix in _KEYS if "-" not in prefix and "_" not in prefix]),
+)
 
 # Errors.
 
@@ -1159,12 +1348,13 @@ def redact(
     if isinstance(value, str):
         return _redact_string(value, max_chars or sys.maxsize)
     if isinstance(value, list):
-        return [_redact_inner(inner, max_chars, deadline) for inner in value]
+        return [_redact_inner(inner, max_chars, deadline)
+                for inner in _without_flags(value)]
     if isinstance(value, dict):
         return {_redact_string(name, max_chars or sys.maxsize):
-                REDACTED if inner and inner is not True and _is_secret(name)
+                REDACTED if inner and _holds_secret(name, inner)
                 else _redact_inner(inner, max_chars, deadline)
-                for name, inner in value.items()}
+                for name, inner in _without_pairs(value).items()}
     return value
 
 
@@ -1176,9 +1366,62 @@ def _redact_inner(
     return SKIPPED if late else redact(value, max_chars, deadline)
 
 
+def _holds_secret(name: str, value: "Any") -> bool:
+    """Tell whether a member of that *name* is secret, now that its *value* is known."""
+    if value is True or not _is_secret(name):
+        return False
+    if isinstance(value, str):
+        return not (_is_plain(value) or (name == "pwd" and value[0] == "/"))
+    return not (isinstance(value, dict) and value.get("type") in SCHEMA_TYPES
+                and not any(member in value for member in SCHEMA_VALUES))
+
+
 def _is_secret(name: str) -> bool:
-    name = _squeezed(name).rstrip("0123456789")
-    return name.endswith(SECRET_ENDINGS) or name in SECRET_NAMES
+    name = _squeezed(name)
+    if name in SECRET_NAMES:
+        return True
+    name = name.rstrip("0123456789")
+    if name.endswith(SECRET_ENDINGS):
+        return not name.endswith(PLAIN_ENDINGS)
+    return name.endswith(NAME_TAILS) and any(
+        name[:-len(tail)].endswith(SECRET_ENDINGS)
+        for tail in NAME_TAILS if name.endswith(tail))
+
+
+def _is_plain(text: str) -> bool:
+    """Tell a word of programs, a mask or a version, such as ^1.2.3, from a secret."""
+    if text.lower() in PLAIN_VALUES or (len(text) > 2 and not text.strip("*xX.•")):
+        return True
+    numbers = text.lstrip("^~>=<v ").partition("-")[0].split(".")
+    return 1 < len(numbers) < 5 and all(
+        number.isdigit() and len(number) < 5 for number in numbers)
+
+
+def _without_pairs(value: "Event") -> "Event":
+    """Return the object *value*; a secret that a member beside it names is replaced."""
+    for name, held in PAIRS:
+        said = value.get(held)
+        if said and isinstance(value.get(name), str) and _holds_secret(
+                value[name], said):
+            return {**value, held: REDACTED}
+    return value
+
+
+def _without_flags(values: "List[Any]") -> "List[Any]":
+    """Return the array *values*; what follows the flag or header of it is replaced."""
+    safe = values
+    for at, (flag, said) in enumerate(zip(values, values[1:]), 1):
+        if isinstance(flag, str) and isinstance(said, str) and said and _is_followed(
+                flag, said, len(values) == 2):
+            safe = safe if safe is not values else values[:]
+            safe[at] = REDACTED
+    return safe
+
+
+def _is_followed(flag: str, said: str, is_pair: bool) -> bool:
+    is_flag = flag[:1] == "-" and said[:1] not in ("-", "$") and "=" not in flag
+    return (is_flag or (is_pair and _is_mixed(said))) and (
+        len(flag) <= NAME_MAX_CHARS and _is_secret(flag) and not _is_plain(said))
 
 
 def _squeezed(text: str) -> str:
@@ -1249,17 +1492,53 @@ def _redact_document(text: str) -> "Optional[str]":
 
 
 def _redact_text(text: str) -> str:
-    lowered = text.lower()
+    lowered = _lowered(text)
     for marker in _MARKERS:  # one flat loop, as most texts hold none
         if marker in lowered:
             text = _redact_marked(text, lowered)
             break
-    for prefix in _PREFIXES:
-        if prefix in text:
-            pattern = r"(?<![A-Za-z0-9])(?P<key>%s[\w.-]{%d,})"
-            least = KEY_PREFIXES[prefix]
-            text = _replace(pattern % (prefix.replace(".", r"\."), least), text)
+    return _redact_keys(text) if len(text) >= KEY_MIN_CHARS else text
+
+
+def _lowered(text: str) -> str:
+    """Return *text* in lower case, each character in its place."""
+    lowered = text.lower()
+    return lowered if len(lowered) == len(text) else text.replace("İ", "I").lower()
+
+
+def _redact_keys(text: str) -> str:
+    for sign, prefixes in _PREFIXES:
+        for prefix in prefixes if sign in text else ():
+            if prefix in text and _may_begin(prefix, text):
+                body = KEY_FORMS.get(prefix)
+                body = rf"{body}(?!\w)" if body else (
+                    rf"[\w.-]{{{KEY_PREFIXES[prefix]},}}")
+                begin = prefix.replace(".", r"\.")
+                text = _replace(rf"{_START}(?P<key>{begin}{body})", text)
     return text
+
+
+def _may_begin(prefix: str, text: str) -> bool:
+    """Tell whether *prefix* begins a key in *text*, before `re` is imported for it."""
+    least, at = KEY_PREFIXES.get(prefix, FORM_MIN_CHARS), text.find(prefix)
+    for _ in range(9):
+        begin = at + len(prefix)
+        body = text[begin:begin + least]
+        if at < 0 or len(body) < least:
+            return False
+        if _is_start(text[max(0, at - 6):at]) and all(
+                c.isalnum() or c in "_.+/~-" for c in body):
+            return True
+        at = text.find(prefix, begin)
+    return True
+
+
+def _is_start(before: str) -> bool:
+    """Tell whether behind *before* a key may begin, as _START does, or more often."""
+    last = before[-1:]
+    is_word = last.isascii() and last.isalnum()
+    is_colour = last == "m" and not before[-2:-1].isalpha()
+    return is_colour or not is_word or "\\" in before or "%" in before
 
 
 def _redact_marked(text: str, lowered: str) -> str:
@@ -1284,40 +1563,85 @@ def _is_suspect(
 def _replace(pattern: str, text: str) -> str:
     import re
 
-    def replacement(match: "re.Match[str]") -> str:
-        group = next(name for name in match.groupdict() if name in SECRET_GROUPS)
-        is_called = text[match.end():match.end() + 1] == "("
-        if not SECRET_GROUPS[group](match.group(group), is_called):
-            return match.group()
-        start, end = (at - match.start() for at in match.span(group))
-        return match.group()[:start] + REDACTED + match.group()[end:]
-
-    return re.sub(pattern, replacement, text)
+    seen = text
+    if pattern[:4] == "(?i)":  # much slower than lower case in both
+        pattern, seen = pattern[4:], _lowered(text)
+    parts: "List[str]" = []
+    known: "Dict[Tuple[str, str, str], bool]" = {}
+    done = 0
+    for match in re.finditer(pattern, seen):
+        group = match.lastgroup or ""
+        start, end = match.span(group)
+        said = group, text[start:end], text[end:end + 1]
+        if said not in known:  # a text may say the same very often
+            known[said] = SECRET_GROUPS[group](said[1], said[2] in ("(", "["))
+        if known[said]:
+            parts += text[done:start], REDACTED
+            done = end
+    return "".join([*parts, text[done:]]) if parts else text
 
 
 def _is_mixed(text: str) -> bool:
+    text = text[:1024]
     return any(c.isdigit() for c in text) and any(c.isalpha() for c in text)
 
 
+def _is_words(text: str) -> bool:
+    """Tell sk-circle-fade-2, which no key is like."""
+    return all(word.isalpha() or word.isdigit()
+               for word in text.replace("_", "-").split("-") if word)
+
+
 def _is_code(text: str) -> bool:
-    """Tell a name or a constant of a program from a value."""
-    names = text.split(".")
-    if text.lower() in ("none", "null", "true", "false", "undefined", REDACTED):
+    """Tell a name or a constant of a program, or a path, from a value."""
+    if _is_plain(text) or text.startswith(PLAIN_STARTS) or _is_colour(text):
         return True
+    names = text.lstrip(":@&*!").replace("-", "_").split(".")
     if not all(name.isidentifier() for name in names):
         return False
+    is_short = len(names[0]) < 3 and len(text) < 32
+    if len(names) > 1 and (is_short or names[0] in OBJECTS):
+        return True
     if _is_mixed(text):
         return len(names) > 1 and _is_secret(names[-1])
     return len(names) > 1 or _is_secret(text)
 
 
-#: group of a pattern -> function of its text, and of whether a "(" follows, that says
-#: whether it is a secret
+def _is_colour(text: str) -> bool:
+    return text[:1] == "#" and len(text) in (4, 5, 7, 9) and all(
+        c in "0123456789abcdefABCDEF" for c in text[1:])
+
+
+def _is_message(text: str) -> bool:
+    """Tell a sentence about a secret, such as a form shows it, from one."""
+    lowered = text.lower()
+    return text.count(" ") > 1 and not any(c.isdigit() for c in text) and any(
+        word in lowered for word in ("password", "token", "secret", " key"))
+
+
+def _is_quoted_secret(text: str) -> bool:
+    text = text.strip()
+    scheme, _, rest = text.partition(" ")
+    said = rest if rest and scheme.lower() in ("bearer", "basic", "token") else text
+    return not (_is_plain(said) or _is_message(said) or said.startswith(PLAIN_STARTS)
+                or said[:1] + said[-1:] == "[]")
+
+
+def _is_header(text: str) -> bool:
+    said = text.strip(" ,;)")
+    is_prose = " " in said and "=" not in said and not any(c.isdigit() for c in said)
+    return not (is_prose or _is_code(said) or said.endswith("("))
+
+
+#: group of a pattern -> function of its text, and of whether a "(" or "[" follows, that
+#: says whether it is a secret
 SECRET_GROUPS: "Dict[str, Callable[[str, bool], bool]]" = {
     "secret": lambda text, is_called: text != REDACTED,
-    "key": lambda text, is_called: _is_mixed(text) or not text.islower(),
-    "mixed": lambda text, is_called: (
-        _is_mixed(text) and not (is_called or _is_code(text))),
+    "key": lambda text, is_called: not (text.islower() and _is_words(text)),
+    "header": lambda text, is_called: _is_header(text),
+    "quoted": lambda text, is_called: _is_quoted_secret(text),
+    "mixed": lambda text, is_called: not is_called and (
+        _is_mixed(text) and text[-1] != ":" and not _is_code(text)),
     "value": lambda text, is_called: not (is_called or _is_code(text)),
 }
 
@@ -3073,17 +3397,26 @@ def log_event(path: str, line: bytes) -> None:
         fd = _open_log(path)
     try:
         _lock_append(fd)
-        size = os.fstat(fd).st_size
-        if size and _read_at(fd, size - 1, 1) != b"\n":  # a full disk cut that line
-            line = b"\n" + line
-        while line:  # once, but on a full disk
-            line = line[os.write(fd, line):]
+        _append_whole(fd, line)
     finally:
         os.close(fd)
 
 
+def _append_whole(fd: int, line: bytes) -> None:
+    """Append all of *line*, or raise OSError and leave nothing of it."""
+    written = 0
+    try:
+        while written < len(line):  # once, but on a full disk
+            written += os.write(fd, line[written:])
+    except OSError:
+        end = os.lseek(fd, 0, os.SEEK_CUR)
+        if written and end == os.fstat(fd).st_size:  # nobody's line follows ours
+            os.ftruncate(fd, end - written)
+        raise
+
+
 def _open_log(path: str) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
         flags |= getattr(os, name, 0)
     fd = os.open(path, flags, 0o600)
@@ -3670,3 +4003,319 @@ def _fail_closed(line: str, _error: BaseException) -> HookResult:
 _FAILURES = {"open": _fail_open, "closed": _fail_closed}
 #: what must not come to nothing where stdout is gone: exit 2 is the channel left
 _REFUSALS = ("deny", "ask", "block", "rewrite")
+
+
+# Installing.  No hook comes here, so that what this needs is imported in its place.
+
+FILES = ("hook_io.py", "send_event.py")  # the library first: the script imports it
+HOOKS = ".claude/hooks"  # of a project, whichever agent runs them
+BACKUP = ".hook-io.bak"
+NOT_RUN = ("hook-io: send_event.py could not run, so no event is recorded. Your work is"
+           f" not blocked. Try: python3 {HOOKS}/send_event.py --version")
+NEXT = ("Run `make serve` in hook-io's folder, or a server of yours on"
+        " http://localhost:4000/events,\nand start the agent: its first event arrives.")
+_FLUSHED = '[ -n "$HOOK_IO_SPOOL_DIR" ] && '  # there may be something to deliver
+#: a command that runs the script and nothing else
+_OURS = (r"""(?:\[ -n "\$HOOK_IO_SPOOL_DIR" \] && )?((?:'[^']*'|"[^"]*"|[^;&|'"\n])*)"""
+         r"(?:\|\| *(?::|true|echo '[^']*'))? *")
+
+
+def registration(agent: str, source_app: str) -> "Dict[str, Event]":
+    """Return event -> what registers the hook for it in *agent*'s settings.
+
+    source_app: a word of a shell's command, with its quotes.  A missing file makes
+    Python exit 2, which stops an agent, so each command ends in a guard; that of
+    SessionStart says that the hook could not run, where a person sees it.  There a
+    second one delivers what is spooled, if a list of entries has room for it.
+    """
+    row, python = PLATFORMS[agent], "python" if os.name == "nt" else "python3"
+    script = f'{python} -IS "{row["folder"]}/send_event.py"'
+    flush = _fill(row["entry"], {
+        "$C": f"{_FLUSHED}{script} --flush-spool --background || :"})
+    wanted: "Dict[str, Event]" = {}
+    for event in row["hooked"].split():
+        hints = row.get("hint", {})
+        told = canonical(event) == "SessionStart" and (
+            hints.get(event, hints.get("*")) == _MESSAGE)
+        guard = "echo '" + encode({"systemMessage": NOT_RUN}) + "'" if told else ":"
+        said = f"--source-app {source_app} --event-type {event}"
+        entry = _fill(row["entry"], {"$C": f"{script} {said} || {guard}"})
+        entries = [entry, flush] if canonical(event) == "SessionStart" else [entry]
+        wanted[event] = {**row["group"], "hooks": entries} if "group" in row else entry
+    return wanted
+
+
+def _is_ours(entry: "Any") -> bool:
+    import re
+
+    values = entry.values() if isinstance(entry, dict) else ()
+    found = [re.fullmatch(_OURS, value) for value in values if isinstance(value, str)]
+    script = r"(?:^|[/\\\s\"'])send_event\.py(?![\w.-])"
+    return any(match and re.search(script, match.group(1)) for match in found)
+
+
+def _without_ours(group: "Any") -> "Any":
+    inner = group.get("hooks") if isinstance(group, dict) else None
+    entries = inner if isinstance(inner, list) else [group]
+    others = [entry for entry in entries if not _is_ours(entry)]
+    if len(others) == len(entries):
+        return group
+    return {**group, "hooks": others} if others else None
+
+
+def _exchanged(groups: "List[Any]", wanted: "Optional[Event]") -> "List[Any]":
+    kept: "List[Any]" = []
+    for group in groups:
+        rest = _without_ours(group)
+        if rest is None and wanted not in kept:
+            rest = wanted
+        if rest is not None:
+            kept.append(rest)
+    return kept if wanted is None or wanted in kept else [*kept, wanted]
+
+
+def _with_hooks(
+    settings: "Event", wanted: "Dict[str, Event]", before: "Event"
+) -> "Event":
+    """Return *settings* with *wanted* in the place of what is ours, and no more.
+
+    before: the settings without us; what we alone put there does not stay when empty.
+    """
+    hooks, changed = settings.get("hooks", {}), {}
+    for event, groups in hooks.items():
+        kept = _exchanged(groups, wanted.get(event))
+        if kept or not groups or event in before.get("hooks", {}):
+            changed[event] = kept
+    for event, group in wanted.items():
+        changed.setdefault(event, [group])
+    if changed == hooks:
+        return settings
+    if changed or "hooks" in before:
+        return {**settings, "hooks": changed}
+    return {name: value for name, value in settings.items() if name != "hooks"}
+
+
+def _parsed(path: str) -> "Event":
+    """Return the settings in a file, {} if there are none.
+
+    Raises ValueError, which says where, for what cannot be written back as it is.
+    """
+    import json
+
+    def unique(pairs: "List[Tuple[str, Any]]") -> "Event":
+        if len(dict(pairs)) < len(pairs):
+            raise InputError("a member is there twice")
+        return dict(pairs)
+
+    try:
+        text = _content(path).decode("utf-8-sig")
+        settings = json.loads(
+            text if text.strip() else "{}", parse_float=_finite,
+            parse_constant=_constant, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        here = error.doc[error.pos:].startswith(("/", "#"))
+        what = "a comment would be lost" if here else error.msg
+        raise ValueError(f"{path}, line {error.lineno}: {what}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    hooks = settings.get("hooks", {}) if isinstance(settings, dict) else None
+    if not isinstance(hooks, dict) or not all(
+            isinstance(groups, list) for groups in hooks.values()):
+        raise ValueError(f"{path}: its hooks are not as the agent wants them")
+    return dict(settings)
+
+
+def _dumped(settings: "Event", like: bytes) -> bytes:
+    """Return *settings* as JSON, indented, encoded and with lines ending *like* it."""
+    import json
+    import re
+
+    indent = re.search(rb'\n([ \t]+)"', like)
+    text = json.dumps(settings, indent=indent.group(1).decode() if indent else 2,
+                      ensure_ascii=like.isascii())
+    text += "\n" if like.endswith(b"\n") or not like else ""
+    mark = b"\xef\xbb\xbf" if like.startswith(b"\xef\xbb\xbf") else b""
+    return mark + text.replace("\n", "\r\n" if b"\r\n" in like else "\n").encode()
+
+
+def _content(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return b""
+
+
+def _write_file(path: str, data: bytes, like: str = "") -> None:
+    """Put *data* in a file's place in one step, in its mode or that of *like*."""
+    path = os.path.realpath(path)  # a link stays one
+    like = path if os.path.exists(path) else like
+    mode = stat.S_IMODE(os.stat(like).st_mode) if like else 0o666
+    part = f"{path}.{os.getpid()}.part"
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    try:
+        with open(part, "xb", opener=lambda name, flags: os.open(name, flags, mode)
+                  ) as file:
+            file.write(data)
+        if like:
+            os.chmod(part, mode)
+        os.replace(part, path)
+    finally:
+        if os.path.exists(part):
+            os.unlink(part)
+
+
+def _discard(project: str, file: str) -> None:
+    """Remove a file of a project, and the folders in it that are empty then."""
+    try:
+        os.unlink(os.path.join(project, file))
+        while os.path.dirname(file):
+            file = os.path.dirname(file)
+            os.rmdir(os.path.join(project, file))
+    except OSError:
+        pass  # not there, or not empty
+
+
+def _restore(project: str, file: str) -> str:
+    """Put back what was there before us, or nothing; return what was done."""
+    path = os.path.join(project, file)
+    if not os.path.exists(path + BACKUP):
+        _discard(project, file)
+        return f"  removed    {file}"
+    _write_file(path, _content(path + BACKUP))
+    os.unlink(path + BACKUP)
+    return f"  restored   {file}, as it was before"
+
+
+def _ours(name: str) -> str:
+    return os.path.join(os.path.dirname(os.path.realpath(__file__)), name)
+
+
+def _registered(project: str) -> "Dict[str, Shape]":
+    """Return settings file -> its row, of those in a project that name our script."""
+    rows = {row["settings"]: row for row in PLATFORMS.values() if "settings" in row}
+    return {file: row for file, row in rows.items()
+            if b"send_event.py" in _content(os.path.join(project, file))}
+
+
+def _refuse_double(project: str, row: "Shape") -> None:
+    for file, other in _registered(project).items():
+        if file == row.get("also") or other.get("also") == row["settings"]:
+            raise ValueError(
+                f"hook-io is registered in {file} already, and there is an agent that"
+                f" runs {row['settings']} as well: it would send each event twice")
+
+
+def _install(project: str, agent: str, source_app: str) -> "Iterator[str]":
+    """Copy the two files and register the hook; yield what is done.
+
+    What is refused, by ValueError, is refused before anything changes.
+    """
+    import shlex
+
+    row, app = PLATFORMS[agent], source_app or os.path.basename(project)
+    path = os.path.join(project, row["settings"])
+    _refuse_double(project, row)
+    settings, before = _parsed(path), _content(path)
+    wanted = registration(agent, shlex.quote(app))
+    result = {**row.get("members", {}), **_with_hooks(settings, wanted, {})}
+    yield from _copy_files(project)
+    if result == settings:
+        yield f"  unchanged  {row['settings']}"
+        return
+    is_first = _with_hooks(settings, {}, settings) == settings
+    if os.path.exists(path) and (is_first or not os.path.exists(path + BACKUP)):
+        _write_file(path + BACKUP, before, path)
+        yield f"  kept       {row['settings']}{BACKUP}, as it was before"
+    _write_file(path, _dumped(result, before))
+    yield f"  written    {row['settings']}, {len(wanted)} events"
+
+
+def _copy_files(project: str) -> "Iterator[str]":
+    from py_compile import PycInvalidationMode, compile
+
+    for name in FILES:
+        path, data = os.path.join(project, HOOKS, name), _content(_ours(name))
+        before = _content(path)
+        if before and b", part of hook-io - " not in before[:500]:
+            _write_file(path + BACKUP, before, path)
+            yield f"  kept       {HOOKS}/{name}{BACKUP}, which was another's"
+        if before != data:
+            _write_file(path, data, _ours(name))
+        yield f"  {'unchanged' if before == data else 'written  '}  {HOOKS}/{name}"
+    library = os.path.join(project, HOOKS, FILES[0])
+    try:  # so that the first hook need not; it looks at the file's time, not its hash
+        compile(library, invalidation_mode=PycInvalidationMode.TIMESTAMP)
+    except OSError:
+        pass  # then each hook does it
+
+
+def _uninstall(project: str, agent: str) -> "Iterator[str]":
+    """Take out what _install() put in, for *agent* or, "", for all; yield what."""
+    rows = [PLATFORMS[agent]] if agent else list(_registered(project).values())
+    paths = [(os.path.join(project, row["settings"]), row) for row in rows]
+    read = [(path, row, _parsed(path), _parsed(path + BACKUP)) for path, row in paths]
+    for path, row, settings, before in read:
+        result = _with_hooks(settings, {}, before)
+        if "hooks" not in result:
+            for name in set(row.get("members", {})).intersection(result) - set(before):
+                del result[name]
+        if result == before and settings != before:
+            yield _restore(project, row["settings"])
+        elif result != settings:
+            _write_file(path, _dumped(result, _content(path)))
+            yield f"  written    {row['settings']}, without our events"
+    yield from _remove_files(project)
+
+
+def _remove_files(project: str) -> "Iterator[str]":
+    folder, users = os.path.join(project, HOOKS), list(_registered(project))
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        if name.endswith(".py") and name not in FILES and (
+                b"hook_io" in _content(os.path.join(folder, name))):
+            users.append(f"{HOOKS}/{name}")
+    for name in FILES[::-1]:
+        data = _content(os.path.join(folder, name))
+        if data and (users or data != _content(_ours(name))):
+            why = f"{users[0]} uses it" if users else "it is not as this version has it"
+            yield f"  kept       {HOOKS}/{name}: {why}"
+        elif data:
+            yield _restore(project, f"{HOOKS}/{name}")
+    cache = os.path.join(folder, "__pycache__")
+    for name in os.listdir(cache) if os.path.isdir(cache) and not users else ():
+        if name.startswith(tuple(f"{file[:-3]}." for file in FILES)):
+            _discard(project, f"{HOOKS}/__pycache__/{name}")
+
+
+def _main() -> None:
+    """Install hook-io into a project, or take it out again."""
+    import argparse
+
+    agents = [agent for agent, row in PLATFORMS.items() if "settings" in row]
+    parser = argparse.ArgumentParser("hook_io.py", description=_main.__doc__)
+    parser.add_argument("action", choices=("install", "uninstall"))
+    parser.add_argument("project", metavar="PROJECT", help="its folder")
+    parser.add_argument("--agent", choices=agents, help="%(choices)s; the first one, or"
+                        " to uninstall: all", metavar="AGENT")
+    parser.add_argument("--source-app", default="", metavar="NAME",
+                        help="name of the project in its events; that of its folder")
+    given = parser.parse_args()
+    project, agent = os.path.abspath(given.project), given.agent or agents[0]
+    if not os.path.isdir(project):
+        parser.error(f"there is no folder {project}")
+    print(f"hook-io {__version__}, {given.action} in {project}:")
+    done = (_install(project, agent, given.source_app) if given.action == "install"
+            else _uninstall(project, given.agent or ""))
+    try:
+        for line in done:
+            print(line)
+    except ValueError as error:
+        sys.exit(f"[ERROR] {error}\nNothing is changed.")
+    except OSError as error:
+        sys.exit(f"[ERROR] {error}")
+    if given.action == "install":
+        print(*filter(None, [PLATFORMS[agent].get("then")]), NEXT, sep="\n")
+
+
+if __name__ == "__main__":
+    _main()

@@ -9,6 +9,7 @@
                         a whole id is that case alone
     --contract NAME     send_event (the default) or hook
     --port FILE         a port's conformance.json
+    --lacks NAME        a capability that the command lacks, as in a port's file
     --env NAME[=VALUE]  a variable that the command needs besides the cases' own
     -j N                so many cases at once (default: one for each CPU)
     --strict            a SHOULD counts like a MUST
@@ -26,6 +27,7 @@ tests/vectors/README.md tells the format of the vectors; the forms below are the
 
 import argparse
 import base64
+import calendar
 import contextlib
 import fnmatch
 import functools
@@ -95,8 +97,10 @@ def a_count(value):
     return type(value) is int and value > 0
 
 
-STREAM = (str, {"json": object, "lines": [a_regex], "first_line": a_regex, "has": [str],
-                "any": True})
+TEXT = (str, {"json": object, "json_lines": [object], "lines": [a_regex],
+              "first_line": a_regex, "has": [str], "at_most_lines": a_count,
+              "columns": a_count, "any": True})
+STREAM = (*TEXT, {"once": TEXT})
 REQUEST = {"method": object, "path": object, "headers": {"*": object}, "json": object,
            "body": object, "held_ms": a_count}
 FILE = (str, None, {"lines": int, "bytes": int, "has": [str], "mode": a_mode,
@@ -109,13 +113,14 @@ STEP = {
     "env": {"*": (str, None)},
     "stdin": (*PART, [PART]),
     "cwd": str,
-    "files": {"*": (str, {"json": object}, {"folder": True, "mode": a_mode},
+    "files": {"*": (str, None, {"json": object}, {"folder": True, "mode": a_mode},
                     {"symlink": str})},
     "server": ("closed", "backlog", [REPLY]),
     "times": a_count,
     "together": a_count,
     "slow_reader_ms": a_count,
     "closed": [("stdin", "stdout", "stderr")],
+    "unread": [("stdout", "stderr")],
     "expect": {"exit": int, "stdout": STREAM, "stderr": STREAM, "held_ms": a_count,
                "requests": (int, [REQUEST]), "files": {"*": FILE}, "never": [str]},
 }
@@ -125,7 +130,8 @@ FILE_OF_CASES = {"contract": str, "topic": str, "defaults": STEP, "cases": [dict
 PORT = {"port": str, "language": str, "contract": str, "command": [str], "lacks": [str],
         "known_failing": {"*": str}}
 MATCHER = ({"$match": a_regex}, {"$json": object}, {"$chars": a_range}, {"$has": [str]},
-           {"$lacks": [str]}, {"$absent": True}, {"$any": True}, {"$all": [object]})
+           {"$lacks": [str]}, {"$now_s": a_count}, {"$absent": True}, {"$any": True},
+           {"$all": [object]})
 REQUIRED = {"id", "why", "spec", "level", "contract", "topic", "cases", "command"}
 OF_STEPS = {"server", "expect", "times", "together"}  # not of a case that has steps
 KINDS = {str: "a text", int: "a whole number", dict: "an object"}
@@ -237,6 +243,10 @@ def faults_of(case, topic):
         for name in (*layer.get("files", ()), *expect.get("files", ())):
             if name.startswith("/") or ".." in name.split("/"):
                 yield f"{shown(name)} is not below ${{TMP}}"
+    for layer in layers(case)[:2]:
+        if any("*" in name or content is None
+               for name, content in layer.get("files", {}).items()):
+            yield "only the files of a step can be there by then"
 
 
 def load(folder):
@@ -368,20 +378,40 @@ class Place:
 
     def put(self, files):
         """Write the files that are there before."""
-        for name, content in files.items():
-            path = self.tmp / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            how = content if isinstance(content, dict) else {"text": content}
-            if "folder" in how:
-                path.mkdir(exist_ok=True)
-            elif "symlink" in how:
-                path.symlink_to(how["symlink"])
-            else:
-                self.given[path] = part_bytes(how)
-                path.write_bytes(self.given[path])
-        for name, content in files.items():
-            if isinstance(content, dict) and "mode" in content:
-                (self.tmp / name).chmod(int(content["mode"], 8))
+        there = [(path, content if isinstance(content, dict) else {"text": content})
+                 for name, content in files.items()
+                 for path in self._meant(name)]
+        for path, how in there:
+            self._put(path, how)
+        for path, how in there:
+            if "mode" in how:
+                path.chmod(int(how["mode"], 8))
+
+    def named(self, name):
+        """Return the paths that are there by the *name*, in which "*" is anything."""
+        return sorted(self.tmp.glob("*".join(map(glob.escape, name.split("*")))))
+
+    def _meant(self, name):
+        paths = self.named(name) if "*" in name else [self.tmp / name]
+        if not paths:
+            raise FileNotFoundError(f"no file is called {name} by then")
+        return paths
+
+    def _put(self, path, how):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        is_folder = path.is_dir() and not path.is_symlink()
+        if is_folder and "folder" not in how:
+            shutil.rmtree(str(path))
+        elif not is_folder and os.path.lexists(str(path)):
+            path.unlink()
+        self.given.pop(path, None)
+        if "folder" in how:
+            path.mkdir(exist_ok=True)
+        elif "symlink" in how:
+            path.symlink_to(how["symlink"])
+        elif how.get("text", "") is not None:
+            self.given[path] = part_bytes(how)
+            path.write_bytes(self.given[path])
 
 
 def part_bytes(part):
@@ -414,13 +444,18 @@ class Process:
         for name in step.get("closed", ()):
             number = ("stdin", "stdout", "stderr").index(name)
             command = ["/bin/sh", "-c", f'exec "$@" {number}>&-', "sh", *command]
-        self.popen = subprocess.Popen(
-            command, env=env, cwd=str(cwd), start_new_session=True,
-            stdin=self.terminal[1] if self.terminal else subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        unread = {name: pipe_without_reader() for name in step.get("unread", ())}
+        streams = dict.fromkeys(("stdin", *self.output), subprocess.PIPE)
+        if self.terminal:
+            streams["stdin"] = self.terminal[1]
+        self.popen = subprocess.Popen(command, env=env, cwd=str(cwd),
+                                      start_new_session=True, **{**streams, **unread})
         ALIVE.add(self)
+        for end in unread.values():
+            os.close(end)
         self.deadline = time.monotonic() + limit_s
-        self.readers = [self._start(self._read, name) for name in self.output]
+        self.readers = [self._start(self._read, name)
+                        for name in self.output if name not in unread]
         self._start(self._write)
 
     def _start(self, work, *args):
@@ -479,6 +514,13 @@ class Process:
             "utf-8", "backslashreplace")
 
 
+def pipe_without_reader():
+    """Return the end that is written to of a pipe whose other end is closed."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
 def exchanges_of(server, knocks):
     """Return the exchanges of the command, once each connection of its was accepted.
 
@@ -525,11 +567,22 @@ class Seen:
                 continue
             yield from exactly(self.expect.get("exit", 0), process.exit, f"{at}exit")
             for name in process.output:
-                yield from stream(self.expect.get(name, ""), process.text(name),
-                                  at + name)
+                want, text = self.expect.get(name, ""), process.text(name)
+                if isinstance(want, dict) and "once" in want:
+                    want = want["once"] if text else ""
+                yield from stream(want, text, at + name)
+        yield from self._not_once()
         for name, compare in EXPECT.items():
             if name in self.expect or name == "requests":
                 yield from compare(self.expect.get(name, []), self, name)
+
+    def _not_once(self):
+        """Yield the streams on which one process is to speak, and more do or none."""
+        for name in ("stdout", "stderr"):
+            want = self.expect.get(name)
+            speak = sum(bool(process.text(name)) for process in self.processes)
+            if isinstance(want, dict) and "once" in want and speak != 1:
+                yield f"{name}: expected of 1 process, got of {speak}"
 
     def story(self):
         """Yield the server's exchanges, and the beginnings of unexpected streams."""
@@ -642,12 +695,22 @@ def every_one(wants, got, where):
         yield from subset(want, got, where)
 
 
+def is_now(seconds, text):
+    """Tell whether *text* is a time in UTC that is so near to this clock's."""
+    found = re.fullmatch(r"([0-9-]{10}T[0-9:]{8})(\.[0-9]+)?(Z|\+00:00)", text)
+    with contextlib.suppress(TypeError, ValueError):
+        told = calendar.timegm(time.strptime(found[1], "%Y-%m-%dT%H:%M:%S"))
+        return abs(told - time.time()) <= seconds
+    return False
+
+
 MATCHERS = {
     "$match": if_text("$match", re.search),
     "$json": json_in_text,
     "$chars": if_text("$chars", lambda ends, text: ends[0] <= len(text) <= ends[1]),
     "$has": if_text("$has", lambda words, text: all(word in text for word in words)),
     "$lacks": if_text("$lacks", lambda words, text: not any(w in text for w in words)),
+    "$now_s": if_text("$now_s", is_now),
     "$absent": if_present("$absent", False),
     "$any": if_present("$any", True),
     "$all": every_one,
@@ -674,12 +737,26 @@ def document(want, got, where):
         yield from json_in_text(want, got, where, exactly)
 
 
+def documents(wants, got, where):
+    """Compare a text that is so many JSON documents, each on a line of its own."""
+    found = re.findall(r"[^\n]*\n|[^\n]+", got)
+    if len(found) != len(wants):
+        yield f"{where}: expected {len(wants)} lines, got {len(found)}: {shown(got)}"
+    for n, (want, line) in enumerate(zip(wants, found), 1):
+        yield from document(want, line, f"{where} line {n}")
+
+
 STREAMS = {
     "json": document,
+    "json_lines": documents,
     "lines": lines,
     "first_line": if_text("first_line", lambda regex, text: re.fullmatch(
         regex, text.partition("\n")[0])),
     "has": MATCHERS["$has"],
+    "at_most_lines": if_text(
+        "at_most_lines", lambda most, text: len(text.splitlines()) <= most),
+    "columns": if_text(
+        "columns", lambda most, text: all(len(x) <= most for x in text.splitlines())),
     "any": MATCHERS["$any"],
 }
 
@@ -729,7 +806,7 @@ def all_held(limit, seen, where):
 def files(wants, seen, where):
     """Compare the files that are there now."""
     for name, want in wants.items():
-        paths = sorted(seen.place.tmp.glob("*".join(map(glob.escape, name.split("*")))))
+        paths = seen.place.named(name)
         count = want.get("count") if isinstance(want, dict) else None
         count = 0 if want is None else count
         if len(paths) != count if count is not None else not paths:
@@ -882,6 +959,7 @@ def judged(case, options):
 def again(name, options):
     """Return the shell's line that runs the case of this *name* again."""
     words = ["python3", sys.argv[0], "-k", name, *["--strict"] * options.strict]
+    words += [word for lack in options.more_lacks for word in ("--lacks", lack)]
     for option in ("contract", "port", "vectors", "limit_s"):
         given = getattr(options, option)
         if given != DEFAULTS.get(option):
@@ -914,7 +992,8 @@ def stale_entries(results, cases, options):
     for name in sorted(options.known.keys() - {case["id"] for case in cases}):
         yield f"known_failing: there is no case {shown(name)}"
     for name in sorted(set(options.lacks) - needs):
-        yield f"lacks: no case needs {shown(name)}"
+        where = "--lacks" if name in options.more_lacks else "lacks"
+        yield f"{where}: no case needs {shown(name)}"
     for result in results:
         if result["result"] == "stale":
             yield f"known_failing: {shown(result['id'])} passes"
@@ -948,7 +1027,8 @@ def run(cases, every, options):
         say(f"Bail out! {report['bail_out']}")
         return report, 1
     say(f"# contract {report['contract']}, {len(cases)} cases; command: {command};"
-        f" version: {report['version']}")
+        f" version: {report['version']}"
+        + f"; lacks: {', '.join(options.lacks)}" * bool(options.lacks))
     say(f"1..{len(cases)}")
     results = report["cases"] = []
     # Processes, not threads: a child that is about to become the command has a copy of
@@ -963,7 +1043,8 @@ def run(cases, every, options):
     report["passed"] = sum(result["result"] in ("pass", "stale") for result in results)
     report["stale"] = list(stale_entries(results, every, options))
     for line in report["stale"]:
-        say(f"# stale: {line}; remove the entry from {options.port}")
+        where = "the command line" if line.startswith("-") else options.port
+        say(f"# stale: {line}; remove the entry from {where}")
     say(f"# {report['contract']}: {report['passed']} of {report['of']}")
     red = [result["id"] for result in results if VERDICTS[result["result"]][1]]
     for line in first(red, "# failed: "):
@@ -995,6 +1076,7 @@ def parsed_options(argv):
     add("-k", default="", dest="pattern")
     add("-j", type=int, default=os.cpu_count() or 1, dest="jobs")
     add("--env", action="append", default=[])
+    add("--lacks", action="append", default=[], dest="more_lacks")
     add("--limit-s", type=float)
     for name in ("--contract", "--port", "--vectors"):
         add(name)
@@ -1010,7 +1092,8 @@ def parsed_options(argv):
     if not (options.argv or options.list):
         raise Mistake("nothing to test: end the line with -- COMMAND, such as"
                       " -- node send_event.mjs, or give --port FILE")
-    options.lacks, options.known = port.get("lacks", []), port.get("known_failing", {})
+    options.lacks = [*port.get("lacks", []), *options.more_lacks]
+    options.known = port.get("known_failing", {})
     options.name = options.contract or port.get("contract", "send_event")
     options.variables = {
         name: value if mark else os.environ.get(name)

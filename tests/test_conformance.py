@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import conformance
+import hook_io
 from conftest import NEWEST, PATIENCE_S, PYTHONS, TESTS
 from event_server import EventServer
 from test_style import code_lines, depth, functions
@@ -145,6 +146,25 @@ def test_ids_are_names_in_words_and_sentences_are_said_once(vectors):
     assert [why for why in sentences if not re.search(r"[.?!]$", why)] == []
 
 
+def test_the_page_names_every_capability_that_a_case_needs_and_no_other(vectors):
+    page = (VECTORS / "README.md").read_text(encoding="utf-8")
+    table = page.partition("| a port that lacks | |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"(?m)^\| `([^`]+)` \|", table))
+    needed = {name for case in vectors for name in case.get("needs", ())}
+    agents = {name for name in needed if name.startswith("platform:")}
+    assert named == needed - agents | {"platform:NAME"}
+    assert agents == {f"platform:{name}" for name in hook_io.PLATFORMS} - {
+        "platform:claude-code", "platform:raw"}
+
+
+def test_every_member_of_the_format_is_on_the_page():
+    page = (VECTORS / "README.md").read_text(encoding="utf-8")
+    forms = (conformance.CASE, *conformance.TEXT[1:], *conformance.FILE[2:],
+             conformance.STEP["expect"], conformance.REQUEST, *conformance.MATCHER)
+    assert [name for form in forms for name in form
+            if f"`{name}`" not in page and f'"{name}"' not in page] == []
+
+
 def test_the_runner_is_short_and_flat():
     source = RUNNER.read_text(encoding="utf-8")
     assert {f.name for f in functions(source) if code_lines(f) > 40} == set()
@@ -213,6 +233,18 @@ DIFFERENCES = [
      'stdout: expected one JSON document on one line, got "{}"'),
     ("print('x' * 999)", {"stdout": "x" * 990 + "\n"},
      f'stdout from character 970 on: expected "{"x" * 20}\\n", got "{"x" * 29}\\n"'),
+    ("print('{}'); print('{\"a\": 1}')", {"stdout": {"json_lines": [{}, {}]}},
+     "stdout line 2.a: not expected, got 1"),
+    ("print('{}')", {"stdout": {"json_lines": [{}, {}]}},
+     'stdout: expected 2 lines, got 1: "{}\\n"'),
+    ("print('{}\\n{}', end='')", {"stdout": {"json_lines": [{}, {}]}},
+     'stdout line 2: expected one JSON document on one line, got "{}"'),
+    ("print('a\\nb\\nc')", {"stdout": {"at_most_lines": 2, "columns": 1}},
+     'stdout: expected {"at_most_lines": 2}, got "a\\nb\\nc\\n"'),
+    ("print('a\\nbc')", {"stdout": {"at_most_lines": 2, "columns": 1}},
+     'stdout: expected {"columns": 1}, got "a\\nbc\\n"'),
+    ("pass", {"stdout": {"once": "a\n"}}, "stdout: expected of 1 process, got of 0"),
+    ("print('b')", {"stdout": {"once": "a\n"}}, 'stdout: expected "a\\n", got "b\\n"'),
     ("pass", {"requests": [{}]}, "requests: expected 1, got 0"),
     ("post(); post()", {"requests": 1}, "requests: expected 1, got 2"),
     ("post()", {}, "requests: expected 0, got 1"),
@@ -336,6 +368,40 @@ ABILITIES = {
     "together": {
         "together": 4, "argv": ["post(); put('a', 'x\\n'); print('done')"],
         "expect": {"stdout": "done\n", "requests": 4, "files": {"a": {"lines": 4}}}},
+    "one-of-them-speaks": {
+        "together": 4,
+        "argv": ["try:\n    os.mkdir('a')\n    print('first')\n"
+                 "except FileExistsError:\n    pass"],
+        "expect": {"stdout": {"once": {"lines": ["f.+"]}}}},
+    "files-by-a-pattern": {"steps": [
+        {"argv": ["put('a-1', 'x'); put('a-2', 'x'); put('b', 'x')"]},
+        {"files": {"a-*": "y", "b": None}, "argv": ["print(*sorted(os.listdir()))"],
+         "expect": {"stdout": "a-1 a-2\n", "files": {"a-*": "y"}}},
+        {"files": {"*-1": {"folder": True, "mode": "0700"}, "*-2": {"symlink": "a-1"}},
+         "argv": ["print(os.path.isdir('a-1'), os.readlink('a-2'));"
+                  "put('a-1/c', 'x')"],
+         "expect": {"stdout": "True a-1\n"}},
+        {"files": {"a-*": {"json": [1]}},
+         "expect": {"files": {"a-*": "[1]"}, "never": ["[1]"]}, "argv": ["pass"]},
+        {"files": {"a-*": None}, "argv": ["print(os.listdir())"],
+         "expect": {"stdout": "[]\n"}}]},
+    "unread-streams": {
+        "unread": ["stdout", "stderr"],
+        "argv": ["for n in (1, 2):\n    try:\n        os.write(n, b'x')\n"
+                 "    except BrokenPipeError:\n        put('gone', str(n))"],
+        "expect": {"files": {"gone": "12"}}},
+    "one-unread-stream": {
+        "unread": ["stdout"], "argv": ["os.write(2, b'x'); os.write(1, b'x')"],
+        "expect": {"exit": 1, "stderr": {"has": ["x", "BrokenPipeError"]}}},
+    "a-time-that-is-now": {
+        "argv": ["now = time.gmtime(time.time() - 60); post(json.dumps(["
+                 "time.strftime('%Y-%m-%dT%H:%M:%S' + end, now)"
+                 " for end in ('Z', '.5Z', '.123+00:00')]).encode())"],
+        "expect": {"requests": [{"json": [{"$now_s": 300}] * 3}]}},
+    "several-documents-and-a-size": {
+        "argv": ["print('{\"a\": [1]}\\n{\"b\": \"\u2028\"}')"],
+        "expect": {"stdout": {"json_lines": [{"a": {"$any": True}}, {"b": "\u2028"}],
+                              "at_most_lines": 3, "columns": 10}}},
     "backlog": {
         "server": "backlog",
         "argv": ["socket.setdefaulttimeout(0.2); connect()"],
@@ -430,6 +496,9 @@ def test_a_case_can_ask_for(abilities, name):
 @pytest.mark.parametrize(("matcher", "others"), [
     ({"$match": "^a"}, ["ba", 1, None]), ({"$chars": [2, 3]}, ["a", "abcd", 12]),
     ({"$has": ["a", "b"]}, ["a", ["a", "b"]]), ({"$lacks": ["a", "b"]}, ["b", None]),
+    ({"$now_s": 60}, ["", "now", None, 1, "2020-01-01T00:00:00Z",
+                      "2020-13-01T00:00:00Z", time.strftime("%Y-%m-%dT%H:%M:%S"),
+                      time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(9e9))]),
     ({"$json": {"a": 1}}, ["{}", "a", '{"a": NaN}', {"a": 1}, '{"a": true}']),
     ({"$absent": True}, ["", None]), ({"$any": True}, [conformance.ABSENT]),
     ({"$all": [{"$has": ["a"]}, {"$has": ["b"]}]}, ["a", "b"]),
@@ -439,6 +508,20 @@ def test_a_case_can_ask_for(abilities, name):
 def test_a_value_that_is_not_meant_does_not_match(matcher, others):
     assert [value for value in others
             if not list(conformance.subset(matcher, value, "it"))] == []
+
+
+def test_of_two_that_speak_one_is_too_many(kit):
+    kit.case(together=2, code="print('a')", expect={"stdout": {"once": "a\n"}})
+    code, lines, _ = kit.run()
+    assert code == 1
+    assert "# - stdout: expected of 1 process, got of 2" in lines
+
+
+def test_a_file_that_should_be_there_by_then_and_is_not_fails_the_case(kit):
+    kit.case(steps=[{"argv": ["pass"]}, {"argv": ["pass"], "files": {"a*": None}}])
+    code, lines, _ = kit.run()
+    assert code == 1
+    assert "# - the case could not be run: no file is called a* by then" in lines
 
 
 def test_the_servers_clock_judges_a_client_that_stays(kit):
@@ -531,7 +614,13 @@ def test_a_mistake_in_the_arguments_is_told(kit, options, command, says):
     ({"expect": {"stdout": {"lines": ["("]}}}, 'must be a regex, is "("'),
     ({"stdin": {"base64": "x"}}, 'must be base64 text, is "x"'),
     ({"expect": {"stdout": {"json": {"$chars": [1]}}}}, "must be a range, is [1]"),
-    ({"expect": {"stdout": {}}}, "must be a text or {json, lines,"),
+    ({"expect": {"stdout": {}}}, "must be a text or {json, json_lines, lines,"),
+    ({"expect": {"stdout": {"once": {"once": ""}}}}, ".once: must be a text or {json"),
+    ({"expect": {"stdout": {"columns": 0}}}, "columns: must be a count, is 0"),
+    ({"expect": {"requests": [{"json": {"$now_s": "1"}}]}}, "must be a count, is"),
+    ({"unread": ["stdin"]}, 'must be "stdout" or "stderr", is "stdin"'),
+    ({"files": {"a*": ""}}, "only the files of a step can be there by then"),
+    ({"files": {"a": None}}, "only the files of a step can be there by then"),
     ({"expect": {"requests": [{"jsn": 1}]}}, "requests[0]: unknown member 'jsn'"),
     ({"expect": {"requests": [{"json": {"a": [{"$mtch": ""}]}}]}}, "must be {$match}"),
     ({"expect": {"requests": [{"json": {"$has": ["a"], "b": 1}}]}}, "member 'b'"),
@@ -609,6 +698,25 @@ def test_what_a_port_says_of_itself_is_heard(kit):
     assert any(line.startswith("# again: ") and line.endswith(
         "--contract tiny --port port/conformance.json --vectors vectors")
         for line in lines)
+
+
+def test_what_a_command_lacks_can_be_said_on_the_command_line(kit):
+    kit.case("flies", needs=["wings"], code="sys.exit(1)")
+    kit.case("sees", needs=["eyes"], code="sys.exit(1)").case("bad", code="sys.exit(1)")
+    code, lines, _ = kit.run("--lacks", "wings", "--lacks", "eyes")
+    assert (code, verdicts(lines)) == (1, {
+        "flies": "ok # SKIP lacks wings", "sees": "ok # SKIP lacks eyes",
+        "bad": "not ok"})
+    assert lines[1].endswith("; version: tiny 1.0; lacks: wings, eyes")
+    assert any(line.startswith("# again: ") and " --lacks wings --lacks eyes " in line
+               for line in lines)
+
+
+def test_a_lack_that_no_case_minds_is_stale_on_the_command_line_too(kit):
+    code, lines, _ = kit.case(code="pass").run("--lacks", "wings")
+    assert code == 1
+    assert ('# stale: --lacks: no case needs "wings"; remove the entry from'
+            " the command line") in lines
 
 
 @pytest.mark.parametrize(("members", "says"), [

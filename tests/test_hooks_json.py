@@ -45,11 +45,19 @@ def scripts(project):
     return ROOT.__class__(project["CLAUDE_PROJECT_DIR"]) / ".claude" / "hooks"
 
 
-def test_it_registers_the_contracts_nine_events():
-    assert list(ENTRIES) == [
+def test_it_registers_the_contracts_nine_events_and_what_else_an_observer_wants():
+    assert list(ENTRIES)[:9] == [
         "PreToolUse", "PostToolUse", "UserPromptSubmit", "SessionStart", "SessionEnd",
         "Notification", "Stop", "SubagentStop", "PreCompact"]
     assert set(ENTRIES) <= set(hook_io.PLATFORMS["claude-code"]["events"])
+    acts_or_floods = {"WorktreeCreate", "WorktreeRemove", "MessageDisplay",
+                      "PostToolBatch", "FileChanged", "InstructionsLoaded"}
+    assert not set(ENTRIES) & acts_or_floods
+
+
+def test_it_is_what_the_installer_registers_with_the_folders_name():
+    wanted = hook_io.registration("claude-code", '"${CLAUDE_PROJECT_DIR##*/}"')
+    assert {"hooks": {name: [group] for name, group in wanted.items()}} == HOOKS
 
 
 def test_it_has_the_shape_that_the_client_accepts():
@@ -62,50 +70,70 @@ def test_it_has_the_shape_that_the_client_accepts():
     for entry in (*ENTRIES.values(), FLUSH):
         assert sorted(entry) == ["command", "timeout", "type"]
         assert entry["type"] == "command"
+        assert entry["command"].count(" || ") == 1
         assert type(entry["timeout"]) is int
         assert 0 < entry["timeout"] <= 5
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize("name", ENTRIES)
-def test_a_command_sends_its_event_from_a_folder_with_a_blank(project, name, shell):
+def test_a_command_sends_its_event_from_a_folder_with_a_blank(project, shell):
     with EventServer() as server:
-        said = fire(name, {**project, "HOOK_IO_SERVER_URL": server.url}, shell)
-        (event,) = server.events()
-    assert said == ("", "")
-    assert (event["event_type"], event["source_app"]) == (name, "my project")
+        env = {**project, "HOOK_IO_SERVER_URL": server.url}
+        assert {fire(name, env, shell) for name in ENTRIES} == {("", "")}
+        sent = [(event["event_type"], event["source_app"]) for event in server.events()]
+    assert sent == [(name, "my project") for name in ENTRIES]
+
+
+def spoil(project, trouble):
+    """Let the hook not run in this way; return what a command calls in its place."""
+    script, library = (scripts(project) / name for name in reversed(hook_io.FILES))
+    if trouble in ("no script", "no library"):
+        (script if trouble == "no script" else library).unlink()
+    elif trouble in ("broken script", "broken library"):
+        broken = script if trouble == "broken script" else library
+        broken.write_text("def broken(:\n")
+    else:
+        project["PATH"] = str(scripts(project))  # neither python3 nor uv is there
+    return "uv run" if trouble == "no uv" else "python3 -IS"
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize("trouble", ["no script", "no library", "no python", "broken"])
-@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("trouble", [
+    "no script", "no library", "no python", "no uv", "broken script", "broken library"])
 def test_what_cannot_run_exits_0_and_only_session_start_says_so(
-    project, name, trouble, shell
+    project, trouble, shell, monkeypatch
 ):
-    if trouble == "no script":
-        (scripts(project) / "send_event.py").unlink()
-    elif trouble == "no library":
-        (scripts(project) / "hook_io.py").unlink()
-    elif trouble == "broken":
-        (scripts(project) / "send_event.py").write_text("def broken(:\n")
-    else:
-        empty = scripts(project) / "empty"
-        empty.mkdir()
-        (empty / shell).symlink_to(shutil.which(shell))
-        project["PATH"] = str(empty)
-    stdout, _ = fire(name, project, shutil.which(shell))
-    if name != "SessionStart":
-        assert stdout == ""
-    else:
-        assert list(json.loads(stdout)) == ["systemMessage"]
-        assert "could not run" in stdout
+    runner = spoil(project, trouble)
+    for name, entry in ENTRIES.items():
+        command = entry["command"].replace("python3 -IS", runner)
+        monkeypatch.setitem(ENTRIES, name, {**entry, "command": command})
+        stdout, stderr = fire(name, project, shutil.which(shell))
+        assert stderr, name
+        if name != "SessionStart":
+            assert stdout == "", name
+        else:
+            assert list(json.loads(stdout)) == ["systemMessage"]
+            assert "could not run" in stdout
 
 
-@pytest.mark.parametrize("name", ENTRIES)
-def test_a_dead_server_is_no_more_than_a_line_on_stderr(project, name):
-    stdout, stderr = fire(name, project)
-    assert stdout == ""
-    assert stderr.startswith("[ERROR] Failed to send event to observability-server: ")
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_dead_server_is_no_more_than_a_line_on_stderr(project, shell):
+    project["HOOK_IO_FAIL_LOUD"] = "off"  # what is told from the third on
+    for name in ENTRIES:
+        stdout, stderr = fire(name, project, shell)
+        assert stdout == "", name
+        assert stderr.startswith("[ERROR] Failed to send event to ")
+
+
+@pytest.mark.parametrize("fault", ["silent", "server_error"])
+def test_a_server_in_trouble_holds_no_event_for_long(project, fault):
+    del project["HOOK_IO_TIMEOUT_MS"]
+    project["HOOK_IO_FAIL_LOUD"] = "off"
+    with EventServer(fault=fault) as server:
+        for name in ENTRIES:
+            assert fire(name, {**project, "HOOK_IO_SERVER_URL": server.url})[0] == ""
+        timeout_ms = min(entry["timeout"] for entry in ENTRIES.values()) * 1000
+        assert max(x.held_ms for x in server.wait(len(ENTRIES))) < timeout_ms
 
 
 def test_a_plugin_finds_its_scripts_in_its_own_folder(project):

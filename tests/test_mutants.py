@@ -36,10 +36,6 @@ def in_library(old, new, case, control=DELIVERED):
     return Mutant(((HOOK_IO, old, new),), case, control)
 
 
-def in_script(old, new, case, control=DELIVERED):
-    return Mutant(((SEND_EVENT, old, new),), case, control)
-
-
 SENDERS = {
     "exits 2 on a loss": in_library(
         "        return HookResult(hint=text, diagnostics=tuple(lines))\n"
@@ -56,8 +52,8 @@ SENDERS = {
         "clip(document or text, max_chars)",
         "redact/keys-of-code-hosts", "redact/members-named-as-secrets"),
     "follows a redirect": in_library(
-        "        return _read_answer(sock, deadline)\n",
-        "        outcome = _read_answer(sock, deadline)\n"
+        '        return _read_answer(link, "Accept" in (headers or {}))\n',
+        "        outcome = _read_answer(link, False)\n"
         '        there = url.replace("/events", "/elsewhere")\n'
         "        if outcome.status in (301, 302, 303, 307, 308):\n"
         "            return post_json(there, body, deadline)\n"
@@ -76,8 +72,8 @@ SENDERS = {
         "        sock.settimeout(0.5)\n        chunk:",
         "faults/one-deadline-for-all-reads"),
     "gives a hint on PreCompact": in_library(
-        '"UserPromptSubmit", "SessionStart", "Stop"), _MESSAGE)',
-        '"UserPromptSubmit", "SessionStart", "Stop", "PreCompact"), _MESSAGE)',
+        '" SessionStart Stop", _MESSAGE),\n        "deny"',
+        '" SessionStart Stop PreCompact", _MESSAGE),\n        "deny"',
         "streak/silence-where-nobody-would-see-it"),
     "gives a hint with each loss": in_library(
         "        except FileExistsError:\n            return False\n",
@@ -144,8 +140,7 @@ SENDERS = {
         (HOOK_IO, "sock.connect(address)", 'sock.connect(("127.0.0.1", 9))')),
         "endpoint/metadata-address-as-one-number", "endpoint/metadata-address"),
     "blocks on Stop": in_library(
-        '"UserPromptSubmit",\n             "SessionStart"), _EXIT)',
-        '"UserPromptSubmit",\n             "SessionStart", "Stop"), _EXIT)',
+        '" SessionStart", _EXIT)', '" SessionStart Stop", _EXIT)',
         "streak/block-never-where-it-loops"),
     "takes no other 2xx than 201": in_library(
         "if 200 <= status < 300:", "if status == 201:",
@@ -153,16 +148,53 @@ SENDERS = {
     "takes silence for success": in_library(
         '"unconfirmed": True,', '"unconfirmed": False,',
         "faults/silence-after-the-request"),
-    "sends the environment": in_script(
-        "(event and hook_io.encode(event))",
-        "hook_io.encode({**event, **os.environ})",
+    "sends the environment": in_library(
+        'options["metadata"] or (event.native and encode(event.native))',
+        'options["metadata"] or encode({**event.native, **os.environ})',
         "redact/environment-is-not-sent"),
     "sends what the allow-list does not name": in_library(
-        'fields.replace(" ", "").split(",") if fields else event', "event",
+        "    if not fields:\n        return said.native\n", "    return said.native\n",
         "post/only-the-named-members-leave"),
     "counts in a folder that is a link": in_library(
         "return os.path.islink(os.path.dirname(self.path))", "return False",
         "streak/linked-folder-is-not-followed"),
+    "counts in a file that a link names": in_library(
+        "        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND\n"
+        '        for name in ("O_NOFOLLOW", ',
+        "        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND\n        for name in (",
+        "streak/linked-file-is-not-followed"),
+    "shows what stands in the count": in_library(
+        'since if known else "a time unknown"', "since",
+        "streak/lines-of-somebody-else-count-and-are-not-shown",
+        "streak/deleting-the-file-resets-it"),
+    "takes local time for UTC": in_library(
+        '"%Y-%m-%dT%H:%M:%S.", time.gmtime(seconds)',
+        '"%Y-%m-%dT%H:%M:%S.", time.localtime(seconds)',
+        "post/timestamp-is-when-the-hook-ran",
+        "post/timestamp-is-utc-with-milliseconds"),
+    "tells an agent by a variable": in_library(
+        "    for agent, row in PLATFORMS.items():\n        if any(_has_sign",
+        '    if "CLAUDE_PROJECT_DIR" in os.environ:\n        return "claude-code"\n'
+        "    for agent, row in PLATFORMS.items():\n        if any(_has_sign",
+        "platform/copilot-is-understood-under-claude-codes-settings",
+        "platform/copilot-is-understood-in-camel-case"),
+    "does not know a sign of Copilot": in_library(
+        '"signs": ("sessionId", ', '"signs": (',
+        "platform/copilot-is-understood-in-camel-case",
+        "platform/gemini-is-sent-in-claude-codes-words"),
+    "sends an agent's own name of a tool": in_library(
+        'said["tool_name"] = names.get(native, native)', 'said["tool_name"] = native',
+        "platform/gemini-is-sent-in-claude-codes-words",
+        "platform/codex-is-sent-in-its-own-words"),
+    "sends another event than the agent did": in_library(
+        'options["metadata"] or (event.native and encode(event.native))',
+        'options["metadata"] or (event.native and encode(event))',
+        "platform/copilot-is-understood-in-camel-case",
+        "platform/codex-is-sent-in-its-own-words"),
+    "gives Qwen a hint before a tool": in_library(
+        '"hint": {"Stop": _MESSAGE},', '"hint": {"*": _MESSAGE},',
+        "platform/qwen-shows-a-hint-at-the-end-of-a-turn-only",
+        "platform/gemini-shows-a-hint-on-every-event"),
 }
 
 HOOKS = {
@@ -180,24 +212,42 @@ HOOKS = {
         "        self._sink = -1",
         "emit/a-second-answer-is-not-said", "emit/one-document-on-one-line"),
     "denies by exit 2": in_library(
-        '"PreToolUse": _verdict("deny"),', '"PreToolUse": _EXIT,',
+        '_verdict("deny"),\n            "PermissionRequest": '
+        '_behavior(behavior="deny", message="$T"),\n            **_on(',
+        "_EXIT,\n            **_on(",
         "answer/deny-refuses-a-tool", SILENT),
     "lets a guard's error pass": in_library(
         '"closed": _fail_closed}', '"closed": _fail_open}',
         "failing/a-guards-error-denies",
         "failing/a-guard-that-works-decides-as-it-says"),
     "stops the agent for an observer's error": in_library(
-        "    return HookResult(hint=seen, diagnostics=(line,))",
-        '    return HookResult("blocking_error", seen or line)',
+        "    return HookResult(hint=told, diagnostics=(line,))",
+        '    return HookResult("blocking_error", told or line)',
         "failing/an-observers-error-is-told-and-stops-nothing", SILENT),
     "gives context at the end of a turn": in_library(
-        '"UserPromptSubmit", "SessionStart", "SubagentStart"), _CONTEXT)',
-        '"UserPromptSubmit", "SessionStart", "SubagentStart", "Stop"), _CONTEXT)',
+        '" SessionStart SubagentStart", _CONTEXT)',
+        '" SessionStart SubagentStart Stop", _CONTEXT)',
         "answer/context-at-the-end-of-a-turn-is-not-said", SILENT),
     "takes no opinion for a permission": in_library(
         "result = NOTHING if result is None else result",
         'result = result if result and result.intent else HookResult("allow")',
         "answer/no-opinion-is-not-allow", "answer/deny-refuses-a-tool"),
+    "lets a tool run whose refusal nobody read": in_library(
+        "or result.intent not in _REFUSALS:", "or True:",
+        "emit/a-refusal-that-nobody-reads-is-exit-2", "answer/deny-refuses-a-tool"),
+    "sends Codex a member that it does not know": in_library(
+        '"PreToolUse": {}, "PermissionRequest": _behavior(behavior="allow")},',
+        '"PreToolUse": {},\n            "PermissionRequest": _behavior('
+        'behavior="allow", reason="$T")},',
+        "agents/codex-allow-with-a-reason-has-no-member-for-it", "agents/codex-allow"),
+    "says a hint behind Copilot's answer": in_library(
+        "self.emit_text(line + encode(document))",
+        'self.emit_text((encode(document) + "\\n" + line).strip())',
+        "agents/copilot-hint-stands-before-the-answer", "agents/copilot-deny"),
+    "calls Gemini's event as Claude Code does": in_library(
+        "    name = normalise(event).event_name\n",
+        '    name = str(normalise(event).get("hook_event_name"))\n',
+        "agents/gemini-context-names-the-event-as-gemini-does", "agents/gemini-deny"),
 }
 
 #: contract -> (the file that is run, its mutants)

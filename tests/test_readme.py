@@ -48,15 +48,13 @@ def test_every_fenced_block_is_of_a_kind_that_a_test_here_runs():
     assert {name for name, _ in BLOCKS} <= {"sh", "text", "json", "python", "yaml"}
 
 
-def test_the_three_lines_of_install_end_in_events_arriving(one_hook, tmp_path):
-    project = tmp_path / "project"
-    project.mkdir()
-    copy, merge, serve = blocks("sh")[0].splitlines()
-    env = {**one_hook.env, **PATIENT, "HOOK_IO": str(ROOT),
+def events_of_an_install(lines, hook, project):
+    """Run *lines* in a project; check that each event they register arrives."""
+    env = {**hook.env, **PATIENT, "HOOK_IO": str(ROOT), "PROJECT": str(project),
            "CLAUDE_PROJECT_DIR": str(project)}
-    for line in (copy, merge):
-        subprocess.run(["sh", "-c", line], cwd=str(project), env=env, check=True)
-    assert serve.split("#")[0].split() == ["make", "-C", '"$HOOK_IO"', "serve"]
+    folder = ROOT if "hook_io.py install" in lines[0] else project
+    for line in lines:
+        subprocess.run(["sh", "-c", line], cwd=str(folder), env=env, check=True)
     settings = json.loads((project / ".claude" / "settings.json").read_text())
     with EventServer() as server:
         env["HOOK_IO_SERVER_URL"] = server.url
@@ -67,6 +65,15 @@ def test_the_three_lines_of_install_end_in_events_arriving(one_hook, tmp_path):
                 input=json.dumps(sample(name)).encode(), timeout=PATIENCE_S)
         assert [e["event_type"] for e in server.events()] == list(settings["hooks"])
         assert {e["source_app"] for e in server.events()} == {"project"}
+    assert f"`hooks.json` registers {len(settings['hooks'])} of the 33" in README
+
+
+def test_both_ways_to_install_end_in_events_arriving(one_hook, tmp_path):
+    install, serve = blocks("sh")[0].splitlines()
+    assert serve.split("#")[0].split() == ["make", "serve"]
+    for name, lines in (("one", [install]), ("two", blocks("sh")[1].splitlines())):
+        (tmp_path / name / "project").mkdir(parents=True)
+        events_of_an_install(lines, one_hook, tmp_path / name / "project")
 
 
 def test_the_line_that_sends_one_event_by_hand_runs(one_hook, tmp_path):
@@ -74,7 +81,7 @@ def test_the_line_that_sends_one_event_by_hand_runs(one_hook, tmp_path):
     shutil.copytree(str(one_hook.folder), str(folder))
     with EventServer() as server:
         env = {**one_hook.env, **PATIENT, "HOOK_IO_SERVER_URL": server.url}
-        subprocess.run(["sh", "-c", blocks("sh")[1]], cwd=str(tmp_path / "project"),
+        subprocess.run(["sh", "-c", blocks("sh")[2]], cwd=str(tmp_path / "project"),
                        env=env, check=True, timeout=PATIENCE_S)
         assert [event["event_type"] for event in server.events()] == ["Stop"]
 

@@ -2,12 +2,14 @@
 
 import copy
 import json
+import os
 import time
 
 import pytest
 
+import hook_io
 from conftest import SAMPLES, sample
-from hook_io import KEY_PREFIXES, SECRET_PATTERNS, SKIPPED, clip, redact
+from hook_io import KEY_FORMS, KEY_PREFIXES, SECRET_PATTERNS, SKIPPED, clip, redact
 
 GONE = "[redacted]"
 #: values that no scanner knows; "dotted" has the form of a session token
@@ -22,13 +24,15 @@ SECRET_MEMBERS = (
     "client_secret", "aws_secret_access_key", "private_key", "privateKey", "cookie",
     "Set-Cookie", "cookies", "secrets", "credentials", "connectionString", "auth",
     "bearer", "jwt", "xauth", "accessKey", "account-key", "signing-key", "SHARED_KEY",
-    "masterKey", "encryption_key", "secretKey", "credential", "password1", "api_key_2")
+    "masterKey", "encryption_key", "secretKey", "credential", "password1", "api_key_2",
+    "api_keys", "passwords", "authorization_header", "SECRET_KEY_BASE", "DB_PASS")
 OTHER_MEMBERS = (
     "max_tokens", "tokenizer", "session_id", "token_count", "prompt_cache_warm",
     "author", "authors", "authority", "key", "keys", "public_key", "primary_key",
     "input_tokens", "cache_read_input_tokens", "token_type", "cookie_policy",
     "authenticated", "keyboard", "monkey", "secretary", "passenger", "compass",
-    "tool_use_id", "transcript_path", "content", "jwt_alg", "password_length")
+    "tool_use_id", "transcript_path", "content", "jwt_alg", "password_length", "auth0",
+    "next_page_token", "pad_token", "render_pass")
 
 
 @pytest.mark.parametrize("name", SECRET_MEMBERS)
@@ -47,6 +51,28 @@ def test_a_member_with_another_name_stays(name):
 @pytest.mark.parametrize("held", [None, True, False, "", 0, [], {}], ids=repr)
 def test_a_secret_member_that_holds_nothing_stays(held):
     event = {"password": held, "token": held}
+    assert redact(event) == event
+
+
+@pytest.mark.parametrize("place", [
+    ["--password", "{}"], ["x", "--api-key", "{}", "-v"],
+    {"name": "TOKEN", "value": "{}"}, {"key": "X-Api-Key", "value": ["{}"], "n": 1},
+    [["Authorization", "{}7"]]], ids=repr)
+def test_a_secret_is_known_by_what_stands_beside_it(place):
+    text = json.dumps(place)
+    whole = json.loads(text.replace('["{}"]', '"{}"').replace("{}7", "{}").replace(
+        "{}", GONE))
+    assert redact(json.loads(text.replace("{}", LETTERS))) == whole
+
+
+@pytest.mark.parametrize("event", [
+    ["--token-count", "12"], ["--password", "-v"], ["--password", "$PW"], ["--token"],
+    ["password", "email"], ["--token=", "x"], {"name": "title", "value": "x"},
+    {"name": "password", "value": ""}, {"name": 1, "value": "x"}, [1, "x"],
+    [["--a"], "x"],
+    {"credentials": "include"}, {"cookie": "^0.5.0"}, {"token": "***"},
+    {"password": {"type": "string"}}, {"pwd": "/home/bob"}], ids=repr)
+def test_what_stands_beside_an_innocent_name_stays(event):
     assert redact(event) == event
 
 
@@ -384,25 +410,32 @@ PIECES = (
 STARTS = (
     "token=", "token= ", "--password '", "-----BEGIN PRIVATE KEY-----\n", "://a:",
     "eyJ", '["', "bearer ", "x -u ", "?sig=")
-TEXTS = [("", piece) for piece in (*PIECES, *MARKERS, *KEY_PREFIXES)]
+TEXTS = [("", piece) for piece in (*PIECES, *MARKERS, *KEY_FORMS)]
+TEXTS += [("", prefix) for prefix in [*KEY_PREFIXES][::8]]  # one pattern for them all
 TEXTS += [(start, piece) for start in STARTS for piece in ("a", "a=", "a.", "a-", "(")]
-#: from small to large, so that what is slow is told before it takes minutes
-SIZES = [(1 << bits, 1 << bits + 2) for bits in (10, 12, 14, 18)]
+#: all texts are read at these sizes, the slowest also at the last
+SIZES = [(1 << bits, 1 << bits + 2) for bits in (12, 14)]
+LARGE, SLOWEST = (1 << 18, 1 << 20), 10
+PATTERN_MAX_MS = 100  # for 1 MiB
 
 
-def cpu_seconds(start, piece, size):
-    text = (start + piece * (size // len(piece)))[:size]
+def text_of(start, piece, size):
+    return (start + piece * (size // len(piece)))[:size]
+
+
+def cpu_seconds(text, work=redact):
     begin = time.process_time()
-    redact(text)
+    work(text)
     return time.process_time() - begin
 
 
 def is_linear(text, small, large):
     """Tell whether four times the *text* takes less than eight times the time."""
+    texts = [text_of(*text, size) for size in (small, large)]
     times = [], []
     for _ in range(6):
-        for size, seconds in zip((small, large), times):
-            seconds.append(cpu_seconds(*text, size))
+        for given, seconds in zip(texts, times):
+            seconds.append(cpu_seconds(given))
         if min(times[1]) < 8 * min(times[0]):
             return True
     return False
@@ -412,6 +445,26 @@ def test_no_text_takes_more_than_linear_time():
     for small, large in SIZES:
         for text in TEXTS:
             assert is_linear(text, small, large), (text, small, large)
+    slowest = sorted(TEXTS, key=lambda text: -cpu_seconds(text_of(*text, SIZES[-1][1])))
+    for text in slowest[:SLOWEST]:
+        assert is_linear(text, *LARGE), text
+
+
+@pytest.mark.skipif("SOAK" not in os.environ, reason="takes minutes: SOAK=1")
+@pytest.mark.parametrize("text", TEXTS, ids=repr)
+def test_no_pattern_takes_long_for_a_mebibyte(text, monkeypatch):
+    slow, replace = {}, hook_io._replace
+
+    def timed(pattern, given):
+        times = [cpu_seconds(given, lambda text: replace(pattern, text))]
+        while min(times) > PATTERN_MAX_MS / 1000 and len(times) < 5:
+            times.append(cpu_seconds(given, lambda text: replace(pattern, text)))
+        slow[pattern] = max(min(times) * 1000, slow.get(pattern, 0))
+        return replace(pattern, given)
+
+    monkeypatch.setattr(hook_io, "_replace", timed)
+    redact(text_of(*text, 1 << 20))
+    assert {k: ms for k, ms in slow.items() if ms > PATTERN_MAX_MS} == {}
 
 
 def test_what_is_not_reached_in_time_does_not_leave():

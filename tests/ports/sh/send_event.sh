@@ -3,7 +3,7 @@
 # Send an agent's event to a server: the contract `send_event 1.0`, as far as conformance.json says.
 case ${HOOK_IO_OFF-} in ''|0|false|no|off) ;; *) exit 0 ;; esac
 for fd in 0 1 2; do eval "(: 9<&$fd) 2>/dev/null || exec $fd<>/dev/null"; done # or a file gets that number
-umask 077; export LC_ALL=C; say() { printf '%s\n' "$@" >&2; } # in C ${#body} counts bytes
+umask 077; export LC_ALL=C; say() { (trap '' PIPE; printf '%s\n' "$@") >&2 2>/dev/null; } # in C ${#body} is bytes
 mistake() { say "[ERROR] send_event.sh: $(printf %.80s "$1" | tr -c '[:print:]' ' ')"; exit 2; }
 while [ $# -gt 0 ]; do # the value of --some-option goes to the variable given_SOME_OPTION
   name=${1%%=*} value=${1#*=}
@@ -59,10 +59,10 @@ todo=$(printf %s "$event" | plan || # some versions of jq take no half of a surr
 lose() { # OUTCOME FACT EFFECT
   say "[ERROR] Failed to send event to observability-server: $2 ($shown)" "[WARNING] Observability server $3"
   line=$(printf '%s %-19.19s %-11.11s %-10.10s' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$given_EVENT_TYPE" "$1" "$session")
-  if { [ -L "${file%/*}" ] || ! mkdir -p "${file%/*}" || ! echo "$line" >>"$file"; } 2>/dev/null; then
+  if { [ -L "${file%/*}" ] || [ -L "$file" ] || ! mkdir -p "${file%/*}" || ! echo "$line" >>"$file"; } 2>/dev/null; then
     say "[WARNING] Losses are not counted: ${file%/*} cannot be written"
   elif [ "$heard" = true ] && [ $(($(wc -c <"$file") / 64)) -ge "${HOOK_IO_FAIL_LOUD_THRESHOLD:-3}" ] 2>/dev/null &&
-      read -r since _ <"$file" && (set -C; : >"$file.told.$since.$session") 2>/dev/null; then
+      since=$(head -c 20 "$file" | tr -dc 0-9TZ:-) && (set -C; : >"$file.told.$since.$session") 2>/dev/null; then
     printf '%s\n' "hook-io: $(($(wc -c <"$file") / 64)) events in a row did not reach $shown since $since ($2). Your \
 work is not blocked. Start the server, set HOOK_IO_SERVER_URL, or HOOK_IO_OFF=1 ($file)" | jq -Rc '{systemMessage: .}'
   fi; exit 0; }

@@ -1,0 +1,386 @@
+"""The installer puts in what is ours, and nobody loses a byte of what is theirs."""
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+
+import pytest
+
+import hook_io
+from conftest import NEWEST, PATIENCE_S, PYTHONS, ROOT, sample
+from event_server import EventServer
+
+AGENTS = {name: row for name, row in hook_io.PLATFORMS.items() if "settings" in row}
+#: somebody's settings: unknown members, hooks of others, one in a group with ours
+THEIRS = {
+    "$schema": "https://json.schemastore.org/claude-code-settings.json",
+    "permissions": {"deny": ["Read(./.env)"], "größe": 1.5},
+    "hooks": {
+        "Stop": [],
+        "UnheardOf": [{"hooks": [{"type": "http", "url": "http://127.0.0.1:9/"}]}],
+        "PreToolUse": [{"matcher": "Bash", "note": "ours first", "hooks": [
+            {"type": "command", "command": "./check.sh send_event"}]}]},
+    "model": "opus",
+}
+OLD = {"type": "command", "command": "uv run .claude/hooks/send_event.py --source-app"
+       " 'R&D; x' --event-type PreToolUse --summarize"}
+
+
+@pytest.fixture
+def project(tmp_path):
+    folder = tmp_path / "my project"
+    folder.mkdir()
+    return folder
+
+
+def command(action, project, *argv, folder=ROOT):
+    """Run the installer; return its CompletedProcess with text streams."""
+    return subprocess.run(
+        [PYTHONS[NEWEST], str(folder / "hook_io.py"), action, str(project), *argv],
+        capture_output=True, text=True, timeout=PATIENCE_S,
+        env={name: os.environ[name] for name in ("PATH", "SYSTEMROOT")
+             if name in os.environ})
+
+
+def done(action, project, *argv, **kwargs):
+    result = command(action, project, *argv, **kwargs)
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    return result.stdout
+
+
+def settings_of(project, agent="claude-code"):
+    return project / AGENTS[agent]["settings"]
+
+
+def written(project, content, agent="claude-code"):
+    """Put *content*, bytes or what becomes JSON, where an agent's settings are."""
+    path = settings_of(project, agent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_raw = isinstance(content, bytes)
+    path.write_bytes(content if is_raw else json.dumps(content, indent=4).encode())
+    return path
+
+
+def read(path):
+    return json.loads(path.read_bytes().decode("utf-8-sig"))
+
+
+def tree(folder):
+    """Return file -> its bytes and mode, and folder -> None."""
+    return {str(path.relative_to(folder)): (
+        None if path.is_dir() else (path.read_bytes(), path.stat().st_mode))
+        for path in folder.rglob("*")}
+
+
+def entries(project, agent):
+    """Yield event, entry of each registration that sends the event."""
+    for name, groups in read(settings_of(project, agent))["hooks"].items():
+        for group in groups:
+            for entry in group.get("hooks", [group]):
+                if "send_event.py" in json.dumps(entry) and "--event-type" in (
+                        json.dumps(entry)):
+                    yield name, entry
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_each_agents_commands_send_its_events_and_survive_a_missing_file(
+    one_hook, project, agent
+):
+    subprocess.run(["git", "init", "--quiet", str(project)], check=True)
+    done("install", project, "--agent", agent)
+    assert [name for name, _ in entries(project, agent)] == (
+        AGENTS[agent]["hooked"].split())
+    with EventServer() as server:
+        env = {**one_hook.env, "HOOK_IO_SERVER_URL": server.url,
+               "HOOK_IO_TIMEOUT_MS": "20000", "PYTHONDONTWRITEBYTECODE": "1",
+               **{f"{kind}_PROJECT_DIR": str(project)
+                  for kind in ("CLAUDE", "GEMINI", "QWEN", "COPILOT", "CURSOR")}}
+        for _ in range(2):
+            for name, entry in entries(project, agent):
+                run = subprocess.run(
+                    ["sh", "-c", entry.get("command") or entry["bash"]], env=env,
+                    cwd=str(project), input=b"{}", timeout=PATIENCE_S,
+                    capture_output=True)
+                assert run.returncode == 0, (name, run.stderr)
+            (project / ".claude" / "hooks" / "send_event.py").unlink(missing_ok=True)
+        sent = [(event["event_type"], event["source_app"]) for event in server.events()]
+    assert sent == [(hook_io.canonical(name), "my project")
+                    for name, _ in entries(project, agent)]
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_session_begins_with_the_delivery_of_what_is_spooled(project, agent):
+    done("install", project, "--agent", agent)
+    settings = read(settings_of(project, agent))
+    flushes = [entry for groups in settings["hooks"].values() for group in groups
+               for entry in group.get("hooks", ()) if "--flush-spool" in str(entry)]
+    assert len(flushes) == ("group" in AGENTS[agent])
+    done("uninstall", project, "--agent", agent)
+    assert not settings_of(project, agent).exists()
+
+
+def test_timeouts_are_in_the_agents_own_unit():
+    for agent, row in AGENTS.items():
+        (seconds,) = (row["entry"][name] for name in row["entry"] if "timeout" in name)
+        limit_s = 3 if agent == "codex" else 5  # its SessionEnd's
+        assert seconds == limit_s * (1000 if agent == "gemini" else 1)
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_what_is_registered_is_known_and_says_nothing_but_that_it_could_not_run(agent):
+    for name, group in hook_io.registration(agent, "demo").items():
+        entry = group.get("hooks", [group])[0]
+        text = entry.get("command") or entry["bash"]
+        assert hook_io.canonical(name)
+        if hook_io.canonical(name) == "SessionStart" and "|| echo" in text:
+            assert hook_io.channel("hint", {"hook_event_name": name}) is not None
+        else:
+            assert text.endswith(" || :")
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_second_run_changes_nothing_and_says_so(project, agent):
+    done("install", project, "--agent", agent)
+    before = tree(project)
+    assert done("install", project, "--agent", agent).count("  unchanged  ") == 3
+    assert tree(project) == before
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_uninstall_leaves_an_empty_project_empty(project, agent):
+    done("install", project, "--agent", agent)
+    assert list(project.iterdir()) != []
+    done("uninstall", project, "--agent", agent)
+    assert list(project.iterdir()) == []
+
+
+def test_other_peoples_settings_keep_their_order_and_every_member(project):
+    path = written(project, THEIRS)
+    path.chmod(0o600)
+    done("install", project)
+    now = read(path)
+    assert list(now) == list(THEIRS)
+    assert list(now["hooks"])[:3] == list(THEIRS["hooks"])
+    for name, groups in THEIRS["hooks"].items():
+        assert now["hooks"][name][:len(groups)] == groups
+    assert {**now, "hooks": 0} == {**THEIRS, "hooks": 0}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert '\n    "permissions"' in path.read_text()  # indented as it was
+
+
+@pytest.mark.parametrize("content", [
+    json.dumps(THEIRS).encode(), json.dumps(THEIRS, indent="\t").encode() + b"\n",
+    b"\xef\xbb\xbf" + json.dumps(THEIRS, indent=1, ensure_ascii=False)
+    .replace("\n", "\r\n").encode(), b"", b" \n", b'{"hooks": {}}', b"{}"])
+def test_uninstall_gives_the_settings_back_to_the_byte(project, content):
+    path = written(project, content)
+    path.chmod(0o640)
+    before = tree(project)
+    done("install", project)
+    assert "send_event.py" in path.read_text()
+    done("uninstall", project)
+    assert tree(project) == before
+
+
+def test_marks_and_line_ends_of_a_file_stay(project):
+    path = written(project, b'\xef\xbb\xbf{\r\n\t"a": "\xc3\xa9"\r\n}\r\n')
+    done("install", project)
+    data = path.read_bytes()
+    assert data.startswith(b'\xef\xbb\xbf{\r\n\t"a": "\xc3\xa9",\r\n\t"hooks"')
+    assert data.endswith(b"}\r\n") and data.count(b"\n") == data.count(b"\r\n")
+
+
+def test_what_was_changed_since_stays_changed(project):
+    path = written(project, THEIRS)
+    done("install", project)
+    now = read(path)
+    del now["model"]
+    now["hooks"]["Stop"].append({"hooks": [{"type": "command", "command": "mine"}]})
+    path.write_text(json.dumps(now))
+    done("uninstall", project)
+    expected = json.loads(json.dumps(THEIRS))
+    del expected["model"]
+    expected["hooks"]["Stop"] = [{"hooks": [{"type": "command", "command": "mine"}]}]
+    assert read(path) == expected
+    assert read(path.with_name("settings.json.hook-io.bak")) == THEIRS
+
+
+def test_an_upgrade_replaces_our_entries_where_they_stand_and_no_others(project):
+    theirs = {"type": "command", "command": "./guard.sh"}
+    chain = {"type": "command",
+             "command": "./a.sh && python3 .claude/hooks/send_event.py"}
+    before = {"hooks": {"PreToolUse": [
+        {"hooks": [OLD]}, {"matcher": "Bash", "hooks": [OLD, theirs, chain]},
+        {"hooks": [theirs]}], "FileChanged": [{"matcher": "x", "hooks": [OLD]}]}}
+    path = written(project, before)
+    done("install", project, "--source-app", "it's R&D")
+    new = hook_io.registration("claude-code", "'it'\"'\"'s R&D'")["PreToolUse"]
+    hooks = read(path)["hooks"]
+    assert hooks["PreToolUse"] == [
+        new, {"matcher": "Bash", "hooks": [theirs, chain]}, {"hooks": [theirs]}]
+    assert "FileChanged" not in hooks
+    assert read(path.with_name("settings.json.hook-io.bak")) == before
+    done("install", project, "--source-app", "x")
+    assert [len(hooks["PreToolUse"]) for hooks in [read(path)["hooks"]]] == [3]
+    assert read(path.with_name("settings.json.hook-io.bak")) == before
+
+
+@pytest.mark.parametrize("name", ["plain", "it's", "R&D", "a b", "$(touch no)", "`x`"])
+def test_the_name_of_a_project_is_a_word_whatever_is_in_it(one_hook, project, name):
+    done("install", project, "--source-app", name)
+    ((_, entry),) = [item for item in entries(project, "claude-code")
+                     if item[0] == "Stop"]
+    with EventServer() as server:
+        env = {**one_hook.env, "HOOK_IO_SERVER_URL": server.url,
+               "HOOK_IO_TIMEOUT_MS": "20000", "CLAUDE_PROJECT_DIR": str(project)}
+        subprocess.run(["sh", "-c", entry["command"]], env=env, cwd=str(project),
+                       input=json.dumps(sample("Stop")).encode(), check=True)
+        assert [event["source_app"] for event in server.events()] == [name]
+    before = tree(project)
+    done("install", project, "--source-app", name)
+    assert tree(project) == before
+    done("uninstall", project)
+    assert list(project.iterdir()) == []
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    (b'{\n  "a": 1, // why\n  "b": 2\n}', "line 2: a comment would be lost"),
+    (b'{\n\n  # why\n  "b": 2\n}', "line 3: a comment would be lost"),
+    (b'{\n"a": 1 /* why */}', "line 2: a comment would be lost"),
+    (b'{"a": 1,\n}', "line "), (b'{"a": 1', "line 1: "), (b'{"a": 1, "a": 2}', "twice"),
+    (b'{"a": NaN}', "NaN is not JSON"), (b'{"a": 1e999}', "too large"),
+    (b"[]", "not as the agent wants"), (b'{"hooks": []}', "not as the agent wants"),
+    (b'{"hooks": {"Stop": {}}}', "not as the agent wants"), (b'{"a": "\xff"}', "utf-8"),
+])
+@pytest.mark.parametrize("action", ["install", "uninstall"])
+def test_settings_that_cannot_be_read_are_refused_and_nothing_changes(
+    project, content, said, action
+):
+    path = written(project, content)
+    before = tree(project)
+    result = command(action, project, "--agent", "claude-code")
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"[ERROR] {path}") and said in result.stderr
+    assert result.stderr.endswith("\nNothing is changed.\n")
+    assert tree(project) == before
+
+
+def test_linked_settings_are_followed_to_their_target(project, tmp_path):
+    target = tmp_path / "dotfiles.json"
+    target.write_text('{"model": "opus"}')
+    path = settings_of(project)
+    path.parent.mkdir()
+    path.symlink_to(target)
+    done("install", project)
+    assert path.is_symlink() and "hooks" in read(target)
+    done("uninstall", project)
+    assert path.is_symlink() and target.read_text() == '{"model": "opus"}'
+    assert {item.name for item in tmp_path.iterdir()} == {"my project", "dotfiles.json"}
+
+
+def test_the_first_hook_finds_the_library_compiled(project):
+    done("install", project)
+    (compiled,) = (project / ".claude" / "hooks" / "__pycache__").iterdir()
+    before = compiled.stat().st_mtime_ns
+    hook = project / ".claude" / "hooks" / "send_event.py"
+    subprocess.run([PYTHONS[NEWEST], "-IS", str(hook), "--version"], check=True,
+                   env={"PATH": os.environ["PATH"]}, stdout=subprocess.DEVNULL)
+    assert compiled.stat().st_mtime_ns == before
+    assert os.access(str(hook), os.X_OK)
+
+
+def test_another_send_event_is_kept_and_comes_back(project):
+    folder = project / ".claude" / "hooks"
+    folder.mkdir(parents=True)
+    (folder / "send_event.py").write_text("print('theirs')\n")
+    (folder / "mine.py").write_text("pass\n")
+    before = tree(project)
+    assert "send_event.py.hook-io.bak, which was another's" in done("install", project)
+    assert "part of hook-io" in (folder / "send_event.py").read_text()
+    done("uninstall", project)
+    assert tree(project) == before
+
+
+def test_uninstall_keeps_files_that_are_changed_or_in_use(project):
+    folder = project / ".claude" / "hooks"
+    done("install", project)
+    done("install", project, "--agent", "gemini")
+    done("uninstall", project, "--agent", "claude-code")
+    assert (folder / "send_event.py").exists() and not settings_of(project).exists()
+    (folder / "guard.py").write_text("import hook_io\n")
+    assert "hook_io.py: .claude/hooks/guard.py uses it" in done("uninstall", project)
+    assert (folder / "hook_io.py").exists()
+    (folder / "guard.py").unlink()
+    with open(str(folder / "hook_io.py"), "a") as file:
+        file.write("# mine\n")
+    assert "it is not as this version has it" in done("uninstall", project)
+    assert [path.name for path in folder.iterdir()] == ["hook_io.py"]
+
+
+def test_the_installed_copy_installs_and_takes_itself_out(project):
+    done("install", project)
+    copy = project / ".claude" / "hooks"
+    done("install", project, "--agent", "qwen", folder=copy)
+    assert settings_of(project, "qwen").exists()
+    done("uninstall", project, folder=copy)
+    assert list(project.iterdir()) == []
+
+
+@pytest.mark.parametrize("first, second", [
+    ("claude-code", "copilot"), ("copilot", "claude-code"), ("claude-code", "cursor"),
+    ("cursor", "claude-code")])
+def test_an_agent_that_runs_both_files_is_not_given_each_event_twice(
+    project, first, second
+):
+    done("install", project, "--agent", first)
+    before = tree(project)
+    result = command("install", project, "--agent", second)
+    assert result.returncode == 1 and "send each event twice" in result.stderr
+    assert tree(project) == before
+
+
+def test_a_folder_that_is_not_there_is_a_mistake(project):
+    result = command("install", project / "nowhere")
+    assert result.returncode == 2 and "there is no folder" in result.stderr
+    assert list(project.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_told(project):
+    (project / ".claude").write_text("no folder\n")
+    before = tree(project)
+    result = command("install", project)
+    assert result.returncode == 1 and result.stderr.startswith("[ERROR] [Errno ")
+    assert tree(project) == before
+
+
+def test_no_half_written_file_stays_where_the_disk_is_full(project):
+    path = written(project, THEIRS)
+    done("install", project)
+    before = tree(project)
+    script = (
+        "import os, sys; sys.path.insert(0, sys.argv[1]); import hook_io\n"
+        "def full(*a): raise OSError(28, 'No space left on device')\n"
+        "os.replace = full; sys.argv[1:3] = ['uninstall']\n"
+        "hook_io._main()")
+    run = subprocess.run(
+        [PYTHONS[NEWEST], "-c", script, str(ROOT), "-", str(project)],
+        capture_output=True, timeout=PATIENCE_S)
+    assert run.returncode == 1 and b"No space left" in run.stderr
+    assert tree(project) == before and path.exists()
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+def test_make_installs_and_uninstalls(project):
+    for action in ("install", "uninstall"):
+        subprocess.run(
+            ["make", "-C", str(ROOT), action, f"PROJECT={project}",
+             f"PYTHON={PYTHONS[NEWEST]}", "AGENT=gemini", "SOURCE_APP=it is"],
+            check=True, stdout=subprocess.DEVNULL)
+        there = (project / ".gemini" / "settings.json").exists()
+        assert there == (action == "install")
+        if there:
+            assert "--source-app 'it is'" in settings_of(project, "gemini").read_text()
+    none = subprocess.run(["make", "-C", str(ROOT), "install"], capture_output=True)
+    assert none.returncode != 0 and b"PROJECT=" in none.stderr
