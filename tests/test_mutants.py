@@ -44,8 +44,8 @@ SENDERS = {
         "    return HookResult(intent",
         "faults/nobody-listens"),
     "sends a secret member": in_library(
-        "REDACTED if inner and inner is not True and _is_secret(name)",
-        'REDACTED if inner == "" and _is_secret(name)',
+        "REDACTED if inner and _holds_secret(name, inner)",
+        'REDACTED if inner == "" and _holds_secret(name, inner)',
         "redact/members-named-as-secrets"),
     "sends a secret value": in_library(
         "clip(document or _redact_text(text), max_chars)",
