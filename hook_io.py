@@ -1086,6 +1086,158 @@ def _excerpt(text: str) -> str:
     return repr(clamp(safe, ECHO_MAX_CHARS, "…"))
 
 
+# The command line: one table, a small loop, and argparse only to explain.
+
+
+def parse_options(
+    table: str, argv: "List[str]", prog: str
+) -> "Tuple[Dict[str, str], List[str]]":
+    """Return the value of every option and notes on variables that are of no use.
+
+    table: a line for each option: its name, its variable, its default, what it takes,
+        what it is for; "-" is none, the default "required" makes it so.  It takes
+        nothing, a UUID, JSON, an EVENT, an AGENT, a FORMAT, a whole number (1-100), a
+        choice (a|b|c) or, in other capitals, any text.  One that takes nothing and has
+        no variable is an action of its own, beside which nothing else is required.
+    argv: without the program's name.  An empty value counts as not given.
+
+    The values go by the option's name, or the variable's without HOOK_IO_, in lower
+    case.  Raises Done, with the text, for --help, --version and mistakes in *argv*.
+    """
+    rows = [line.split(None, 4) for line in table.strip().splitlines()]
+    given = _read_options(rows, argv, prog)
+    acts = any(row[0] in given for row in rows if row[1] == row[3] == "-")
+    values: "Dict[str, str]" = {}
+    notes = []
+    for name, variable, preset, takes, _ in rows:
+        default = "" if preset == "-" else preset
+        text = given.get(name) or os.environ.get(variable, "") or default
+        if text == "required" and acts:
+            default = text = ""
+        if text == "required":
+            raise _mistake(rows, prog, f"the following argument is required: {name}")
+        problem = "" if text == default else _problem(takes, text)
+        if problem and given.get(name):
+            raise _mistake(rows, prog, f"{name} {problem}")
+        if problem:
+            notes.append(f"[WARNING] {variable} {problem}; it is ignored")
+            text = default
+        values[_key(name, variable)] = "" if takes == "-" and text in _NO else text
+    return values, notes
+
+
+_NO = ("0", "false", "no", "off")
+
+
+def _key(name: str, variable: str) -> str:
+    return (variable[8:] if name == "-" else name[2:].replace("-", "_")).lower()
+
+
+def _read_options(rows: "Rows", argv: "List[str]", prog: str) -> "Dict[str, str]":
+    takes = {row[0]: row[3] for row in rows if row[0] != "-"}
+    given, words = {}, list(argv)
+    while words:
+        name, sign, value = words.pop(0).partition("=")
+        if name in ("--help", "-h"):
+            text = _usage(rows, prog).format_help().rstrip()
+            raise Done(HookResult("print", text))
+        if name == "--version":
+            raise Done(HookResult("print", __version__))
+        if name not in takes:
+            said = _excerpt(name) + _near(name, list(takes))
+            raise _mistake(rows, prog, f"unrecognized argument: {said}")
+        if takes[name] == "-":
+            value = "1"
+        elif not sign and words and not words[0].startswith("--"):
+            value = words.pop(0)
+        given[name] = value  # "" where a shell variable is not set
+    return given
+
+
+def _problem(takes: str, text: str) -> str:
+    """Return what is wrong with the *text* of an option, "" if nothing is."""
+    low, _, high = takes.partition("-")
+    problem = ""
+    if takes in _KINDS:
+        problem = _KINDS[takes](text)
+    elif low.isdigit():
+        digits = text.isascii() and text.isdigit()
+        inside = digits and len(text) < 19 and int(low) <= int(text) <= int(high)
+        problem = "" if inside else f"is no whole number from {low} to {high}"
+    elif takes.islower() and text not in takes.split("|"):
+        problem = f"is none of {takes.replace('|', ', ')}"
+    return problem and f"{problem}: {_excerpt(text)}"
+
+
+def _event_problem(text: str) -> str:
+    known = list({name: 0 for row in PLATFORMS.values() for name in row["events"]})
+    return "" if text in known else f"is no known event{_near(text, known, canonical)}"
+
+
+def _agent_problem(text: str) -> str:
+    return "" if text in PLATFORMS else f"is none of {', '.join(PLATFORMS)}"
+
+
+def _format_problem(text: str) -> str:
+    return "" if text in FORMATS else f"is none of {', '.join(FORMATS)}"
+
+
+def _uuid_problem(text: str) -> str:
+    sizes = [len(part) for part in text.split("-")]
+    digits = all(c in "-0123456789abcdefABCDEF" for c in text)
+    return "" if digits and sizes == [8, 4, 4, 4, 12] else "is no UUID"
+
+
+def _json_problem(text: str) -> str:
+    try:
+        decode(text)
+    except InputError:
+        return "is no JSON"
+    too_long = len(encode(text)) > OPTION_MAX_BYTES
+    return f"is longer than {OPTION_MAX_BYTES} bytes" if too_long else ""
+
+
+#: what an option takes -> function that returns what is wrong with a text, or ""
+_KINDS = {"EVENT": _event_problem, "UUID": _uuid_problem, "JSON": _json_problem,
+          "AGENT": _agent_problem, "FORMAT": _format_problem}
+
+
+def _near(
+    word: str, words: "List[str]", shown: "Callable[[str], str]" = str
+) -> str:
+    from difflib import get_close_matches
+
+    found = list(dict.fromkeys(map(shown, get_close_matches(word, words, 6))))[:3]
+    return f" (did you mean {', '.join(found)}?)" if found else ""
+
+
+def _mistake(rows: "Rows", prog: str, problem: str) -> Done:
+    usage = _usage(rows, prog).format_usage().rstrip()
+    return Done(HookResult("blocking_error", f"[ERROR] {prog}: {problem}\n{usage}"))
+
+
+def _usage(rows: "Rows", prog: str) -> "Any":
+    """Return the argparse parser of the *rows*, which explains and never parses."""
+    import argparse
+
+    needed = " ".join(f"{row[0]} {row[3]}" for row in rows if row[2] == "required")
+    parser = argparse.ArgumentParser(
+        prog, usage=f"%(prog)s {needed} [options]",
+        formatter_class=argparse.RawDescriptionHelpFormatter, epilog="\n".join([
+            "an option that sets something has a variable, as --server-url has",
+            "HOOK_IO_SERVER_URL; variables of their own:", "",
+            *(f"  {row[1]:31}{row[4]}" for row in rows if row[0] == "-"), "",
+            "exit 0: done; 2: a mistake on the command line, which stops the agent"]))
+    for name, _, default, takes, text in rows:
+        if name != "-":
+            shape: "Event" = (
+                {"action": "store_true"} if takes == "-" else {"metavar": takes})
+            said = text if default in ("-", "required") else f"{text} ({default})"
+            parser.add_argument(name, help=said, **shape)
+    parser.add_argument("--version", action="store_true", help="print the version")
+    return parser
+
+
 # Reading: bytes of stdin become one event, or an InputError that says why not.
 
 
@@ -1691,6 +1843,16 @@ def fit(event: "Event", build: "Callable[[Event], Event]", max_bytes: int) -> by
     return body
 
 
+# Formats: a redacted event becomes what a server takes.  Each is one function of the
+# event and the options that returns URL, headers and body; FORMATS names them.
+
+LOCAL_URL = "http://localhost:4000/events"
+COLLECTOR_URL = "http://localhost:4318"  # where OpenTelemetry's exporters send to
+NO_SESSION = "no-session"  # for a server that takes no event without one
+LOGS_PATH, GRAM_PATH = "/v1/logs", "/rpc/hooks.ingest"
+INTEGER_BITS = 64  # of a number that protobuf holds
+
+
 def summary(event: "Event", event_type: str) -> str:
     """Say on one line, in at most SUMMARY_MAX_CHARS, what happened.
 
@@ -1732,16 +1894,6 @@ def strings(body: "Event") -> "Event":
 
 def _sound(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
-
-
-# Formats: a redacted event becomes what a server takes.  Each is one function of the
-# event and the options that returns URL, headers and body; FORMATS names them.
-
-LOCAL_URL = "http://localhost:4000/events"
-COLLECTOR_URL = "http://localhost:4318"  # where OpenTelemetry's exporters send to
-NO_SESSION = "no-session"  # for a server that takes no event without one
-LOGS_PATH, GRAM_PATH = "/v1/logs", "/rpc/hooks.ingest"
-INTEGER_BITS = 64  # of a number that protobuf holds
 
 
 def events_format(event: AgentEvent, options: "Event") -> "Envelope":
@@ -2004,844 +2156,6 @@ FORMATS = {
     "events": events_format, "raw": raw_format, "observability": observability_format,
     "otlp": otlp_format, "cloudevents": cloudevents_format, "gram": gram_format,
 }
-
-
-# Answering: a handler returns a HookResult, and only the Emitter says it.
-
-
-class HookResult:
-    """What a handler wants said; immutable.  Made by allow(), deny(), hint(), ...
-
-    intent: a key of PLATFORMS' rows, "print" (text for a person's terminal), "failed"
-        (the same, and exit 1), "blocking_error" (exit 2 with the text on stderr), or
-        "" for no opinion.
-    text, tool_input: what the intent says.  hint: for the person, beside any intent.
-    diagnostics: lines for stderr.
-    """
-
-    __slots__ = ("diagnostics", "hint", "intent", "text", "tool_input")
-    intent: str
-    text: str
-    hint: str
-    tool_input: "Optional[Event]"
-    diagnostics: "Tuple[str, ...]"
-
-    def __init__(
-        self, intent: str = "", text: str = "", hint: str = "",
-        tool_input: "Optional[Event]" = None, diagnostics: "Tuple[str, ...]" = (),
-    ) -> None:
-        for name, value in (
-            ("intent", intent), ("text", str(text)), ("hint", str(hint)),
-            ("tool_input", tool_input), ("diagnostics", tuple(diagnostics)),
-        ):
-            object.__setattr__(self, name, value)
-
-    def __setattr__(self, name: str, value: object) -> "NoReturn":
-        raise AttributeError("a HookResult is immutable")
-
-    def __delattr__(self, name: str) -> "NoReturn":
-        raise AttributeError("a HookResult is immutable")
-
-    def _members(self) -> "List[Any]":
-        return [getattr(self, name) for name in self.__slots__]
-
-    def __repr__(self) -> str:
-        members = zip(self.__slots__, self._members())
-        return f"HookResult({', '.join(f'{n}={v!r}' for n, v in members if v)})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, HookResult) and self._members() == other._members()
-
-    def __hash__(self) -> int:
-        return hash((self.intent, self.text, self.hint))
-
-
-NOTHING = HookResult()
-
-
-def allow(reason: str = "") -> HookResult:
-    """Let the tool run without asking; this skips the agent's permission prompt.
-
-    A hook without an opinion returns NOTHING instead.
-    """
-    return HookResult("allow", reason)
-
-
-def deny(reason: str, suggestion: str = "") -> HookResult:
-    """Refuse the tool call or prompt; the model reads *reason* and *suggestion*."""
-    parts = [str(part or "") for part in (reason, suggestion)]
-    text = " — ".join(part for part in parts if part.strip())
-    return HookResult("deny", text or "denied by a hook that gave no reason")
-
-
-def ask(reason: str = "") -> HookResult:
-    """Let the person decide, and show *reason*."""
-    text = str(reason or "").strip() and reason
-    return HookResult("ask", text or "a hook asks for confirmation")
-
-
-def block(reason: str) -> HookResult:
-    """Send the model back to work with *reason*.
-
-    On Stop and SubagentStop the agent goes on: check `stop_hook_active` first, or the
-    turn never ends.
-    """
-    text = str(reason or "").strip() and reason
-    return HookResult("block", text or "blocked by a hook that gave no reason")
-
-
-def context(text: str) -> HookResult:
-    """Give the model *text* to know; without one there is nothing to say."""
-    return HookResult("context", text) if text else NOTHING
-
-
-def hint(text: str) -> HookResult:
-    """Tell the person *text*, where the agent shows it; the model does not see it."""
-    return HookResult(hint=text)
-
-
-def rewrite(tool_input: "Event") -> HookResult:
-    """Run the tool with *tool_input*, the whole of it, instead of what was asked for.
-
-    Raises TypeError if it is not a dict.
-    """
-    if not isinstance(tool_input, dict):
-        raise TypeError(f"tool_input must be a dict, not {type(tool_input).__name__}")
-    return HookResult("rewrite", tool_input=tool_input)
-
-
-def with_user_hint(result: HookResult, text: str) -> HookResult:
-    """Return *result* with *text* for the person added to it."""
-    both = "\n\n".join(part for part in (result.hint, text) if part)
-    return HookResult(
-        result.intent, result.text, both, result.tool_input, result.diagnostics)
-
-
-def channel(intent: str, event: "Event") -> "Optional[Shape]":
-    """Return the shape that says *intent* to the agent of *event*, None if none does.
-
-    Where the agent has none of its own, it is that of the intent in FALLBACKS.  To an
-    event that no agent is known to send, an answer is that to no known agent.
-    """
-    said = normalise(event)
-    agent = said.agent if canonical(said.event_name) else _UNKNOWN
-    shapes, name = PLATFORMS[agent].get(intent, {}), str(said.get("hook_event_name"))
-    names = (said.event_name, name, "*")
-    shape: "Optional[Shape]" = next((shapes[n] for n in names if n in shapes), None)
-    if shape is None and (intent, name) in FALLBACKS:
-        return channel(FALLBACKS[intent, name], said)
-    return shape
-
-
-def render(result: HookResult, event: "Event") -> "Shape":
-    """Return the document that says *result* to the agent of *event*; {} is silence.
-
-    What the agent has no channel for is left out.  Three members are the Emitter's, and
-    no document: "exit" is a text for stderr and exit 2, "text" one for stdout as it is,
-    "line" a document on a line of its own before the document.
-    """
-    document: "Shape" = {}
-    wish = "" if result.tool_input is None else (
-        f"a hook wants this input instead: {encode(result.tool_input)}")
-    said = clamp(result.text or wish, HINT_MAX_CHARS if result.intent == "context" else
-                 REASON_MAX_CHARS)
-    name = normalise(event).event_name
-    texts = {"$T": said, "$E": name, "$I": result.tool_input}
-    if result.intent:
-        document.update(_fill(channel(result.intent, event) or {}, texts))
-    if result.hint:
-        texts["$T"] = clamp(result.hint, HINT_MAX_CHARS)
-        document.update(_fill(channel("hint", event) or {}, texts))
-    return document
-
-
-def _fill(shape: "Any", texts: "Dict[str, Any]") -> "Any":
-    if isinstance(shape, dict):
-        filled = {name: _fill(inner, texts) for name, inner in shape.items()}
-        return {name: inner for name, inner in filled.items() if inner != ""}
-    return texts.get(shape, shape)
-
-
-def clamp(text: str, max_chars: int, mark: str = "") -> str:
-    """Return *text*, or its head and a visible *mark*, in at most *max_chars*."""
-    if len(text) <= max_chars:
-        return text
-    mark = mark or f" [… cut: {len(text)} characters in all]"
-    return text[:max_chars - len(mark)] + mark
-
-
-class StderrBuffer:
-    """Hold back what anything else writes to stdout or stderr.
-
-    Python's own streams and file descriptors 1 and 2 all end in one unnamed file, so
-    that no print(), C library or child process can put a byte on the agent's stdout,
-    and no child that lives on keeps the agent waiting.  `fds` are the agent's own.
-    """
-
-    def __init__(self) -> None:
-        self.fds = {1: 1, 2: 2}
-        self._sink = -1
-        self._shown = 0
-        self._streams: "Tuple[Any, ...]" = ()
-        self._writer: "Any" = None
-
-    def install(self) -> "StderrBuffer":
-        """Begin to hold back; a second call changes nothing."""
-        if self._sink >= 0:
-            return self
-        self._sink, self._shown = _unnamed_file(), 0
-        self.fds = {fd: -1 if fd in _MISSING_FDS else os.dup(fd) for fd in (1, 2)}
-        self._divert({1: self._sink, 2: self._sink})
-        self._streams = (sys.stdout, sys.stderr)
-        self._writer = sys.stdout = sys.stderr = open(  # noqa: SIM115 - see restore()
-            self._sink, "w", 1, "utf-8", "backslashreplace")
-        if not _INSTALLED and hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_disown)
-        _INSTALLED.append(self.fds)
-        return self
-
-    def flush(self) -> None:
-        """Show on stderr what was held back, the last HELD_MAX_BYTES of it."""
-        held = self._held_bytes()
-        if held:
-            begin = self._shown + max(0, held - HELD_MAX_BYTES)
-            _write(self.fds[2], _read_at(self._sink, begin, HELD_MAX_BYTES))
-            self._shown += held
-
-    def drop(self) -> None:
-        """Forget what was held back."""
-        self._shown += self._held_bytes()
-
-    def restore(self) -> None:
-        """Give the streams back, after a flush(): nothing is lost."""
-        if self._sink < 0:
-            return
-        self.flush()
-        self._divert(self.fds)
-        writer, (sys.stdout, sys.stderr) = self._writer, self._streams
-        writer.close()  # who kept it gets an error, and not somebody's next file
-        _INSTALLED.remove(self.fds)
-        for fd in self.fds.values():
-            if fd >= 0:
-                os.close(fd)
-        self.fds, self._sink, self._streams = {1: 1, 2: 2}, -1, ()
-
-    __enter__ = install
-
-    def __exit__(self, *_error: object) -> None:
-        self.restore()
-
-    def _divert(self, targets: "Dict[int, int]") -> None:
-        for fd, target in targets.items():
-            if target >= 0:
-                os.dup2(target, fd)
-
-    def _held_bytes(self) -> int:
-        for stream in (self._writer, *self._streams):
-            try:
-                stream.flush()
-            except (AttributeError, OSError, ValueError):
-                pass  # None, broken or closed: it holds nothing that could be shown
-        try:
-            return os.fstat(self._sink).st_size - self._shown
-        except OSError:  # not installed, or closed by the hook
-            return 0
-
-
-#: `fds` of every buffer that was installed
-_INSTALLED: "List[Dict[int, int]]" = []
-
-
-def _disown() -> None:
-    """Leave a fork of the hook no way to the agent, and no hold on its pipes."""
-    for fds in _INSTALLED:
-        for fd, own in fds.items():
-            if own >= 0:  # from -1 on some Pythons close all there is
-                os.closerange(own, own + 1)  # which does not mind a closed one
-            fds[fd] = -1
-
-
-def _open_missing_fds() -> "List[int]":
-    """Fill closed descriptors 0 to 2, or the next file opened would be one of them."""
-    missing = []
-    for fd in (0, 1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:
-            missing.append(os.open(os.devnull, os.O_RDWR))  # the lowest free, so fd
-    return missing
-
-
-#: before anything else is opened, so that no file of the hook's gets such a number
-_MISSING_FDS = _open_missing_fds()
-
-
-def _unnamed_file() -> int:
-    """Return a descriptor of a file that nobody else sees and nobody has to delete."""
-    try:
-        return os.memfd_create("hook_io")
-    except (AttributeError, OSError):  # not Linux
-        pass
-    folder = os.environ.get("TMPDIR") or os.environ.get("TEMP") or "/tmp"
-    path = os.path.join(folder, f"hook_io.{os.getpid()}.{time.monotonic_ns()}")
-    deleted_by_system = getattr(os, "O_TEMPORARY", 0)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | deleted_by_system
-    try:
-        fd = os.open(path, flags, 0o600)
-        if not deleted_by_system:
-            os.unlink(path)
-        return fd
-    except OSError:
-        return os.open(os.devnull, os.O_RDWR)
-
-
-def _read_at(fd: int, position: int, max_bytes: int) -> bytes:
-    if hasattr(os, "pread"):
-        return os.pread(fd, max_bytes, position)
-    os.lseek(fd, position, os.SEEK_SET)
-    data = os.read(fd, max_bytes)
-    os.lseek(fd, 0, os.SEEK_END)
-    return data
-
-
-def _write(fd: int, data: bytes) -> bool:
-    """Write all of *data*; False if the reader is gone or leaves its pipe full."""
-    deadline = time.monotonic() + WRITE_TIMEOUT_MS / 1000
-    try:
-        while data:
-            data = data[_write_part(fd, data, deadline):]
-        return True
-    except (OSError, ValueError):
-        return False
-
-
-def _write_part(fd: int, data: bytes, deadline: float) -> int:
-    if os.name == "nt":  # select() knows no pipes there
-        return os.write(fd, data)
-    from select import PIPE_BUF, select
-
-    if not select([], [fd], [], max(0.0, deadline - time.monotonic()))[1]:
-        raise TimeoutError
-    return os.write(fd, data[:PIPE_BUF])  # a pipe with room takes that without waiting
-
-
-class Emitter:
-    """Say what a hook has to say: nothing else writes to a stream or exits.
-
-    With *skip_exit* the process goes on and `exit_code` tells how it would have ended.
-    """
-
-    def __init__(
-        self, buffer: "Optional[StderrBuffer]" = None, skip_exit: bool = False
-    ) -> None:
-        self.buffer = buffer or StderrBuffer()
-        self.exit_code: "Optional[int]" = None
-        self._skip_exit = skip_exit
-        self._emitted = False
-
-    def emit_diagnostic(self, line: str) -> None:
-        """Write *line* to stderr at once, past whatever is held back."""
-        text = line if line.endswith("\n") else line + "\n"
-        _write(self.buffer.fds[2], text.encode("utf-8", "backslashreplace"))
-
-    def emit_model_context(self, result: HookResult, event: "Event") -> bool:
-        """Write the one JSON document that says *result*, or nothing at all.
-
-        Where the agent's channel for it is exit 2, so it is said.  Returns False if
-        the document could not be written whole.  Raises RuntimeError when one was
-        written before, ValueError or TypeError for a tool input that JSON cannot hold.
-        """
-        document = render(result, event)
-        if "exit" in document:
-            self.emit_blocking_error(document["exit"])
-            return True
-        if "text" in document:
-            return self.emit_text(document["text"])
-        line = f"{encode(document.pop('line'))}\n" if "line" in document else ""
-        return not (line or document) or self.emit_text(line + encode(document))
-
-    def emit_text(self, text: str) -> bool:
-        """Write *text* to stdout, once in the life of the process."""
-        if self._emitted:
-            raise RuntimeError("stdout takes one document, and has had it")
-        self._emitted = True
-        line = f"{text}\n".encode("utf-8", "backslashreplace")
-        return _write(self.buffer.fds[1], line)
-
-    def emit_blocking_error(self, message: str) -> None:
-        """Show what was held back, then *message*, on stderr, and exit 2."""
-        self.buffer.flush()
-        self.emit_diagnostic(message)
-        self._exit(EXIT_BLOCK)
-
-    def exit_graceful(self) -> None:
-        """Forget what was held back and exit 0."""
-        self.buffer.drop()
-        self._exit(EXIT_OK)
-
-    def exit_failed(self) -> None:
-        """Forget what was held back and exit 1: a check that a person runs failed."""
-        self.buffer.drop()
-        self._exit(EXIT_FAILED)
-
-    def _exit(self, code: int) -> None:
-        self.exit_code = code
-        if not self._skip_exit:
-            os._exit(code)  # at once, whatever threads still wait
-
-
-# The streak: losses in a row, one line of a file each, so that counting needs no lock.
-
-
-class FailureStreak:
-    """Count what was lost in a row, in a file that a person can read.
-
-    *name*: of the file, made safe; one for each endpoint.  *threshold*: losses from
-    which on note_loss() says that a person is to be told.  The folder is
-    HOOK_IO_STATE_DIR, $XDG_STATE_HOME/hook-io, ~/.local/state/hook-io or
-    %LOCALAPPDATA%\\hook-io.
-    Vectors: streak/*.
-    """
-
-    def __init__(self, name: str, threshold: int = LOUD_AFTER) -> None:
-        self.threshold = threshold
-        self.path = os.path.join(_state_folder(), _file_name(name))
-
-    def record(self, event_name: str, outcome: str, session_id: str) -> int:
-        """Add a loss; return its place in the streak, which no other process gets.
-
-        Raises OSError where the file cannot be written.
-        """
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        words = [word.encode("ascii", "replace").decode() for word in
-                 (event_name or "-", outcome, session_id or "-")]
-        line = "{} {:19.19} {:11.11} {:10.10}".format(now, *words)
-        os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
-        if self._is_astray():
-            raise OSError(f"{os.path.dirname(self.path)} is a symbolic link")
-        return self._append("".join(c if c.isprintable() else "?" for c in line))
-
-    def _append(self, line: str) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
-            flags |= getattr(os, name, 0)
-        fd = os.open(self.path, flags, 0o600)
-        try:
-            size = os.fstat(fd).st_size
-            if size >= STREAK_MAX_BYTES:
-                return size // RECORD_BYTES
-            _lock_append(fd)
-            os.write(fd, line.encode("ascii") + b"\n")
-            place, torn = divmod(os.lseek(fd, 0, os.SEEK_CUR), RECORD_BYTES)
-        finally:
-            os.close(fd)
-        if torn:
-            self.end()
-            raise OSError(f"{self.path} held half a line and begins anew")
-        return place
-
-    def end(self, is_told: bool = True) -> "Tuple[int, str]":
-        """End the streak after a success; return its losses and since when.
-
-        (0, "") where there was none, or another process ended it.  Unless *is_told*,
-        where the event shows nobody a hint, the next success returns it once more.
-        """
-        path, last, untold = self.path, self.path + ".last", self.path + ".untold"
-        moves = [(path, last), (untold, last)] if is_told else [(path, untold)]
-        for ended, kept in moves:
-            try:
-                if not stat.S_ISREG(os.lstat(ended).st_mode) or self._is_astray():
-                    return 0, ""
-                found = self._put_away(ended, kept)
-            except OSError:
-                continue
-            self._remove_notices()
-            return found
-        return 0, ""
-
-    @staticmethod
-    def _put_away(ended: str, kept: str) -> "Tuple[int, str]":
-        try:
-            os.replace(ended, kept)
-        except OSError:
-            if not os.path.isdir(kept):
-                raise
-            found = _losses(ended)
-            os.unlink(ended)  # a streak that cannot be kept is over all the same
-            return found
-        return _losses(kept)
-
-    def _is_astray(self) -> bool:
-        return os.path.islink(os.path.dirname(self.path))
-
-    def claim_notice(self, session_id: str) -> bool:
-        """Tell whether this process is the one to tell *session_id* of the outage.
-
-        Raises OSError where the marker cannot be written.
-        """
-        marker = f"{self.path}.told.{_file_name(f'{self.since()}.{session_id}')}"
-        try:
-            os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        except FileExistsError:
-            return False
-        return True
-
-    def note_loss(
-        self, event: "Event", event_name: str, outcome: str, intent: str
-    ) -> "Tuple[int, str]":
-        """Record a loss; return (its place, since when) if this process is to tell it.
-
-        That is so from the threshold on, on an event whose agent has a channel for
-        *intent*, once for each session and outage; else (0, "").  Raises OSError where
-        the state folder cannot be written.
-        """
-        session_id = _session_of(event)
-        place = self.record(event_name, outcome, session_id)
-        return self._claimed(place, self.since, event, intent)
-
-    def note_earlier(self, event: "Event", intent: str) -> "Tuple[int, str]":
-        """Return (losses, since when) if this process is to tell of those before it.
-
-        Else (0, ""), as note_loss() does.  For a hook whose event another process
-        delivers, of which nobody hears.  Raises OSError.
-        """
-        losses, since = _losses(self.path)
-        return self._claimed(losses, lambda: since, event, intent)
-
-    def _claimed(
-        self, losses: int, since: "Callable[[], str]", event: "Event", intent: str
-    ) -> "Tuple[int, str]":
-        if losses < self.threshold or channel(intent, event) is None:
-            return 0, ""
-        begin = since()  # "" where another process has just ended the streak
-        if not begin or not self.claim_notice(_session_of(event)):
-            return 0, ""
-        return losses, begin
-
-    def last_outcome(self) -> str:
-        """Return the outcome of the last loss, in words."""
-        try:
-            with open(self.path, "rb") as file:
-                file.seek(-RECORD_BYTES, os.SEEK_END)
-                line = file.read(RECORD_BYTES).decode("ascii", "replace")
-        except OSError:
-            return "lost"
-        return _clean(line[41:52]).replace("_", " ") or "lost"
-
-    def since(self) -> str:
-        """Return the UTC time of the first loss, "" if there is none."""
-        return _losses(self.path)[1]
-
-    def _remove_notices(self) -> None:
-        folder, name = os.path.split(self.path)
-        try:
-            notices = [os.path.join(folder, entry) for entry in os.listdir(folder)
-                       if entry.startswith(name + ".told.")]
-        except OSError:
-            notices = []  # they may stay: each names its outage
-        for notice in notices:
-            try:
-                os.unlink(notice)
-            except OSError:
-                pass  # another process was here first
-
-
-def _session_of(event: "Event") -> str:
-    session_id: str = clip(str(event.get("session_id") or ""), SESSION_MAX_CHARS)
-    return session_id
-
-
-def _state_folder() -> str:
-    for base, folder in (
-        (os.environ.get("HOOK_IO_STATE_DIR", ""), ""),
-        (os.environ.get("LOCALAPPDATA", "") if os.name == "nt" else "", "hook-io"),
-        (os.environ.get("XDG_STATE_HOME", ""), "hook-io"),
-        (os.path.expanduser("~"), ".local/state/hook-io"),
-    ):
-        if os.path.isabs(base):
-            return os.path.join(base, folder)
-    return os.path.join(os.devnull, "no home folder")  # so that every use fails
-
-
-def _file_name(text: str) -> str:
-    """Return a name for *text* that a person can read and no other text has."""
-    plain = [c.isascii() and (c.isalnum() or c in "-.") for c in text]
-    safe = "".join(c if is_plain else "_" for c, is_plain in zip(text, plain))
-    checksum = 0
-    for c in text:
-        checksum = (checksum * 31 + ord(c)) % (1 << 32)
-    return f"{safe[:80]}.{checksum:08x}"
-
-
-def _losses(path: str) -> "Tuple[int, str]":
-    """Return how many losses *path* holds, and since when; (0, "") if it is no file."""
-    try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            return 0, ""
-        with open(path, "rb") as file:
-            first = file.read(RECORD_BYTES)
-            size = file.seek(0, os.SEEK_END)
-    except OSError:
-        return 0, ""
-    since = first[:20].decode("ascii", "replace").rstrip()
-    known = since and set(since) <= set("0123456789-:TZ")
-    return size // RECORD_BYTES, since if known else "a time unknown"
-
-
-def forget_compiled() -> None:
-    """Remove the compiled form of this file, which a full disk can cut short."""
-    from importlib.util import cache_from_source
-
-    try:
-        os.unlink(cache_from_source(__file__))
-    except OSError:
-        pass  # nobody's to remove
-
-
-def _lock_append(fd: int) -> None:
-    """Hold other appenders off where appending takes two steps; close() lets go."""
-    msvcrt: "Any" = __import__("msvcrt") if os.name == "nt" else None
-    for _ in range(50 if msvcrt else 0):
-        try:
-            os.lseek(fd, 1 << 30, os.SEEK_SET)
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-            return
-        except OSError:
-            time.sleep(0.001)
-
-
-def account_for(
-    outcome: "Outcome", event: "Event", name: str, url: str, event_name: str,
-    timeout_ms: str, threshold: int, fail_loud: str, notes: "List[str]",
-    kept: str = "",
-) -> HookResult:
-    """Count *outcome* in the streak of *name* and *url*; return what is said of it.
-
-    A loss is two lines on stderr.  From *threshold* losses in a row on, each session
-    is told once, by the intent of FAIL_LOUD[fail_loud]; so is the end of the streak.
-    notes: lines for stderr in any case.  kept: what was done with a lost event, where
-    it is not gone.
-    """
-    shown = shown_url(url)
-    streak = FailureStreak(f"{name}.{shown}", threshold)
-    intent = FAIL_LOUD[fail_loud]
-    if not outcome.is_loss:
-        losses, since = streak.end(channel("hint", event) is not None)
-        loud = losses >= threshold and intent
-        text = f"hook-io: events reach {shown} again; {losses} were lost since {since}."
-        return HookResult(hint=text if loud else "", diagnostics=tuple(notes))
-    fact, effect = LOSSES.get(outcome.fact) or LOSSES[outcome.name]
-    fact = fact.format(fact=outcome.fact, ms=timeout_ms)
-    effect = f"{effect.partition(',')[0]}, event {kept}" if kept else effect
-    lines = ["[ERROR] Failed to send event to observability-server: "
-             f"{fact} ({shown})", f"[WARNING] Observability {effect}", *notes]
-    try:
-        place, since = streak.note_loss(event, event_name, outcome.name, intent)
-    except OSError as error:
-        return HookResult(diagnostics=(
-            *lines, f"[WARNING] Losses are not counted: {error}"))
-    return _tell(intent, _outage(
-        streak, shown, place, since, fact, intent, kept), lines)
-
-
-def earlier_losses(
-    event: "Event", name: str, url: str, threshold: int, fail_loud: str,
-    notes: "List[str]", kept: str = "",
-) -> HookResult:
-    """Return what is said of losses that happened in the background.
-
-    The arguments are those of account_for(), which counted them.
-    """
-    shown, intent = shown_url(url), FAIL_LOUD[fail_loud]
-    streak = FailureStreak(f"{name}.{shown}", threshold)
-    try:
-        losses, since = streak.note_earlier(event, intent)
-    except OSError as error:
-        return HookResult(diagnostics=(
-            *notes, f"[WARNING] Losses are not told: {error}"))
-    fact = streak.last_outcome() if losses else ""
-    return _tell(intent, _outage(
-        streak, shown, losses, since, fact, intent, kept), notes)
-
-
-def _outage(
-    streak: FailureStreak, shown: str, losses: int, since: str, fact: str,
-    intent: str, kept: str,
-) -> str:
-    kept = f"They are {kept}. " if kept else ""
-    calm = "Your work is not blocked. " if intent == "hint" else ""
-    return (f"hook-io: {losses} events in a row did not reach {shown} since {since} "
-            f"({fact}). {kept}{calm}Start the server, set HOOK_IO_SERVER_URL, or "
-            "HOOK_IO_OFF=1 to send nothing. Each loss is a line in "
-            f"{streak.path}") if losses else ""
-
-
-def _tell(intent: str, text: str, lines: "List[str]") -> HookResult:
-    if intent == "hint":
-        return HookResult(hint=text, diagnostics=tuple(lines))
-    return HookResult(intent if text else "", text, diagnostics=tuple(lines))
-
-
-# The spool: lost events, a file each, until they are delivered.
-
-
-class Spool:
-    """Keep lost events in *folder* and deliver them later.
-
-    A name holds the time (ns since the epoch), the event's key and its size in bytes,
-    so that a listing of names says what is oldest and how much there is.  `.json`
-    waits, `.rejected` was refused for good, `.tmp` is being written.  Beyond
-    SPOOL_MAX_FILES, SPOOL_MAX_BYTES or SPOOL_MAX_DAYS the oldest go.
-    Raises OSError where the folder cannot be used.
-    """
-
-    def __init__(self, folder: str) -> None:
-        self.folder = os.path.expanduser(folder)
-
-    def keep(self, record: bytes, key: str, time_ns: int, suffix: str = "json") -> int:
-        """Keep the JSON *record* of an event; return how many old ones had to go."""
-        if not os.path.isabs(self.folder):
-            raise OSError("it is no absolute path")
-        os.makedirs(self.folder, 0o700, exist_ok=True)
-        self._write(f"{time_ns:020}-{key}-{len(record)}.{suffix}", record)
-        return self._trim()
-
-    def _write(self, name: str, data: bytes) -> None:
-        path = os.path.join(self.folder, name)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
-        fd = os.open(path + ".tmp", flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
-        try:
-            while data:
-                data = data[os.write(fd, data):]
-        except OSError:
-            os.unlink(path + ".tmp")
-            raise
-        finally:
-            os.close(fd)
-        os.replace(path + ".tmp", path)
-
-    def names(self, *suffixes: str) -> "List[str]":
-        """Return the names of our files, oldest first; only those with a suffix."""
-        try:
-            found = sorted(os.listdir(self.folder))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return [name for name in found if _spooled(name) and (
-            not suffixes or name.partition(".")[2] in suffixes)]
-
-    def _trim(self) -> int:
-        names, removed = self.names(), 0
-        facts = [_spooled(name) for name in names]
-        count, total = len(names), sum(size for _, size in facts)
-        oldest = time.time_ns() - SPOOL_MAX_DAYS * 86400 * 10**9
-        for name, (time_ns, size) in zip(names, facts):
-            within = count <= SPOOL_MAX_FILES and total <= SPOOL_MAX_BYTES
-            if within and time_ns >= oldest:
-                break
-            removed += self._remove(name)
-            count, total = count - 1, total - size
-        return removed
-
-    def _remove(self, name: str) -> bool:
-        try:
-            os.unlink(os.path.join(self.folder, name))
-        except OSError:  # another process was here first
-            return False
-        return True
-
-    def flush(self, deliver: "Callable[[Event], Outcome]") -> "Tuple[int, str]":
-        """Deliver what waits, oldest first; return how many, and why it stopped.
-
-        deliver: function of a record.  The first loss ends it; what is refused for
-        good is set aside.  Only one process does so at a time, and the lock goes with
-        it: killed anywhere, it leaves at most one event delivered and still there.
-        """
-        lock = self._lock() if os.path.isdir(self.folder) else -1
-        if lock < 0:
-            return 0, "" if lock == -1 else "another process is at it"
-        try:
-            return self._flush(deliver)
-        finally:
-            os.close(lock)
-
-    def _flush(self, deliver: "Callable[[Event], Outcome]") -> "Tuple[int, str]":
-        delivered = 0
-        for name in self.names("json"):
-            record = self._read(name)
-            outcome = deliver(record) if record else Outcome("rejected", "unreadable")
-            if not outcome.is_loss:
-                delivered += self._remove(name)
-            elif is_refused(outcome) or not record:
-                self.set_aside(name, record, outcome.fact)
-            else:
-                return delivered, outcome.fact
-        return delivered, ""
-
-    def set_aside(self, name: str, record: "Event", reason: str) -> None:
-        """Put what nobody will take where no flush looks, with the reason."""
-        data = encode({**record, "rejected": reason}).encode("ascii")
-        self._write(name.partition(".")[0] + ".rejected", data)
-        self._remove(name)
-
-    def _read(self, name: str) -> "Event":
-        """Return the record in a file, {} if it is none."""
-        try:
-            with open(os.path.join(self.folder, name), "rb") as file:
-                record = decode(file.read(2 * BODY_MAX_BYTES).decode("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        is_whole = isinstance(record, dict) and all(
-            isinstance(record.get(member), kind) for member, kind in RECORD.items())
-        return record if is_whole else {}
-
-    def _lock(self) -> int:
-        """Return a descriptor that holds the lock, -2 if another process has it."""
-        path = os.path.join(self.folder, ".lock")
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
-        try:
-            lock_whole(fd)
-        except (BlockingIOError, PermissionError):
-            os.close(fd)
-            return -2
-        except OSError:
-            pass  # a file system without locks: an event may go twice, with one key
-        return fd
-
-
-#: what a spooled record holds -> its type
-RECORD = {
-    "key": str, "time_ns": int, "agent": str, "source_app": str, "event_type": str,
-    "session_id": str, "metadata": str, "summary": str, "event": dict,
-}
-
-
-def _spooled(name: str) -> "Tuple[int, ...]":
-    """Return (time in ns, size in bytes) of a file of the spool's, else ()."""
-    parts = name.partition(".")[0].split("-")
-    if len(parts) != 3 or not (parts[0] + parts[2]).isdigit() or not parts[2]:
-        return ()
-    return int(parts[0]), int(parts[2])
-
-
-def lock_whole(fd: int) -> None:
-    """Take the lock of an open file; close() and the process's end let it go.
-
-    Raises BlockingIOError or PermissionError if another process has it.
-    """
-    if os.name == "nt":
-        msvcrt: "Any" = __import__("msvcrt")
-        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def is_refused(outcome: "Outcome") -> bool:
-    """Tell whether the server will not take the same event another time either."""
-    status = outcome.status or 0
-    return outcome.name == "rejected" and status not in TRANSIENT and (
-        400 <= status < 500 or 200 <= status < 300)
 
 
 # The request: one exchange, one deadline, the only code that touches the network.
@@ -3302,6 +2616,519 @@ def _clean(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text).strip()
 
 
+# The streak: losses in a row, one line of a file each, so that counting needs no lock.
+
+
+class FailureStreak:
+    """Count what was lost in a row, in a file that a person can read.
+
+    *name*: of the file, made safe; one for each endpoint.  *threshold*: losses from
+    which on note_loss() says that a person is to be told.  The folder is
+    HOOK_IO_STATE_DIR, $XDG_STATE_HOME/hook-io, ~/.local/state/hook-io or
+    %LOCALAPPDATA%\\hook-io.
+    Vectors: streak/*.
+    """
+
+    def __init__(self, name: str, threshold: int = LOUD_AFTER) -> None:
+        self.threshold = threshold
+        self.path = os.path.join(_state_folder(), _file_name(name))
+
+    def record(self, event_name: str, outcome: str, session_id: str) -> int:
+        """Add a loss; return its place in the streak, which no other process gets.
+
+        Raises OSError where the file cannot be written.
+        """
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        words = [word.encode("ascii", "replace").decode() for word in
+                 (event_name or "-", outcome, session_id or "-")]
+        line = "{} {:19.19} {:11.11} {:10.10}".format(now, *words)
+        os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
+        if self._is_astray():
+            raise OSError(f"{os.path.dirname(self.path)} is a symbolic link")
+        return self._append("".join(c if c.isprintable() else "?" for c in line))
+
+    def _append(self, line: str) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
+            flags |= getattr(os, name, 0)
+        fd = os.open(self.path, flags, 0o600)
+        try:
+            size = os.fstat(fd).st_size
+            if size >= STREAK_MAX_BYTES:
+                return size // RECORD_BYTES
+            _lock_append(fd)
+            os.write(fd, line.encode("ascii") + b"\n")
+            place, torn = divmod(os.lseek(fd, 0, os.SEEK_CUR), RECORD_BYTES)
+        finally:
+            os.close(fd)
+        if torn:
+            self.end()
+            raise OSError(f"{self.path} held half a line and begins anew")
+        return place
+
+    def end(self, is_told: bool = True) -> "Tuple[int, str]":
+        """End the streak after a success; return its losses and since when.
+
+        (0, "") where there was none, or another process ended it.  Unless *is_told*,
+        where the event shows nobody a hint, the next success returns it once more.
+        """
+        path, last, untold = self.path, self.path + ".last", self.path + ".untold"
+        moves = [(path, last), (untold, last)] if is_told else [(path, untold)]
+        for ended, kept in moves:
+            try:
+                if not stat.S_ISREG(os.lstat(ended).st_mode) or self._is_astray():
+                    return 0, ""
+                found = self._put_away(ended, kept)
+            except OSError:
+                continue
+            self._remove_notices()
+            return found
+        return 0, ""
+
+    @staticmethod
+    def _put_away(ended: str, kept: str) -> "Tuple[int, str]":
+        try:
+            os.replace(ended, kept)
+        except OSError:
+            if not os.path.isdir(kept):
+                raise
+            found = _losses(ended)
+            os.unlink(ended)  # a streak that cannot be kept is over all the same
+            return found
+        return _losses(kept)
+
+    def _is_astray(self) -> bool:
+        return os.path.islink(os.path.dirname(self.path))
+
+    def claim_notice(self, session_id: str) -> bool:
+        """Tell whether this process is the one to tell *session_id* of the outage.
+
+        Raises OSError where the marker cannot be written.
+        """
+        marker = f"{self.path}.told.{_file_name(f'{self.since()}.{session_id}')}"
+        try:
+            os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            return False
+        return True
+
+    def note_loss(
+        self, event: "Event", event_name: str, outcome: str, intent: str
+    ) -> "Tuple[int, str]":
+        """Record a loss; return (its place, since when) if this process is to tell it.
+
+        That is so from the threshold on, on an event whose agent has a channel for
+        *intent*, once for each session and outage; else (0, "").  Raises OSError where
+        the state folder cannot be written.
+        """
+        session_id = _session_of(event)
+        place = self.record(event_name, outcome, session_id)
+        return self._claimed(place, self.since, event, intent)
+
+    def note_earlier(self, event: "Event", intent: str) -> "Tuple[int, str]":
+        """Return (losses, since when) if this process is to tell of those before it.
+
+        Else (0, ""), as note_loss() does.  For a hook whose event another process
+        delivers, of which nobody hears.  Raises OSError.
+        """
+        losses, since = _losses(self.path)
+        return self._claimed(losses, lambda: since, event, intent)
+
+    def _claimed(
+        self, losses: int, since: "Callable[[], str]", event: "Event", intent: str
+    ) -> "Tuple[int, str]":
+        if losses < self.threshold or channel(intent, event) is None:
+            return 0, ""
+        begin = since()  # "" where another process has just ended the streak
+        if not begin or not self.claim_notice(_session_of(event)):
+            return 0, ""
+        return losses, begin
+
+    def last_outcome(self) -> str:
+        """Return the outcome of the last loss, in words."""
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(-RECORD_BYTES, os.SEEK_END)
+                line = file.read(RECORD_BYTES).decode("ascii", "replace")
+        except OSError:
+            return "lost"
+        return _clean(line[41:52]).replace("_", " ") or "lost"
+
+    def since(self) -> str:
+        """Return the UTC time of the first loss, "" if there is none."""
+        return _losses(self.path)[1]
+
+    def _remove_notices(self) -> None:
+        folder, name = os.path.split(self.path)
+        try:
+            notices = [os.path.join(folder, entry) for entry in os.listdir(folder)
+                       if entry.startswith(name + ".told.")]
+        except OSError:
+            notices = []  # they may stay: each names its outage
+        for notice in notices:
+            try:
+                os.unlink(notice)
+            except OSError:
+                pass  # another process was here first
+
+
+def _session_of(event: "Event") -> str:
+    session_id: str = clip(str(event.get("session_id") or ""), SESSION_MAX_CHARS)
+    return session_id
+
+
+def _state_folder() -> str:
+    for base, folder in (
+        (os.environ.get("HOOK_IO_STATE_DIR", ""), ""),
+        (os.environ.get("LOCALAPPDATA", "") if os.name == "nt" else "", "hook-io"),
+        (os.environ.get("XDG_STATE_HOME", ""), "hook-io"),
+        (os.path.expanduser("~"), ".local/state/hook-io"),
+    ):
+        if os.path.isabs(base):
+            return os.path.join(base, folder)
+    return os.path.join(os.devnull, "no home folder")  # so that every use fails
+
+
+def _file_name(text: str) -> str:
+    """Return a name for *text* that a person can read and no other text has."""
+    plain = [c.isascii() and (c.isalnum() or c in "-.") for c in text]
+    safe = "".join(c if is_plain else "_" for c, is_plain in zip(text, plain))
+    checksum = 0
+    for c in text:
+        checksum = (checksum * 31 + ord(c)) % (1 << 32)
+    return f"{safe[:80]}.{checksum:08x}"
+
+
+def _losses(path: str) -> "Tuple[int, str]":
+    """Return how many losses *path* holds, and since when; (0, "") if it is no file."""
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return 0, ""
+        with open(path, "rb") as file:
+            first = file.read(RECORD_BYTES)
+            size = file.seek(0, os.SEEK_END)
+    except OSError:
+        return 0, ""
+    since = first[:20].decode("ascii", "replace").rstrip()
+    known = since and set(since) <= set("0123456789-:TZ")
+    return size // RECORD_BYTES, since if known else "a time unknown"
+
+
+def forget_compiled() -> None:
+    """Remove the compiled form of this file, which a full disk can cut short."""
+    from importlib.util import cache_from_source
+
+    try:
+        os.unlink(cache_from_source(__file__))
+    except OSError:
+        pass  # nobody's to remove
+
+
+def _lock_append(fd: int) -> None:
+    """Hold other appenders off where appending takes two steps; close() lets go."""
+    msvcrt: "Any" = __import__("msvcrt") if os.name == "nt" else None
+    for _ in range(50 if msvcrt else 0):
+        try:
+            os.lseek(fd, 1 << 30, os.SEEK_SET)
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+            return
+        except OSError:
+            time.sleep(0.001)
+
+
+def account_for(
+    outcome: "Outcome", event: "Event", name: str, url: str, event_name: str,
+    timeout_ms: str, threshold: int, fail_loud: str, notes: "List[str]",
+    kept: str = "",
+) -> "HookResult":
+    """Count *outcome* in the streak of *name* and *url*; return what is said of it.
+
+    A loss is two lines on stderr.  From *threshold* losses in a row on, each session
+    is told once, by the intent of FAIL_LOUD[fail_loud]; so is the end of the streak.
+    notes: lines for stderr in any case.  kept: what was done with a lost event, where
+    it is not gone.
+    """
+    shown = shown_url(url)
+    streak = FailureStreak(f"{name}.{shown}", threshold)
+    intent = FAIL_LOUD[fail_loud]
+    if not outcome.is_loss:
+        losses, since = streak.end(channel("hint", event) is not None)
+        loud = losses >= threshold and intent
+        text = f"hook-io: events reach {shown} again; {losses} were lost since {since}."
+        return HookResult(hint=text if loud else "", diagnostics=tuple(notes))
+    fact, effect = LOSSES.get(outcome.fact) or LOSSES[outcome.name]
+    fact = fact.format(fact=outcome.fact, ms=timeout_ms)
+    effect = f"{effect.partition(',')[0]}, event {kept}" if kept else effect
+    lines = ["[ERROR] Failed to send event to observability-server: "
+             f"{fact} ({shown})", f"[WARNING] Observability {effect}", *notes]
+    try:
+        place, since = streak.note_loss(event, event_name, outcome.name, intent)
+    except OSError as error:
+        return HookResult(diagnostics=(
+            *lines, f"[WARNING] Losses are not counted: {error}"))
+    return _tell(intent, _outage(
+        streak, shown, place, since, fact, intent, kept), lines)
+
+
+def earlier_losses(
+    event: "Event", name: str, url: str, threshold: int, fail_loud: str,
+    notes: "List[str]", kept: str = "",
+) -> "HookResult":
+    """Return what is said of losses that happened in the background.
+
+    The arguments are those of account_for(), which counted them.
+    """
+    shown, intent = shown_url(url), FAIL_LOUD[fail_loud]
+    streak = FailureStreak(f"{name}.{shown}", threshold)
+    try:
+        losses, since = streak.note_earlier(event, intent)
+    except OSError as error:
+        return HookResult(diagnostics=(
+            *notes, f"[WARNING] Losses are not told: {error}"))
+    fact = streak.last_outcome() if losses else ""
+    return _tell(intent, _outage(
+        streak, shown, losses, since, fact, intent, kept), notes)
+
+
+def _outage(
+    streak: FailureStreak, shown: str, losses: int, since: str, fact: str,
+    intent: str, kept: str,
+) -> str:
+    kept = f"They are {kept}. " if kept else ""
+    calm = "Your work is not blocked. " if intent == "hint" else ""
+    return (f"hook-io: {losses} events in a row did not reach {shown} since {since} "
+            f"({fact}). {kept}{calm}Start the server, set HOOK_IO_SERVER_URL, or "
+            "HOOK_IO_OFF=1 to send nothing. Each loss is a line in "
+            f"{streak.path}") if losses else ""
+
+
+def _tell(intent: str, text: str, lines: "List[str]") -> "HookResult":
+    if intent == "hint":
+        return HookResult(hint=text, diagnostics=tuple(lines))
+    return HookResult(intent if text else "", text, diagnostics=tuple(lines))
+
+
+# The spool: lost events, a file each, until they are delivered.
+
+
+class Spool:
+    """Keep lost events in *folder* and deliver them later.
+
+    A name holds the time (ns since the epoch), the event's key and its size in bytes,
+    so that a listing of names says what is oldest and how much there is.  `.json`
+    waits, `.rejected` was refused for good, `.tmp` is being written.  Beyond
+    SPOOL_MAX_FILES, SPOOL_MAX_BYTES or SPOOL_MAX_DAYS the oldest go.
+    Raises OSError where the folder cannot be used.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = os.path.expanduser(folder)
+
+    def keep(self, record: bytes, key: str, time_ns: int, suffix: str = "json") -> int:
+        """Keep the JSON *record* of an event; return how many old ones had to go."""
+        if not os.path.isabs(self.folder):
+            raise OSError("it is no absolute path")
+        os.makedirs(self.folder, 0o700, exist_ok=True)
+        self._write(f"{time_ns:020}-{key}-{len(record)}.{suffix}", record)
+        return self._trim()
+
+    def _write(self, name: str, data: bytes) -> None:
+        path = os.path.join(self.folder, name)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+        fd = os.open(path + ".tmp", flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        try:
+            while data:
+                data = data[os.write(fd, data):]
+        except OSError:
+            os.unlink(path + ".tmp")
+            raise
+        finally:
+            os.close(fd)
+        os.replace(path + ".tmp", path)
+
+    def names(self, *suffixes: str) -> "List[str]":
+        """Return the names of our files, oldest first; only those with a suffix."""
+        try:
+            found = sorted(os.listdir(self.folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [name for name in found if _spooled(name) and (
+            not suffixes or name.partition(".")[2] in suffixes)]
+
+    def _trim(self) -> int:
+        names, removed = self.names(), 0
+        facts = [_spooled(name) for name in names]
+        count, total = len(names), sum(size for _, size in facts)
+        oldest = time.time_ns() - SPOOL_MAX_DAYS * 86400 * 10**9
+        for name, (time_ns, size) in zip(names, facts):
+            within = count <= SPOOL_MAX_FILES and total <= SPOOL_MAX_BYTES
+            if within and time_ns >= oldest:
+                break
+            removed += self._remove(name)
+            count, total = count - 1, total - size
+        return removed
+
+    def _remove(self, name: str) -> bool:
+        try:
+            os.unlink(os.path.join(self.folder, name))
+        except OSError:  # another process was here first
+            return False
+        return True
+
+    def flush(self, deliver: "Callable[[Event], Outcome]") -> "Tuple[int, str]":
+        """Deliver what waits, oldest first; return how many, and why it stopped.
+
+        deliver: function of a record.  The first loss ends it; what is refused for
+        good is set aside.  Only one process does so at a time, and the lock goes with
+        it: killed anywhere, it leaves at most one event delivered and still there.
+        """
+        lock = self._lock() if os.path.isdir(self.folder) else -1
+        if lock < 0:
+            return 0, "" if lock == -1 else "another process is at it"
+        try:
+            return self._flush(deliver)
+        finally:
+            os.close(lock)
+
+    def _flush(self, deliver: "Callable[[Event], Outcome]") -> "Tuple[int, str]":
+        delivered = 0
+        for name in self.names("json"):
+            record = self._read(name)
+            outcome = deliver(record) if record else Outcome("rejected", "unreadable")
+            if not outcome.is_loss:
+                delivered += self._remove(name)
+            elif is_refused(outcome) or not record:
+                self.set_aside(name, record, outcome.fact)
+            else:
+                return delivered, outcome.fact
+        return delivered, ""
+
+    def set_aside(self, name: str, record: "Event", reason: str) -> None:
+        """Put what nobody will take where no flush looks, with the reason."""
+        data = encode({**record, "rejected": reason}).encode("ascii")
+        self._write(name.partition(".")[0] + ".rejected", data)
+        self._remove(name)
+
+    def _read(self, name: str) -> "Event":
+        """Return the record in a file, {} if it is none."""
+        try:
+            with open(os.path.join(self.folder, name), "rb") as file:
+                record = decode(file.read(2 * BODY_MAX_BYTES).decode("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        is_whole = isinstance(record, dict) and all(
+            isinstance(record.get(member), kind) for member, kind in RECORD.items())
+        return record if is_whole else {}
+
+    def _lock(self) -> int:
+        """Return a descriptor that holds the lock, -2 if another process has it."""
+        path = os.path.join(self.folder, ".lock")
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        try:
+            lock_whole(fd)
+        except (BlockingIOError, PermissionError):
+            os.close(fd)
+            return -2
+        except OSError:
+            pass  # a file system without locks: an event may go twice, with one key
+        return fd
+
+
+#: what a spooled record holds -> its type
+RECORD = {
+    "key": str, "time_ns": int, "agent": str, "source_app": str, "event_type": str,
+    "session_id": str, "metadata": str, "summary": str, "event": dict,
+}
+
+
+def _spooled(name: str) -> "Tuple[int, ...]":
+    """Return (time in ns, size in bytes) of a file of the spool's, else ()."""
+    parts = name.partition(".")[0].split("-")
+    if len(parts) != 3 or not (parts[0] + parts[2]).isdigit() or not parts[2]:
+        return ()
+    return int(parts[0]), int(parts[2])
+
+
+def lock_whole(fd: int) -> None:
+    """Take the lock of an open file; close() and the process's end let it go.
+
+    Raises BlockingIOError or PermissionError if another process has it.
+    """
+    if os.name == "nt":
+        msvcrt: "Any" = __import__("msvcrt")
+        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_refused(outcome: "Outcome") -> bool:
+    """Tell whether the server will not take the same event another time either."""
+    status = outcome.status or 0
+    return outcome.name == "rejected" and status not in TRANSIENT and (
+        400 <= status < 500 or 200 <= status < 300)
+
+
+# The event log: every event as a line of a local file.
+
+
+def log_event(path: str, line: bytes) -> None:
+    """Append *line* to the file in one write, so that no two lines mix.
+
+    Above LOG_MAX_BYTES the file becomes `.1`, in place of the one before.  Raises
+    OSError where it cannot be written.
+    """
+    path = os.path.expanduser(path)
+    if not os.path.isabs(path):
+        raise OSError("it is no absolute path")
+    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+    fd = _open_log(path)
+    if os.fstat(fd).st_size + len(line) > LOG_MAX_BYTES:
+        _rotate(fd, path)
+        os.close(fd)
+        fd = _open_log(path)
+    try:
+        _lock_append(fd)
+        _append_whole(fd, line)
+    finally:
+        os.close(fd)
+
+
+def _append_whole(fd: int, line: bytes) -> None:
+    """Append all of *line*, or raise OSError and leave nothing of it."""
+    written = 0
+    try:
+        while written < len(line):  # once, but on a full disk
+            written += os.write(fd, line[written:])
+    except OSError:
+        end = os.lseek(fd, 0, os.SEEK_CUR)
+        if written and end == os.fstat(fd).st_size:  # nobody's line follows ours
+            os.ftruncate(fd, end - written)
+        raise
+
+
+def _open_log(path: str) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
+        flags |= getattr(os, name, 0)
+    fd = os.open(path, flags, 0o600)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError("it is no regular file")
+    return fd
+
+
+def _rotate(fd: int, path: str) -> None:
+    """Put the open file away, if it still is the one at *path*."""
+    try:
+        lock_whole(fd)
+        if os.path.samestat(os.fstat(fd), os.stat(path)):
+            os.replace(path, path + ".1")
+    except OSError:
+        pass  # another process is at it, or Windows holds on to an open file
+
+
 # The background: the event is delivered by a process that nobody waits for.
 
 
@@ -3377,215 +3204,388 @@ def _start_worker(event: AgentEvent, options: "Event") -> bool:
     return True
 
 
-# The event log: every event as a line of a local file.
+# Answering: a handler returns a HookResult, and only the Emitter says it.
 
 
-def log_event(path: str, line: bytes) -> None:
-    """Append *line* to the file in one write, so that no two lines mix.
+class HookResult:
+    """What a handler wants said; immutable.  Made by allow(), deny(), hint(), ...
 
-    Above LOG_MAX_BYTES the file becomes `.1`, in place of the one before.  Raises
-    OSError where it cannot be written.
+    intent: a key of PLATFORMS' rows, "print" (text for a person's terminal), "failed"
+        (the same, and exit 1), "blocking_error" (exit 2 with the text on stderr), or
+        "" for no opinion.
+    text, tool_input: what the intent says.  hint: for the person, beside any intent.
+    diagnostics: lines for stderr.
     """
-    path = os.path.expanduser(path)
-    if not os.path.isabs(path):
-        raise OSError("it is no absolute path")
-    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-    fd = _open_log(path)
-    if os.fstat(fd).st_size + len(line) > LOG_MAX_BYTES:
-        _rotate(fd, path)
-        os.close(fd)
-        fd = _open_log(path)
-    try:
-        _lock_append(fd)
-        _append_whole(fd, line)
-    finally:
-        os.close(fd)
+
+    __slots__ = ("diagnostics", "hint", "intent", "text", "tool_input")
+    intent: str
+    text: str
+    hint: str
+    tool_input: "Optional[Event]"
+    diagnostics: "Tuple[str, ...]"
+
+    def __init__(
+        self, intent: str = "", text: str = "", hint: str = "",
+        tool_input: "Optional[Event]" = None, diagnostics: "Tuple[str, ...]" = (),
+    ) -> None:
+        for name, value in (
+            ("intent", intent), ("text", str(text)), ("hint", str(hint)),
+            ("tool_input", tool_input), ("diagnostics", tuple(diagnostics)),
+        ):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> "NoReturn":
+        raise AttributeError("a HookResult is immutable")
+
+    def __delattr__(self, name: str) -> "NoReturn":
+        raise AttributeError("a HookResult is immutable")
+
+    def _members(self) -> "List[Any]":
+        return [getattr(self, name) for name in self.__slots__]
+
+    def __repr__(self) -> str:
+        members = zip(self.__slots__, self._members())
+        return f"HookResult({', '.join(f'{n}={v!r}' for n, v in members if v)})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HookResult) and self._members() == other._members()
+
+    def __hash__(self) -> int:
+        return hash((self.intent, self.text, self.hint))
 
 
-def _append_whole(fd: int, line: bytes) -> None:
-    """Append all of *line*, or raise OSError and leave nothing of it."""
-    written = 0
-    try:
-        while written < len(line):  # once, but on a full disk
-            written += os.write(fd, line[written:])
-    except OSError:
-        end = os.lseek(fd, 0, os.SEEK_CUR)
-        if written and end == os.fstat(fd).st_size:  # nobody's line follows ours
-            os.ftruncate(fd, end - written)
-        raise
+NOTHING = HookResult()
 
 
-def _open_log(path: str) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
-        flags |= getattr(os, name, 0)
-    fd = os.open(path, flags, 0o600)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError("it is no regular file")
-    return fd
+def allow(reason: str = "") -> HookResult:
+    """Let the tool run without asking; this skips the agent's permission prompt.
 
-
-def _rotate(fd: int, path: str) -> None:
-    """Put the open file away, if it still is the one at *path*."""
-    try:
-        lock_whole(fd)
-        if os.path.samestat(os.fstat(fd), os.stat(path)):
-            os.replace(path, path + ".1")
-    except OSError:
-        pass  # another process is at it, or Windows holds on to an open file
-
-
-# The command line: one table, a small loop, and argparse only to explain.
-
-
-def parse_options(
-    table: str, argv: "List[str]", prog: str
-) -> "Tuple[Dict[str, str], List[str]]":
-    """Return the value of every option and notes on variables that are of no use.
-
-    table: a line for each option: its name, its variable, its default, what it takes,
-        what it is for; "-" is none, the default "required" makes it so.  It takes
-        nothing, a UUID, JSON, an EVENT, an AGENT, a FORMAT, a whole number (1-100), a
-        choice (a|b|c) or, in other capitals, any text.  One that takes nothing and has
-        no variable is an action of its own, beside which nothing else is required.
-    argv: without the program's name.  An empty value counts as not given.
-
-    The values go by the option's name, or the variable's without HOOK_IO_, in lower
-    case.  Raises Done, with the text, for --help, --version and mistakes in *argv*.
+    A hook without an opinion returns NOTHING instead.
     """
-    rows = [line.split(None, 4) for line in table.strip().splitlines()]
-    given = _read_options(rows, argv, prog)
-    acts = any(row[0] in given for row in rows if row[1] == row[3] == "-")
-    values: "Dict[str, str]" = {}
-    notes = []
-    for name, variable, preset, takes, _ in rows:
-        default = "" if preset == "-" else preset
-        text = given.get(name) or os.environ.get(variable, "") or default
-        if text == "required" and acts:
-            default = text = ""
-        if text == "required":
-            raise _mistake(rows, prog, f"the following argument is required: {name}")
-        problem = "" if text == default else _problem(takes, text)
-        if problem and given.get(name):
-            raise _mistake(rows, prog, f"{name} {problem}")
-        if problem:
-            notes.append(f"[WARNING] {variable} {problem}; it is ignored")
-            text = default
-        values[_key(name, variable)] = "" if takes == "-" and text in _NO else text
-    return values, notes
+    return HookResult("allow", reason)
 
 
-_NO = ("0", "false", "no", "off")
+def deny(reason: str, suggestion: str = "") -> HookResult:
+    """Refuse the tool call or prompt; the model reads *reason* and *suggestion*."""
+    parts = [str(part or "") for part in (reason, suggestion)]
+    text = " — ".join(part for part in parts if part.strip())
+    return HookResult("deny", text or "denied by a hook that gave no reason")
 
 
-def _key(name: str, variable: str) -> str:
-    return (variable[8:] if name == "-" else name[2:].replace("-", "_")).lower()
+def ask(reason: str = "") -> HookResult:
+    """Let the person decide, and show *reason*."""
+    text = str(reason or "").strip() and reason
+    return HookResult("ask", text or "a hook asks for confirmation")
 
 
-def _read_options(rows: "Rows", argv: "List[str]", prog: str) -> "Dict[str, str]":
-    takes = {row[0]: row[3] for row in rows if row[0] != "-"}
-    given, words = {}, list(argv)
-    while words:
-        name, sign, value = words.pop(0).partition("=")
-        if name in ("--help", "-h"):
-            text = _usage(rows, prog).format_help().rstrip()
-            raise Done(HookResult("print", text))
-        if name == "--version":
-            raise Done(HookResult("print", __version__))
-        if name not in takes:
-            said = _excerpt(name) + _near(name, list(takes))
-            raise _mistake(rows, prog, f"unrecognized argument: {said}")
-        if takes[name] == "-":
-            value = "1"
-        elif not sign and words and not words[0].startswith("--"):
-            value = words.pop(0)
-        given[name] = value  # "" where a shell variable is not set
-    return given
+def block(reason: str) -> HookResult:
+    """Send the model back to work with *reason*.
+
+    On Stop and SubagentStop the agent goes on: check `stop_hook_active` first, or the
+    turn never ends.
+    """
+    text = str(reason or "").strip() and reason
+    return HookResult("block", text or "blocked by a hook that gave no reason")
 
 
-def _problem(takes: str, text: str) -> str:
-    """Return what is wrong with the *text* of an option, "" if nothing is."""
-    low, _, high = takes.partition("-")
-    problem = ""
-    if takes in _KINDS:
-        problem = _KINDS[takes](text)
-    elif low.isdigit():
-        digits = text.isascii() and text.isdigit()
-        inside = digits and len(text) < 19 and int(low) <= int(text) <= int(high)
-        problem = "" if inside else f"is no whole number from {low} to {high}"
-    elif takes.islower() and text not in takes.split("|"):
-        problem = f"is none of {takes.replace('|', ', ')}"
-    return problem and f"{problem}: {_excerpt(text)}"
+def context(text: str) -> HookResult:
+    """Give the model *text* to know; without one there is nothing to say."""
+    return HookResult("context", text) if text else NOTHING
 
 
-def _event_problem(text: str) -> str:
-    known = list({name: 0 for row in PLATFORMS.values() for name in row["events"]})
-    return "" if text in known else f"is no known event{_near(text, known, canonical)}"
+def hint(text: str) -> HookResult:
+    """Tell the person *text*, where the agent shows it; the model does not see it."""
+    return HookResult(hint=text)
 
 
-def _agent_problem(text: str) -> str:
-    return "" if text in PLATFORMS else f"is none of {', '.join(PLATFORMS)}"
+def rewrite(tool_input: "Event") -> HookResult:
+    """Run the tool with *tool_input*, the whole of it, instead of what was asked for.
+
+    Raises TypeError if it is not a dict.
+    """
+    if not isinstance(tool_input, dict):
+        raise TypeError(f"tool_input must be a dict, not {type(tool_input).__name__}")
+    return HookResult("rewrite", tool_input=tool_input)
 
 
-def _format_problem(text: str) -> str:
-    return "" if text in FORMATS else f"is none of {', '.join(FORMATS)}"
+def with_user_hint(result: HookResult, text: str) -> HookResult:
+    """Return *result* with *text* for the person added to it."""
+    both = "\n\n".join(part for part in (result.hint, text) if part)
+    return HookResult(
+        result.intent, result.text, both, result.tool_input, result.diagnostics)
 
 
-def _uuid_problem(text: str) -> str:
-    sizes = [len(part) for part in text.split("-")]
-    digits = all(c in "-0123456789abcdefABCDEF" for c in text)
-    return "" if digits and sizes == [8, 4, 4, 4, 12] else "is no UUID"
+def channel(intent: str, event: "Event") -> "Optional[Shape]":
+    """Return the shape that says *intent* to the agent of *event*, None if none does.
+
+    Where the agent has none of its own, it is that of the intent in FALLBACKS.  To an
+    event that no agent is known to send, an answer is that to no known agent.
+    """
+    said = normalise(event)
+    agent = said.agent if canonical(said.event_name) else _UNKNOWN
+    shapes, name = PLATFORMS[agent].get(intent, {}), str(said.get("hook_event_name"))
+    names = (said.event_name, name, "*")
+    shape: "Optional[Shape]" = next((shapes[n] for n in names if n in shapes), None)
+    if shape is None and (intent, name) in FALLBACKS:
+        return channel(FALLBACKS[intent, name], said)
+    return shape
 
 
-def _json_problem(text: str) -> str:
+def render(result: HookResult, event: "Event") -> "Shape":
+    """Return the document that says *result* to the agent of *event*; {} is silence.
+
+    What the agent has no channel for is left out.  Three members are the Emitter's, and
+    no document: "exit" is a text for stderr and exit 2, "text" one for stdout as it is,
+    "line" a document on a line of its own before the document.
+    """
+    document: "Shape" = {}
+    wish = "" if result.tool_input is None else (
+        f"a hook wants this input instead: {encode(result.tool_input)}")
+    said = clamp(result.text or wish, HINT_MAX_CHARS if result.intent == "context" else
+                 REASON_MAX_CHARS)
+    name = normalise(event).event_name
+    texts = {"$T": said, "$E": name, "$I": result.tool_input}
+    if result.intent:
+        document.update(_fill(channel(result.intent, event) or {}, texts))
+    if result.hint:
+        texts["$T"] = clamp(result.hint, HINT_MAX_CHARS)
+        document.update(_fill(channel("hint", event) or {}, texts))
+    return document
+
+
+def _fill(shape: "Any", texts: "Dict[str, Any]") -> "Any":
+    if isinstance(shape, dict):
+        filled = {name: _fill(inner, texts) for name, inner in shape.items()}
+        return {name: inner for name, inner in filled.items() if inner != ""}
+    return texts.get(shape, shape)
+
+
+def clamp(text: str, max_chars: int, mark: str = "") -> str:
+    """Return *text*, or its head and a visible *mark*, in at most *max_chars*."""
+    if len(text) <= max_chars:
+        return text
+    mark = mark or f" [… cut: {len(text)} characters in all]"
+    return text[:max_chars - len(mark)] + mark
+
+
+class StderrBuffer:
+    """Hold back what anything else writes to stdout or stderr.
+
+    Python's own streams and file descriptors 1 and 2 all end in one unnamed file, so
+    that no print(), C library or child process can put a byte on the agent's stdout,
+    and no child that lives on keeps the agent waiting.  `fds` are the agent's own.
+    """
+
+    def __init__(self) -> None:
+        self.fds = {1: 1, 2: 2}
+        self._sink = -1
+        self._shown = 0
+        self._streams: "Tuple[Any, ...]" = ()
+        self._writer: "Any" = None
+
+    def install(self) -> "StderrBuffer":
+        """Begin to hold back; a second call changes nothing."""
+        if self._sink >= 0:
+            return self
+        self._sink, self._shown = _unnamed_file(), 0
+        self.fds = {fd: -1 if fd in _MISSING_FDS else os.dup(fd) for fd in (1, 2)}
+        self._divert({1: self._sink, 2: self._sink})
+        self._streams = (sys.stdout, sys.stderr)
+        self._writer = sys.stdout = sys.stderr = open(  # noqa: SIM115 - see restore()
+            self._sink, "w", 1, "utf-8", "backslashreplace")
+        if not _INSTALLED and hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_disown)
+        _INSTALLED.append(self.fds)
+        return self
+
+    def flush(self) -> None:
+        """Show on stderr what was held back, the last HELD_MAX_BYTES of it."""
+        held = self._held_bytes()
+        if held:
+            begin = self._shown + max(0, held - HELD_MAX_BYTES)
+            _write(self.fds[2], _read_at(self._sink, begin, HELD_MAX_BYTES))
+            self._shown += held
+
+    def drop(self) -> None:
+        """Forget what was held back."""
+        self._shown += self._held_bytes()
+
+    def restore(self) -> None:
+        """Give the streams back, after a flush(): nothing is lost."""
+        if self._sink < 0:
+            return
+        self.flush()
+        self._divert(self.fds)
+        writer, (sys.stdout, sys.stderr) = self._writer, self._streams
+        writer.close()  # who kept it gets an error, and not somebody's next file
+        _INSTALLED.remove(self.fds)
+        for fd in self.fds.values():
+            if fd >= 0:
+                os.close(fd)
+        self.fds, self._sink, self._streams = {1: 1, 2: 2}, -1, ()
+
+    __enter__ = install
+
+    def __exit__(self, *_error: object) -> None:
+        self.restore()
+
+    def _divert(self, targets: "Dict[int, int]") -> None:
+        for fd, target in targets.items():
+            if target >= 0:
+                os.dup2(target, fd)
+
+    def _held_bytes(self) -> int:
+        for stream in (self._writer, *self._streams):
+            try:
+                stream.flush()
+            except (AttributeError, OSError, ValueError):
+                pass  # None, broken or closed: it holds nothing that could be shown
+        try:
+            return os.fstat(self._sink).st_size - self._shown
+        except OSError:  # not installed, or closed by the hook
+            return 0
+
+
+#: `fds` of every buffer that was installed
+_INSTALLED: "List[Dict[int, int]]" = []
+
+
+def _disown() -> None:
+    """Leave a fork of the hook no way to the agent, and no hold on its pipes."""
+    for fds in _INSTALLED:
+        for fd, own in fds.items():
+            if own >= 0:  # from -1 on some Pythons close all there is
+                os.closerange(own, own + 1)  # which does not mind a closed one
+            fds[fd] = -1
+
+
+def _open_missing_fds() -> "List[int]":
+    """Fill closed descriptors 0 to 2, or the next file opened would be one of them."""
+    missing = []
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            missing.append(os.open(os.devnull, os.O_RDWR))  # the lowest free, so fd
+    return missing
+
+
+#: before anything else is opened, so that no file of the hook's gets such a number
+_MISSING_FDS = _open_missing_fds()
+
+
+def _unnamed_file() -> int:
+    """Return a descriptor of a file that nobody else sees and nobody has to delete."""
     try:
-        decode(text)
-    except InputError:
-        return "is no JSON"
-    too_long = len(encode(text)) > OPTION_MAX_BYTES
-    return f"is longer than {OPTION_MAX_BYTES} bytes" if too_long else ""
+        return os.memfd_create("hook_io")
+    except (AttributeError, OSError):  # not Linux
+        pass
+    folder = os.environ.get("TMPDIR") or os.environ.get("TEMP") or "/tmp"
+    path = os.path.join(folder, f"hook_io.{os.getpid()}.{time.monotonic_ns()}")
+    deleted_by_system = getattr(os, "O_TEMPORARY", 0)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | deleted_by_system
+    try:
+        fd = os.open(path, flags, 0o600)
+        if not deleted_by_system:
+            os.unlink(path)
+        return fd
+    except OSError:
+        return os.open(os.devnull, os.O_RDWR)
 
 
-#: what an option takes -> function that returns what is wrong with a text, or ""
-_KINDS = {"EVENT": _event_problem, "UUID": _uuid_problem, "JSON": _json_problem,
-          "AGENT": _agent_problem, "FORMAT": _format_problem}
+def _read_at(fd: int, position: int, max_bytes: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(fd, max_bytes, position)
+    os.lseek(fd, position, os.SEEK_SET)
+    data = os.read(fd, max_bytes)
+    os.lseek(fd, 0, os.SEEK_END)
+    return data
 
 
-def _near(
-    word: str, words: "List[str]", shown: "Callable[[str], str]" = str
-) -> str:
-    from difflib import get_close_matches
-
-    found = list(dict.fromkeys(map(shown, get_close_matches(word, words, 6))))[:3]
-    return f" (did you mean {', '.join(found)}?)" if found else ""
-
-
-def _mistake(rows: "Rows", prog: str, problem: str) -> Done:
-    usage = _usage(rows, prog).format_usage().rstrip()
-    return Done(HookResult("blocking_error", f"[ERROR] {prog}: {problem}\n{usage}"))
+def _write(fd: int, data: bytes) -> bool:
+    """Write all of *data*; False if the reader is gone or leaves its pipe full."""
+    deadline = time.monotonic() + WRITE_TIMEOUT_MS / 1000
+    try:
+        while data:
+            data = data[_write_part(fd, data, deadline):]
+        return True
+    except (OSError, ValueError):
+        return False
 
 
-def _usage(rows: "Rows", prog: str) -> "Any":
-    """Return the argparse parser of the *rows*, which explains and never parses."""
-    import argparse
+def _write_part(fd: int, data: bytes, deadline: float) -> int:
+    if os.name == "nt":  # select() knows no pipes there
+        return os.write(fd, data)
+    from select import PIPE_BUF, select
 
-    needed = " ".join(f"{row[0]} {row[3]}" for row in rows if row[2] == "required")
-    parser = argparse.ArgumentParser(
-        prog, usage=f"%(prog)s {needed} [options]",
-        formatter_class=argparse.RawDescriptionHelpFormatter, epilog="\n".join([
-            "an option that sets something has a variable, as --server-url has",
-            "HOOK_IO_SERVER_URL; variables of their own:", "",
-            *(f"  {row[1]:31}{row[4]}" for row in rows if row[0] == "-"), "",
-            "exit 0: done; 2: a mistake on the command line, which stops the agent"]))
-    for name, _, default, takes, text in rows:
-        if name != "-":
-            shape: "Event" = (
-                {"action": "store_true"} if takes == "-" else {"metavar": takes})
-            said = text if default in ("-", "required") else f"{text} ({default})"
-            parser.add_argument(name, help=said, **shape)
-    parser.add_argument("--version", action="store_true", help="print the version")
-    return parser
+    if not select([], [fd], [], max(0.0, deadline - time.monotonic()))[1]:
+        raise TimeoutError
+    return os.write(fd, data[:PIPE_BUF])  # a pipe with room takes that without waiting
+
+
+class Emitter:
+    """Say what a hook has to say: nothing else writes to a stream or exits.
+
+    With *skip_exit* the process goes on and `exit_code` tells how it would have ended.
+    """
+
+    def __init__(
+        self, buffer: "Optional[StderrBuffer]" = None, skip_exit: bool = False
+    ) -> None:
+        self.buffer = buffer or StderrBuffer()
+        self.exit_code: "Optional[int]" = None
+        self._skip_exit = skip_exit
+        self._emitted = False
+
+    def emit_diagnostic(self, line: str) -> None:
+        """Write *line* to stderr at once, past whatever is held back."""
+        text = line if line.endswith("\n") else line + "\n"
+        _write(self.buffer.fds[2], text.encode("utf-8", "backslashreplace"))
+
+    def emit_model_context(self, result: HookResult, event: "Event") -> bool:
+        """Write the one JSON document that says *result*, or nothing at all.
+
+        Where the agent's channel for it is exit 2, so it is said.  Returns False if
+        the document could not be written whole.  Raises RuntimeError when one was
+        written before, ValueError or TypeError for a tool input that JSON cannot hold.
+        """
+        document = render(result, event)
+        if "exit" in document:
+            self.emit_blocking_error(document["exit"])
+            return True
+        if "text" in document:
+            return self.emit_text(document["text"])
+        line = f"{encode(document.pop('line'))}\n" if "line" in document else ""
+        return not (line or document) or self.emit_text(line + encode(document))
+
+    def emit_text(self, text: str) -> bool:
+        """Write *text* to stdout, once in the life of the process."""
+        if self._emitted:
+            raise RuntimeError("stdout takes one document, and has had it")
+        self._emitted = True
+        line = f"{text}\n".encode("utf-8", "backslashreplace")
+        return _write(self.buffer.fds[1], line)
+
+    def emit_blocking_error(self, message: str) -> None:
+        """Show what was held back, then *message*, on stderr, and exit 2."""
+        self.buffer.flush()
+        self.emit_diagnostic(message)
+        self._exit(EXIT_BLOCK)
+
+    def exit_graceful(self) -> None:
+        """Forget what was held back and exit 0."""
+        self.buffer.drop()
+        self._exit(EXIT_OK)
+
+    def exit_failed(self) -> None:
+        """Forget what was held back and exit 1: a check that a person runs failed."""
+        self.buffer.drop()
+        self._exit(EXIT_FAILED)
+
+    def _exit(self, code: int) -> None:
+        self.exit_code = code
+        if not self._skip_exit:
+            os._exit(code)  # at once, whatever threads still wait
 
 
 # A hook that sends: the parts above in their order.
