@@ -19,9 +19,14 @@ The contract with the agent, which run() keeps whatever the handler does:
     exit 0   done, or no opinion, or failed while observing
     exit 2   the agent is stopped; only emit_blocking_error() does that
 
-Data flow: read_event, normalise, redact, post_json, FailureStreak return values.
-Emitter alone touches stdout, stderr and the exit code; post_json alone the network;
-FailureStreak alone writes files that stay.
+Data flow, and the order of the sections:
+
+    stdin > read_event > normalise > redact > FORMATS > post_json > Outcome
+    stdout, stderr, exit < Emitter < render < HookResult < account_for <
+
+A handler of one's own stands between normalise and HookResult.  All of these return
+values but Emitter, which alone touches the streams and the exit code.  post_json alone
+touches the network; FailureStreak, Spool and log_event alone write files that stay.
 
 Source: the agents as measured, see PLATFORMS.  Vectors: tests/vectors/*.json.
 """
@@ -72,7 +77,7 @@ __all__ = (
     "shown_url", "strings", "summary", "with_user_hint",
 )
 
-# Limits.
+# Limits: a port has the same ones.
 
 STDIN_MAX_BYTES = 1 << 20
 STDIN_TIMEOUT_MS = 5000
@@ -617,6 +622,10 @@ OPERATIONS = {
         "invoke_agent"),
 }
 
+#: event -> OpenTelemetry's severity, number and text; "*": any other
+SEVERITIES = {"PostToolUseFailure": (17, "ERROR"), "StopFailure": (17, "ERROR"),
+              "*": (9, "INFO")}
+
 #: event -> Gram's name for what happened; any other is "session.updated"
 GRAM_EVENTS = {
     "SessionStart": "session.started", "SessionEnd": "session.ended",
@@ -710,8 +719,8 @@ PLAIN_HEADERS = ("accept", "content-type", "idempotency-key", "anthropic-version
 #: headers that are this library's own business
 OWN_HEADERS = ("host", "content-length", "connection", "transfer-encoding")
 
-REDACTED = "[redacted]"
-SKIPPED = "[not looked through in time]"
+REDACTED = "[redacted]"  # in the place of a secret
+SKIPPED = "[not looked through in time]"  # in the place of what may hold one
 
 #: a member is secret if its name, in lower case and without "-", "_", "." and blanks,
 #: ends like this, a number or one of NAME_TAILS aside, or is the whole of SECRET_NAMES;
@@ -804,6 +813,7 @@ _ESCAPED = (r"|(?<=\\[nrtbf])|(?<=%[0-9A-Fa-f]{2})|(?<=\\u00[0-9a-f]{2})"
 _START = r"(?:(?<![A-Za-z0-9])" + _ESCAPED
 _WORD_START = r"(?:(?<![\w-])" + _ESCAPED
 
+#: what stands before "key" and before "pass" in the name of a secret
 _KINDS_OF_KEY = (
     "api", "access", "account", "private", "secret", "signing", "encryption", "shared",
     "master",
@@ -813,6 +823,7 @@ _KINDS_OF_PASS = (
     "mysql", "pg", "postgres", "redis", "mongo", "ldap", "store", "key", "login",
     "auth",
 )
+#: markers of a secret that has a name
 _WORDS = (
     "password", "passwd", "passphrase", "passcode", "pwd", "secret", "token",
     "credential", "authorization",
@@ -827,6 +838,8 @@ _WORD = ("(?:" + "|".join((
     "credential", "authorization", *(kind + "[_-]?key" for kind in _KINDS_OF_KEY),
     *(kind + "[_-]?pass" for kind in _KINDS_OF_PASS)))
     + r")(?:(?<!token)s)?(?:[_-]?(?:header|value|base|hash|\d{1,3}))?")
+#: pieces of patterns: what assigns, a value in quotes, a bare one, one that has to hold
+#: letters and digits, a private key's first and last line
 _SIGN = r"\s{0,8}(?:=>|:=|[:=])\s{0,8}"
 _QUOTED = (r"(?P<q>\\{0,7}[\"'`])(?![$<{%])(?P<quoted>(?:(?!(?P=q))[^\r\n]"
            r"|(?<=\\)(?P=q)){3,16384}?)(?:(?<!\\)(?P=q)|\Z)")
@@ -923,16 +936,17 @@ SECRET_PATTERNS = (
         r"(?P<mixed>[^&\s\"'#]{8,})",)),
 )
 
+#: each marker once
 _MARKERS = tuple(dict.fromkeys(marker for row in SECRET_PATTERNS for marker in row[0]))
-#: sign -> the beginnings of keys that hold it, as many texts hold none of the signs
 _KEYS = (*KEY_FORMS, *KEY_PREFIXES)
+#: sign -> the beginnings of keys that hold it, as many texts hold none of the signs
 _PREFIXES = (
     ("_", [prefix for prefix in _KEYS if "_" in prefix]),
     ("-", [prefix for prefix in _KEYS if "-" in prefix and "_" not in prefix]),
     ("", [prefix for prefix in _KEYS if "-" not in prefix and "_" not in prefix]),
 )
 
-# Errors.
+# Errors: what ends the work early.  run() turns each into an answer, or into silence.
 
 
 class InputError(ValueError):
@@ -967,7 +981,8 @@ def _clean(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text).strip()
 
 
-# JSON.  The C halves of json cost 0.3 ms to import, json itself 8 (it brings re).
+# JSON: one value, nothing behind it, no NaN; what only looks like it is an error.
+# The C halves of json cost 0.3 ms to import, json itself 8 (it brings re).
 
 
 def _finite(digits: str) -> float:
@@ -1230,6 +1245,7 @@ def _whole_members(text: str) -> "Event":
 
 
 # Normalising: every agent's event in Claude Code's words, and its own words beside it.
+# Which agent it is, the event says, unless HOOK_IO_PLATFORM does.
 
 
 class AgentEvent(Event):
@@ -1346,7 +1362,8 @@ def canonical(event_name: str) -> str:
     return next((r[event_name].split(" ")[0] for r in rows if event_name in r), "")
 
 
-# Redacting: what is secret never gets as far as a request, a summary or a file.
+# Redacting: what is secret never gets as far as a request, a summary or a file.  First
+# the members whose name says so, then in each string what has a name or a known form.
 
 
 def redact(
@@ -1809,14 +1826,14 @@ def otlp_format(event: AgentEvent, options: "Options") -> "Envelope":
     """
     payload, event_type = _payload(event, options), options["event_type"]
     url, headers = _collector(options)
-    failed, now = event_type.endswith("Failure"), str(options["time_ns"])
+    number, text = SEVERITIES.get(event_type, SEVERITIES["*"])
+    now = str(options["time_ns"])
     record = {
         "timeUnixNano": now, "observedTimeUnixNano": now,
-        "severityNumber": 17 if failed else 9,
-        "severityText": "ERROR" if failed else "INFO",
+        "severityNumber": number, "severityText": text,
         "eventName": f"agent_hook.{event_type}",
         "body": {"stringValue": _encodable(_summary_of(event, options))},
-        "attributes": _attributes(_otlp_members(payload, options, failed)),
+        "attributes": _attributes(_otlp_members(payload, options)),
     }
     scope = {"name": "hook-io", "version": __version__}
     return url, {"Accept": "application/json", **headers}, {"resourceLogs": [{
@@ -1824,10 +1841,10 @@ def otlp_format(event: AgentEvent, options: "Options") -> "Envelope":
         "scopeLogs": [{"scope": scope, "logRecords": [record]}]}]}
 
 
-def _otlp_members(payload: AgentEvent, options: "Options", failed: bool) -> "Event":
+def _otlp_members(payload: AgentEvent, options: "Options") -> "Event":
     """Return the attributes of a log record: Claude Code's names, then GenAI's."""
     event_type, agent = options["event_type"], options["agent"]
-    said, given = payload.get, payload.get("tool_input")
+    said, failed = payload.get, event_type in SEVERITIES
     is_done = event_type == "PostToolUse" or failed
     return {
         "event.name": event_type, "source_app": options["source_app"],
@@ -1843,7 +1860,7 @@ def _otlp_members(payload: AgentEvent, options: "Options", failed: bool) -> "Eve
         "gen_ai.conversation.id": said("session_id"),
         "gen_ai.tool.name": said("tool_name"),
         "gen_ai.tool.call.id": said("tool_use_id"),
-        "gen_ai.tool.call.arguments": given,
+        "gen_ai.tool.call.arguments": said("tool_input"),
         "gen_ai.tool.call.result": said("tool_response"),
         "agent_hook.event": _without_members(payload.native, (
             "session_id", "tool_name", "tool_use_id", "prompt", "duration_ms", "error",
@@ -1931,14 +1948,14 @@ def cloudevents_format(event: AgentEvent, options: "Options") -> "Envelope":
     """Return a CloudEvent 1.0 in structured mode; its data is the event itself."""
     payload, agent = _payload(event, options), options["agent"]
     headers = {"Content-Type": "application/cloudevents+json; charset=UTF-8"}
-    context = strings({
+    attributes = strings({
         "specversion": "1.0", "id": options["key"],
         "source": f"/{agent}/{_quoted(options['source_app'])}",
         "type": f"agent.hook.{options['event_type']}",
         "time": _instant(options["time_ns"]), "subject": payload.get("tool_name"),
         "datacontenttype": "application/json", "sourceapp": options["source_app"],
         "sessionid": payload.get("session_id"), "summary": _summary_of(event, options)})
-    body = {**context, "data": payload.native}
+    body = {**attributes, "data": payload.native}
     return options["server_url"] or LOCAL_URL, headers, body
 
 
@@ -2305,9 +2322,9 @@ def _wrap_tls(sock: "Any", host: str, deadline: float, ca_file: str) -> "Any":
         raise _Loss("refused", _error_text(error)) from None
     plain = socket.socket(fileno=sock.detach())
     try:
-        context = _tls_context(ssl, ca_file)
+        tls = _tls_context(ssl, ca_file)
         plain.settimeout(_seconds_left(deadline))
-        return context.wrap_socket(plain, server_hostname=host)
+        return tls.wrap_socket(plain, server_hostname=host)
     except (TimeoutError, socket.timeout):
         loss = _Loss("timed_out", "could not connect in time")
     except (OSError, ValueError) as error:  # a host that TLS cannot take
@@ -2681,7 +2698,7 @@ def _lock_append(fd: int) -> None:
             time.sleep(0.001)
 
 
-# The spool: lost events, a file each, until they are delivered.
+# The spool: lost events, a file each, until they are delivered.  Off unless named.
 
 
 class Spool:
@@ -2843,7 +2860,7 @@ def is_permanent(outcome: "Outcome") -> bool:
         400 <= status < 500 or 200 <= status < 300)
 
 
-# The event log: every event as a line of a local file.
+# The event log: every event as a line of a local file, sent or not.  Off unless named.
 
 
 def log_event(path: str, line: bytes) -> None:
@@ -2902,7 +2919,8 @@ def _rotate(fd: int, path: str) -> None:
         pass  # another process is at it, or Windows holds on to an open file
 
 
-# The background: the event is delivered by a process that nobody waits for.
+# The background: the event is delivered by a process that nobody waits for.  What
+# follows in that process is the same, with another budget and nobody to tell.
 
 
 def hand_over(event: AgentEvent, options: "Options") -> bool:
@@ -2978,7 +2996,8 @@ def _start_worker(event: AgentEvent, options: "Options") -> bool:
     return True
 
 
-# Answering: a handler returns a HookResult, and only the Emitter says it.
+# Answering: a handler returns a HookResult; render() makes it the one document that the
+# event's agent understands, or nothing where that agent has no channel for it.
 
 
 class HookResult:
@@ -3134,7 +3153,8 @@ def _fill(shape: "Any", texts: "Dict[str, Any]") -> "Any":
     return texts.get(shape, shape)
 
 
-# Losses: how a person hears of them, and when.
+# Losses: from the threshold on a person hears of them, once in a session and outage,
+# and once that they are over.
 
 
 def account_for(
@@ -3230,7 +3250,7 @@ def _with_lines(result: HookResult, lines: "List[str]") -> HookResult:
     return HookResult(result.intent, result.text, result.hint, result.tool_input, lines)
 
 
-# Emitting: only what the Emitter says reaches the agent.
+# Emitting: two streams and an exit code.  Only what the Emitter says reaches the agent.
 
 
 class StderrBuffer:
@@ -3745,13 +3765,15 @@ def _receive_event(
         notes.append(f"[WARNING] The event on stdin is {error}")
     waited = time.monotonic() - before  # for the agent: that is not the server's fault
     deadline = started + waited + int(values["timeout_ms"]) / 1000
-    options.update(values, notes=notes, deadline=deadline, name=name, argv=argv,
-                   env=os.environ, event_type=canonical(values["event_type"]))
+    options.update(
+        values, notes=notes, deadline=deadline, name=name, argv=argv, env=os.environ,
+        event_type=canonical(values["event_type"]), metadata=redact(values["metadata"]),
+        time_ns=time.time_ns(), key=os.urandom(16).hex(), summary="", is_away=False)
     return event
 
 
 def _handle_event(event: AgentEvent, options: "Options") -> HookResult:
-    _describe_event(event, options)
+    options["agent"] = event.agent
     if options["check"]:
         return _check(event, options)
     if options["flush_spool"]:
@@ -3968,13 +3990,6 @@ def _flush_spool(options: "Options") -> HookResult:
     return HookResult(diagnostics=(*notes, line))
 
 
-def _describe_event(event: AgentEvent, options: "Options") -> None:
-    """Add to *options* what is said of *event* beside its own members."""
-    options.update(
-        agent=event.agent, time_ns=time.time_ns(), is_away=False,
-        key=os.urandom(16).hex(), summary="", metadata=redact(options["metadata"]))
-
-
 def _redacted_event(event: AgentEvent, options: "Options") -> "Event":
     """Return what of the native event may leave, redacted in half of the time left."""
     half = time.monotonic() + (options["deadline"] - time.monotonic()) / 2
@@ -4024,7 +4039,7 @@ BACKUP = ".hook-io.bak"
 NOT_RUN = ("hook-io: send_event.py could not run, so no event is recorded. Your work is"
            f" not blocked. Try: python3 {HOOKS}/send_event.py --version")
 NEXT_STEP = ("Run `make serve` in hook-io's folder, or a server of yours on"
-        " http://localhost:4000/events,\nand start the agent: its first event arrives.")
+             f" {LOCAL_URL},\nand start the agent: its first event arrives.")
 _FLUSHED = '[ -n "$HOOK_IO_SPOOL_DIR" ] && '  # there may be something to deliver
 #: a command that runs the script and nothing else
 _OURS = (r"""(?:\[ -n "\$HOOK_IO_SPOOL_DIR" \] && )?((?:'[^']*'|"[^"]*"|[^;&|'"\n])*)"""
