@@ -978,7 +978,9 @@ def clamp(text: str, max_chars: int, mark: str = "") -> str:
 
 def _clean(text: str) -> str:
     """Return *text* on one line, without control characters."""
-    return "".join(c if c.isprintable() else " " for c in text).strip()
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return text.strip()
 
 
 # JSON: one value, nothing behind it, no NaN; what only looks like it is an error.
