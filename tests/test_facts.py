@@ -17,7 +17,8 @@ import hook_io
 import hostile
 import send_event
 import test_corpus
-from conftest import ROOT, TESTS
+import test_formats
+from conftest import ROOT, TESTS, sample
 
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -217,10 +218,10 @@ def test_the_agents_that_may_be_stopped_are_named():
 def test_each_variable_that_the_readme_names_is_there_and_the_other_way_round():
     source = "".join((ROOT / name).read_text() for name in (
         *hook_io.FILES, "tests/test_formats.py"))  # which tries names made of parts
-    prefix = "(?:HOOK_IO|OTEL|ANTHROPIC|GRAM|XDG)"
-    named = set(re.findall(rf"\b{prefix}_[A-Z_]+[A-Z]", README))
+    variable = r"\b(?:HOOK_IO|OTEL|ANTHROPIC|GRAM|XDG)_[A-Z_]*[A-Z]\b"
+    named = set(re.findall(variable, README))
     elsewhere = {"HOOK_IO_TOKEN"}  # the collector's own, in its configuration
-    assert {name for name in named - elsewhere if name not in source} == set()
+    assert named - elsewhere - set(re.findall(variable, source)) == set()
     assert set(re.findall(r"HOOK_IO_\w+", send_event.OPTIONS)) <= named
 
 
@@ -276,6 +277,27 @@ def test_what_measures_and_judges_has_the_limits_of_the_library():
     assert f" {hook_io.SUMMARY_MAX_CHARS} " in rule
     assert hook_io.BODY_MAX_BYTES < event_server.BODY_MAX_BYTES
     assert f"at most {hook_io.SUMMARY_MAX_CHARS} characters |" in README
+
+
+def test_the_address_that_each_format_has_by_itself_is_the_codes():
+    rows = re.findall(r"^\| `(\w+)` \| (?:`(http\S+)`|the same) \|", README, re.M)
+    assert len(rows) == len(hook_io.FORMATS)
+    said = hook_io.normalise(sample("Stop"), "claude-code")
+    shown = ""
+    for name, url in rows:
+        shown = url or shown
+        assert hook_io.FORMATS[name](said, test_formats.options("Stop"))[0] == shown
+
+
+def test_the_notes_on_the_agents_say_what_the_tables_say():
+    notes = dict(re.findall(r"^\| `([\w-]+)` \|.*\| (.*?) ?\|$", README, re.M))
+    rows = {agent: row for agent, row in hook_io.PLATFORMS.items() if agent in notes}
+    by_exit = {agent for agent in rows if events_of(agent, "deny", hook_io._EXIT)}
+    assert by_exit == {a for a in rows if "denies by exit 2" in notes[a]}
+    assert not events_of("qwen", "rewrite") and "cannot rewrite" in notes["qwen"]
+    slow = {a for a in rows if rows[a].get("entry", {}).get("timeout", 0) >= 1000}
+    assert slow == {a for a in rows if "in milliseconds" in notes[a]}
+    assert events_of("cursor", "ask") == ["beforeShellExecution", "beforeMCPExecution"]
 
 
 def test_every_outcome_has_its_words_and_its_meaning_once():
@@ -349,7 +371,7 @@ def test_the_corpora_are_as_large_as_the_readme_says():
     named, neither = list(test_corpus.named()), list(test_corpus.unnamed())
     assert f"of fakes in {len(keyed)} published key formats" in PROSE
     assert f"of {len(named)} secrets that have a name" in PROSE
-    assert f"none of the {len(neither)} that have neither" in PROSE
+    assert f"Of the {len(neither)} that have neither none is found" in PROSE
 
 
 def measured_ms(row):
@@ -365,6 +387,10 @@ def test_what_the_prose_says_of_speed_is_in_the_measured_table():
     assert f"which saves {saved:.0f} ms a call" in PROSE
     times = measured_ms("the obvious script") / measured_ms(bench.BASE)
     assert f"is {times:.0f} times a bare interpreter's own start" in PROSE
+    assert re.findall(r"^\| (.+?) +\|.*\| MISSED", README, re.M) == [
+        "the obvious script"]
+    assert bench.GOALS["the obvious script"][4] == 8
+    assert "The one goal that is missed asks for eight times" in PROSE
 
 
 def test_the_page_is_measured_with_as_many_events_as_it_loads():

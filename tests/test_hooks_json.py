@@ -115,6 +115,17 @@ def test_what_cannot_run_exits_0_and_only_session_start_says_so(
 
 
 @pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("end", ["kill -9 $$", "kill -15 $$", "exit 1", "exit 2"])
+def test_however_a_hook_ends_its_agent_sees_exit_0(project, tmp_path, end, shell):
+    python = tmp_path / "bin" / "python3"
+    python.unlink()
+    python.write_text(f"#!/bin/sh\n{end}\n")
+    python.chmod(0o755)
+    said = {name: fire(name, project, shell)[0] for name in ENTRIES}
+    assert [name for name, stdout in said.items() if stdout] == ["SessionStart"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 def test_a_dead_server_is_no_more_than_a_line_on_stderr(project, shell):
     project["HOOK_IO_FAIL_LOUD"] = "off"  # what is told from the third on
     for name in ENTRIES:
