@@ -139,10 +139,13 @@ def test_a_server_in_trouble_holds_no_event_for_long(project, fault):
     del project["HOOK_IO_TIMEOUT_MS"]
     project["HOOK_IO_FAIL_LOUD"] = "off"
     with EventServer(fault=fault) as server:
-        for name in ENTRIES:
-            assert fire(name, {**project, "HOOK_IO_SERVER_URL": server.url})[0] == ""
+        env = {**project, "HOOK_IO_SERVER_URL": server.url}
+        said = [fire(name, env) for name in ENTRIES]
+        assert {stdout for stdout, _ in said} == {""}
+        # on a busy machine 100 ms may be over before there is a connection
+        asked = [stderr for _, stderr in said if "out of reach" not in stderr]
         timeout_ms = min(entry["timeout"] for entry in ENTRIES.values()) * 1000
-        assert max(x.held_ms for x in server.wait(len(ENTRIES))) < timeout_ms
+        assert max(x.held_ms for x in server.wait(len(asked))) < timeout_ms
 
 
 def test_a_plugin_finds_its_scripts_in_its_own_folder(project):
