@@ -88,7 +88,7 @@ SAID = (
     f"is a mistake and exits {hook_io.EXIT_BLOCK} (but",
     f"at most {hook_io.ECHO_MAX_CHARS} characters of the value",
     f"and `--help` exit {hook_io.EXIT_OK} without",
-    f"{coded(hook_io._NO)} in a variable",
+    f"{coded(hook_io._OFF_WORDS)} in a variable",
     f"takes all {len(CLAUDE['events'])} events of Claude Code {CLAUDE['measured']}, ",
     f"clipped to {hook_io.MODEL_MAX_BYTES >> 10} KiB. No model answers within {BUDGET}",
     f"block` exits {hook_io.EXIT_BLOCK} once in a session from the "
@@ -247,7 +247,6 @@ def test_each_file_of_the_tests_that_the_readme_names_is_there():
 def test_the_address_to_send_to_is_the_one_that_is_served():
     port = hook_io.LOCAL_URL.rpartition(":")[2].partition("/")[0]
     assert f"({hook_io.LOCAL_URL})" in OPTIONS["--server-url"][3]
-    assert hook_io.LOCAL_URL in hook_io.NEXT
     assert event_server.parse_options([]).port == int(port)
     assert re.search(r"^PORT \?= (\d+)$", MAKEFILE, re.M).group(1) == port
     assert f"PORT ({port})" in MAKEFILE
