@@ -1968,8 +1968,9 @@ def gram_format(event: AgentEvent, options: "Options") -> "Envelope":
     """
     payload, event_type = _payload(event, options), options["event_type"]
     said, agent, env = payload.get, options["agent"], options["env"]
-    key, project = (env.get(f"GRAM_HOOKS_{n}") for n in ("API_KEY", "PROJECT_SLUG"))
-    access = {"Gram-Key": key, "Gram-Project": project or "default"} if key else {}
+    key = env.get("GRAM_HOOKS_API_KEY")
+    project = env.get("GRAM_HOOKS_PROJECT_SLUG") or "default"
+    access = {"Gram-Key": key, "Gram-Project": project} if key else {}
     known = GRAM_EVENTS.get(event_type, "session.updated")
     session = {"id": said("session_id"), "cwd": said("cwd"), "model": said("model")}
     url = _with_path(options["server_url"] or LOCAL_URL, GRAM_PATH)
@@ -3726,7 +3727,7 @@ def _usage(rows: "Rows", prog: str) -> "Any":
             "an option that sets something has a variable, as --server-url has",
             "HOOK_IO_SERVER_URL; variables of their own:", "",
             *(f"  {row[1]:31}{row[4]}" for row in rows if row[0] == "-"), "",
-            "exit 0: done; 2: a mistake on the command line, which stops the agent"]))
+            "exit 0: done; 1: --check failed; 2: a mistake, which stops the agent"]))
     for name, _, default, takes, text in rows:
         if name != "-":
             shape: "Event" = (
@@ -4228,10 +4229,12 @@ def _registered(project: str) -> "Dict[str, Shape]":
 
 def _refuse_double(project: str, row: "Shape") -> None:
     for file, other in _registered(project).items():
-        if file == row.get("also") or other.get("also") == row["settings"]:
+        both = row if file == row.get("also") else other
+        if both.get("also") in (file, row["settings"]):
+            agent = next(name for name in PLATFORMS if PLATFORMS[name] is both)
             raise ValueError(
-                f"hook-io is registered in {file} already, and there is an agent that"
-                f" runs {row['settings']} as well: it would send each event twice")
+                f"hook-io is registered in {file} already, and {agent} runs"
+                f" {both['also']} as well: it would send each event twice")
 
 
 def _install(project: str, agent: str, source_app: str) -> "Iterator[str]":
