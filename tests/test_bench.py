@@ -145,8 +145,9 @@ def test_a_peer_that_no_folder_holds_is_left_out_and_named(tmp_path):
 def folder_of_peers(folder):
     """Return a folder with a sender and a plugin where the peers' would lie."""
     (folder / "disler").mkdir(parents=True)
-    script = bench.EMPTY["empty.py"] + DELIVERING_SENDER
+    script = bench.EMPTY["empty.py"] + "import helper\n" + DELIVERING_SENDER
     (folder / "disler" / "send_event.py").write_text(script)
+    (folder / "disler" / "helper.py").write_text("")  # Python keeps it compiled
     hooks = folder / "claude-mem" / "plugin" / "hooks"
     hooks.mkdir(parents=True)
     group = {"hooks": [{"type": "command", "command": WORKER_HOOK}]}
