@@ -2,12 +2,14 @@
 """Measure what hooks cost a real Claude Code, beside what else sends its events.
 
     python tests/cost.py [--rounds N] [--calls N] [--only PATTERN] [--peers FOLDER]
+        [--server up|down|silent]
 
 Runs short sessions against the scripted model of live.py.  The time from the end of an
 answer that asks for a tool until the next request comes in, less the median of the
 sessions without hooks of that round, is what one PreToolUse and one PostToolUse hook
 cost; shown is the half of it, in milliseconds, median and 95th percentile.  It holds
 the client's own work on a hook as well as the process.  Variants run in shuffled order.
+Where a variant has one hook a call, all of it is that hook's.
 
 Servers: up answers at once; down has nobody listening; silent takes the request and
 never answers, so that a hook without a limit of its own lasts until the client ends it
@@ -21,7 +23,6 @@ Needs npm, and Linux or macOS.  Not covered: other agents, other events.
 
 import argparse
 import collections
-import contextlib
 import json
 import math
 import os
@@ -134,11 +135,9 @@ def new_project(folder, variant, url, places):
     """Make a project in *folder* whose settings register *variant*."""
     project = folder / "project"
     hooks = project / ".claude" / "hooks"
-    hooks.mkdir(parents=True)
+    shutil.copytree(places["hooks"], str(hooks))
     (project / "hello.txt").write_text("hello\n")
     subprocess.run(["git", "init", "--quiet", str(project)], check=True)
-    for script in bench.SCRIPTS:
-        shutil.copy(os.path.join(places["hooks"], script), str(hooks))
     events = [e for e in EVENTS if e in PECULIAR.get(variant, EVENTS)]
     groups = {event: [{"hooks": [entry(variant, event, url, places)]}]
               for event in events if variant != NOTHING}
@@ -193,7 +192,7 @@ def measure(variants, state, rounds, calls, run):
         base = median(sessions[NOTHING].gaps_ms or [0])
         for variant, session in sessions.items():
             less = 0 if variant == NOTHING else base
-            share = 1 if variant == NOTHING else len(EVENTS)
+            share = 1 if variant in (NOTHING, *PECULIAR) else len(EVENTS)
             found[variant][0].extend((gap - less) / share for gap in session.gaps_ms)
             found[variant][1].update({session.void} - {""})
         bench.progress(f"server {state}, round", number, rounds)
@@ -240,7 +239,8 @@ def measure_all(variants, options, places):
         return {state: measure(
             [v for v in variants if state == "up" or v not in PECULIAR],
             state, *rounds_of(state, options),
-            lambda *what: play(*what, server, places)) for state in SERVERS}
+            lambda *what: play(*what, server, places))
+            for state in options.server or SERVERS}
 
 
 def show(options, places):
@@ -264,11 +264,15 @@ def prepare(folder, options):
     env = bench.hook_environment(folder, python)
     places = bench.find_places(folder, str(live.ROOT), python, env)
     places.update(bench.find_peers(folder, options.peers, places["uv"], python))
-    (Path(folder) / "bin").mkdir()
+    for name in ("bin", "installed"):
+        (Path(folder) / name).mkdir()
     os.symlink(python, os.path.join(folder, "bin", "python3"))
+    installed = os.path.join(folder, "installed")
+    install = [python, str(live.ROOT / "hook_io.py"), "install", installed]
+    subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
     uv = bench.output_of(places["uv"], "--version")
-    return {**places, "claude": str(program), "client": client,
-            "version": version, "uv_version": uv}
+    return {**places, "claude": str(program), "client": client, "version": version,
+            "uv_version": uv, "hooks": os.path.join(installed, ".claude", "hooks")}
 
 
 def parse_options():
@@ -277,6 +281,7 @@ def parse_options():
     add("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
     add("--calls", type=int, default=CALLS, help="tool calls a session: %(default)s")
     add("--only", metavar="PATTERN", type=re.compile, default="", help="a regex")
+    add("--server", action="append", choices=SERVERS, help="one of them; all")
     add("--peers", metavar="FOLDER", default="", help="scripts of others: bench.py")
     add("--inside", metavar="FOLDER", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -295,9 +300,8 @@ def main():
         places = prepare(folder, options)
         Path(folder, "places.json").write_text(json.dumps(places))
         own = [sys.executable, os.path.abspath(__file__), *sys.argv[1:]]
-        with contextlib.suppress(KeyboardInterrupt):
-            command = live.isolated([*own, "--inside", folder])
-            sys.exit(subprocess.run(command).returncode)
+        command = live.isolated([*own, "--inside", folder])
+        sys.exit(subprocess.run(command).returncode)
 
 
 if __name__ == "__main__":

@@ -290,6 +290,9 @@ def ran(command, **kwargs):
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             output = process.communicate()[0] + b"\n[ended: it took too long]"
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     return process.returncode, output.decode(errors="replace"), time.monotonic() - begun
 
 

@@ -36,6 +36,12 @@ def test_what_a_hook_adds_is_half_of_what_its_two_events_add_to_a_call():
     assert found["no hooks"] == ([40, 50, 60], set())
 
 
+def test_what_a_lone_hook_adds_is_all_its_own():
+    run = {"no hooks": [50], "claude-mem": [70]}
+    found = measured(list(run), lambda name, *_: cost.Session(run[name], ""))
+    assert found["claude-mem"] == ([20], set())
+
+
 def test_a_slow_round_is_compared_to_its_own_sessions_without_hooks():
     gaps = {"no hooks": iter([[50], [150]]), "curl": iter([[70], [170]])}
 
@@ -100,8 +106,9 @@ def a_client(tmp_path, script):
     client = tmp_path / "claude"
     client.write_text(f"#!{sys.executable}\n{script}")
     client.chmod(0o755)
+    (tmp_path / "hooks").mkdir()
     places = {**PLACES, "claude": str(client), "folder": str(tmp_path),
-              "hooks": str(live.ROOT), "python": sys.executable}
+              "hooks": str(tmp_path / "hooks"), "python": sys.executable}
     command = [sys.executable, bench.__file__, "--serve"]
     with bench.helper(command) as process:
         yield places, cost.Server(process)
@@ -157,4 +164,4 @@ def test_with_the_server_down_no_event_is_expected(tmp_path, monkeypatch):
 
 def test_a_session_leaves_nothing_behind(tmp_path, monkeypatch):
     one_session(tmp_path, monkeypatch, ":", state="down")
-    assert [path.name for path in tmp_path.iterdir()] == ["claude"]
+    assert {path.name for path in tmp_path.iterdir()} == {"claude", "hooks"}
