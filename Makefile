@@ -52,8 +52,13 @@ lint: $(VENV)/made ## Check style and types
 	$(BIN)/mypy --strict hook_io.py send_event.py
 
 .PHONY: bench
-bench: $(VENV)/made ## Measure latency beside its floors and alternatives (CHECK=1: judge)
-	$(BIN)/python tests/bench.py --rounds $(ROUNDS) $(if $(CHECK),--check)
+bench: $(VENV)/made ## Measure latency beside floors and PEERS=folder (CHECK=1: judge)
+	$(BIN)/python tests/bench.py --rounds $(ROUNDS) $(if $(CHECK),--check) \
+	$(if $(PEERS),--peers "$(PEERS)")
+
+.PHONY: cost
+cost: $(VENV)/made ## Measure what hooks cost a real Claude Code (needs npm; PEERS=folder)
+	$(BIN)/python tests/cost.py $(if $(PEERS),--peers "$(PEERS)")
 
 .PHONY: soak
 soak: $(VENV)/made ## Fuzz, faults and load for 15 minutes (PART, SECONDS, SEED)

@@ -1,7 +1,7 @@
 """Measure what a hook costs an agent, side by side with floors and alternatives.
 
     python tests/bench.py [--rounds N] [--quick] [--only PATTERN] [--check]
-        [--json FILE] [--hooks FOLDER]
+        [--json FILE] [--hooks FOLDER] [--peers FOLDER]
 
 Prints a Markdown table of whole-process wall time, spawn to reaped child, with the
 request to a loopback server in it.  Every round runs every row once, in shuffled order,
@@ -11,6 +11,11 @@ A row whose runs failed, or whose events did not all arrive, is void: no figures
 HOOK_PYTHON (its first entry) names another interpreter.  A pyenv shim or a virtualenv
 is resolved to the interpreter behind it: both cost extra.  Needs posix_spawn and wait4
 (Linux, macOS).  Not covered: TLS, name lookup, --summarize.
+
+--peers names a folder of scripts that are not ours to ship; what it lacks is left out:
+    disler/      `.claude/hooks` of disler/claude-code-hooks-multi-agent-observability
+    claude-mem/  what `npm pack claude-mem` unpacks, with its zod and shell-quote in
+                 plugin/node_modules; node, bun and bash on the PATH
 """
 
 from __future__ import annotations
@@ -42,6 +47,7 @@ AT_ONCE = 50
 BUDGET_MS = 100  # send_event's default
 HANG_S = 30  # a run that takes longer ends the bench
 SCRIPTS = ("send_event.py", "hook_io.py")
+PEERS = (("disler",), ("claude-mem", "plugin"))
 #: variables of whoever runs the bench, not of a hook; SSL_CERT_DIR slows uv down
 NOT_A_HOOKS = re.compile(
     "PYTHON|HOOK_IO_|UV_|XDG_|VIRTUAL_ENV|__PYVENV|SSL_CERT_|.*_proxy$", re.IGNORECASE
@@ -80,8 +86,25 @@ try:
 except OSError as error:
     print("[ERROR] Failed to send event:", error, file=sys.stderr)
 """
+#: the least that one writes on cchooks to send an event; its argument is the URL
+ON_CCHOOKS = """
+import json, sys, urllib.request
+from cchooks import create_context
+context = create_context()
+body = dict(
+    event_type=context.hook_event_name, session_id=context.session_id,
+    tool_name=context.tool_name, tool_input=context.tool_input)
+request = urllib.request.Request(sys.argv[1], json.dumps(body).encode())
+request.add_header("Content-Type", "application/json")
+try:
+    urllib.request.urlopen(request, timeout=0.1)
+except OSError as error:
+    print("[ERROR] Failed to send event:", error, file=sys.stderr)
+context.output.exit_success()
+"""
 EMPTY = {"empty.py": "# /// script\n# dependencies = []\n# ///\n"}
-SOURCES = {**EMPTY, **{name: post + SENDER for name, post in POST.items()}}
+SENDERS = {name: post + SENDER for name, post in POST.items()}
+SOURCES = {**EMPTY, **SENDERS, "with_cchooks.py": ON_CCHOOKS}
 
 # Rows, events and goals.
 
@@ -90,6 +113,11 @@ BASE_AT_ONCE, OURS_AT_ONCE = f"{AT_ONCE} x python -c pass", f"{AT_ONCE} x delive
 OPTIONS = " --source-app bench --event-type {event_type} --server-url {url}"
 OURS = "{hooks}/send_event.py" + OPTIONS
 CURL = """'"$0" -s -o /dev/null -m 0.1 -H Content-Type:application/json -d @- "$1"'"""
+#: the line of its own hooks.json, with the bench's server as the worker it talks to
+CLAUDE_MEM = (
+    "/usr/bin/env CLAUDE_PLUGIN_ROOT={claude_mem} CLAUDE_MEM_WORKER_PORT={port}"
+    " DO_NOT_TRACK=1 {bash} {folder}/claude_mem.sh"
+)
 
 #: command: shell words with {places}; a row whose place is not found is left out
 #: server: the port it is sent to; event: a key of EVENTS; copies: started at once
@@ -103,6 +131,10 @@ ROWS = (
     Row("sh -c curl", "/bin/sh -c " + CURL + " {curl} {url}", "fast"),
     Row("the obvious script", "{python} {folder}/obvious.py" + OPTIONS, "fast"),
     Row("with requests", "{requests} {folder}/with_requests.py" + OPTIONS, "fast"),
+    Row("cchooks", "{cchooks} {folder}/with_cchooks.py {url}", "fast"),
+    Row("disler's, uv run", "{uv} run {disler}" + OPTIONS, "fast"),
+    Row("disler's", "{disler_python} {disler}" + OPTIONS, "fast"),
+    Row("claude-mem", CLAUDE_MEM, "fast", "result"),
     Row("delivered", "{python} " + OURS, "fast"),
     Row("delivered, -I -S", "{python} -I -S " + OURS, "fast"),
     Row("delivered, uv run", "{uv} run " + OURS, "fast"),
@@ -128,6 +160,11 @@ LINE = '    if name == "a\\tb":\n        return {{"name": name, "line": {}}}\n'
 FILE = {"filePath": "app.py", "content": "".join(map(LINE.format, range(1400)))}
 EVENTS = {
     "call": CALL,
+    "result": {
+        **CALL,
+        "hook_event_name": "PostToolUse",
+        "tool_response": {"stdout": "42 passed", "stderr": "", "interrupted": False},
+    },
     "secret": {**CALL, "tool_input": {"command": "export API_KEY=" + "abc123" * 6}},
     "large": {
         **CALL,
@@ -197,19 +234,21 @@ def why_void(row: Row, series: Series, arrived: int) -> str:
 
 #: port -> what it answers; silent waits until the client gives up
 ANSWERS = {
-    "fast": b"HTTP/1.1 201 Created\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}",
+    "fast": b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}",
     "silent": b"",
 }
+#: rows whose sender has a path of its own
+PATHS = {"claude-mem": "/api/sessions/observations"}
 
 
 def answer(client: socket.socket, reply: bytes, arrived: list) -> None:
-    """Read one request, append its path to *arrived* when it is whole, and reply."""
+    """Read one request, append its path to *arrived* if a body is whole, and reply."""
     with contextlib.suppress(OSError, ValueError), client:
         stream = client.makefile("rb")
         _, path, _ = stream.readline().split()
         lines = [line.lower() for line in iter(stream.readline, b"\r\n") if line]
-        (length,) = (int(s[15:]) for s in lines if s.startswith(b"content-length:"))
-        if len(stream.read(length)) == length:
+        lengths = [int(s[15:]) for s in lines if s.startswith(b"content-length:")]
+        if lengths and len(stream.read(lengths[0])) == lengths[0]:
             arrived.append(path.decode())
         client.sendall(reply) if reply else stream.read()
 
@@ -323,16 +362,54 @@ def find_places(folder: str, hooks: str, python: str, env: dict) -> dict:
         os.mkdir(copy)
         for script in SCRIPTS:
             shutil.copy(os.path.join(hooks, script), copy)
-    has_requests = output_of(sys.executable, "-c", "import requests; print(1)", env=env)
     beside = shutil.which("uv", path=os.path.dirname(sys.executable))
     return {
         **copies,
+        **{name: shutil.which(name) or "" for name in ("curl", "bash")},
+        **{name: python_with(name, env) for name in ("requests", "cchooks")},
         "folder": folder,
         "python": python,
-        "requests": sys.executable if has_requests else "",
         "uv": beside or shutil.which("uv") or "",
-        "curl": shutil.which("curl") or "",
     }
+
+
+def python_with(package: str, env: dict) -> str:
+    """Return the interpreter of the bench where it has *package*, else nothing."""
+    code = f"import {package}; print(1)"
+    return sys.executable if output_of(sys.executable, "-c", code, env=env) else ""
+
+
+def find_peers(folder: str, peers: str, uv: str, python: str) -> dict:
+    """Put what is run of *peers* into *folder*; return where it is, "" if nowhere."""
+    source, plugin = (os.path.join(peers, *names) for names in PEERS)
+    found = {"disler": "", "disler_python": "", "claude_mem": ""}
+    if peers and os.path.exists(os.path.join(source, "send_event.py")):
+        copy = shutil.copytree(source, os.path.join(folder, "disler"))
+        found["disler"] = os.path.join(copy, "send_event.py")
+        found["disler_python"] = python_of_script(folder, found["disler"], uv, python)
+    command = claude_mem_command(plugin)
+    if peers and command and all(map(shutil.which, ("node", "bun"))):
+        found["claude_mem"] = os.path.abspath(plugin)
+        with open(os.path.join(folder, "claude_mem.sh"), "w") as file:
+            file.write(command)
+    return found
+
+
+def python_of_script(folder: str, script: str, uv: str, python: str) -> str:
+    """Let uv fetch what *script* depends on; return its interpreter, else nothing."""
+    cache = os.path.join(folder, ".cache", "uv")  # where a row's uv run looks for it
+    env = {**os.environ, "UV_PYTHON": python, "UV_CACHE_DIR": cache, "TMPDIR": folder}
+    code = '"$0" sync --quiet --script "$1" && "$0" python find --script "$1"'
+    return output_of("/bin/sh", "-c", code, uv, script, env=env)
+
+
+def claude_mem_command(plugin: str) -> str:
+    """Return the command that *plugin* registers for PostToolUse, else nothing."""
+    with contextlib.suppress(OSError):
+        with open(os.path.join(plugin, "hooks", "hooks.json")) as file:
+            (group,) = json.load(file)["hooks"]["PostToolUse"]
+        return group["hooks"][0]["command"]
+    return ""
 
 
 def chosen(pattern: re.Pattern) -> list:
@@ -350,6 +427,7 @@ def lacks(row: Row, places: dict) -> set:
 def job(row: Row, url: str, places: dict) -> tuple:
     """Return (argv, state folder, stdin's file, copies) of *row* for the launcher."""
     words = {"url": url, "event_type": EVENTS[row.event]["hook_event_name"], **places}
+    words["port"] = url.split(":")[2].partition("/")[0]
     argv = [word.format(**words) for word in shlex.split(row.command)]
     state = tempfile.mkdtemp(prefix="state-", dir=places["folder"])
     return argv, state, os.path.join(places["folder"], f"{row.event}.json"), row.copies
@@ -392,7 +470,8 @@ def measure_all(launcher, server, rows: list, rounds: int) -> tuple:
     times = min(10, max(2, rounds // 20)) if at_once else 0
     table.update(measure(launcher, at_once, "at once", times))
     _, arrived = json.loads(ask(server, 0, "server"))
-    counts = [arrived.get(f"/events/{n}", 0) for n in range(len(rows))]
+    paths = [PATHS.get(row.name, f"/events/{n}") for n, row in enumerate(rows)]
+    counts = [arrived.get(path, 0) for path in paths]
     voids = [why_void(row, table[row.name], n) for row, n in zip(rows, counts)]
     return table, {row.name: why for row, why in zip(rows, voids)}
 
@@ -430,7 +509,7 @@ def head(version: str, uv: str, rounds: int, missing: list) -> str:
     date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     return (
         f"{date}, {os.cpu_count()} CPUs, {platform.platform()}, load average {load}\n"
-        f"{version}, {uv or 'no uv'}, {rounds} rounds; ratio: to {BASE}\n"
+        f"{version}, {uv or 'no uv'}, {rounds} rounds\n"
         f"not found: {', '.join(missing) or 'nothing'}\n"
     )
 
@@ -446,6 +525,7 @@ def parse_options() -> argparse.Namespace:
     add("--check", action="store_true", help="exit 1 where a goal is missed")
     add("--json", metavar="FILE", help="write every single figure there as well")
     add("--hooks", metavar="FOLDER", default=here, help=" and ".join(SCRIPTS))
+    add("--peers", metavar="FOLDER", default="", help="scripts of others, see above")
     options = parser.parse_args()
     if options.rounds < (GOAL_ROUNDS if options.check else 1):
         sys.exit(f"bench: too few rounds; --check needs at least {GOAL_ROUNDS}")
@@ -476,11 +556,12 @@ def bench(options: argparse.Namespace) -> int:
         folder = use(tempfile.TemporaryDirectory(prefix="hook-io-bench-"))
         env = hook_environment(folder, python)
         places = find_places(folder, options.hooks, python, env)
+        places.update(find_peers(folder, options.peers, places["uv"], python))
         wanted = chosen(options.only)
         rows = [row for row in wanted if not lacks(row, places)]
         missing = sorted(set().union(*(lacks(row, places) for row in wanted)))
         uv = output_of(places["uv"], "--version")
-        said = head(version, uv, options.rounds, missing)
+        said = head(version, uv, options.rounds, missing) + f"ratio: to {BASE}\n"
         print(said, flush=True)
         server = use(helper([sys.executable, os.path.abspath(__file__), "--serve"]))
         closed = use(socket.socket())  # bound but not listening: nobody can take it

@@ -162,6 +162,15 @@ CLIENTS = {
 }
 
 
+def streamed(events):
+    """Return the body of a text/event-stream that says *events*."""
+    lines = []
+    for event in events:
+        lines += [f"event: {event['type']}\n"] if "type" in event else []
+        lines += [f"data: {json.dumps(event)}\n\n"]
+    return "".join(lines).encode()
+
+
 class Model(BaseHTTPRequestHandler):
     """Answers what a client asks of its model's API; everything else with {}."""
 
@@ -172,14 +181,11 @@ class Model(BaseHTTPRequestHandler):
         data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = self.path.partition("?")[0]
         self.asked.append(path)
-        reply = next((f for end, f in REPLIES.items() if path.endswith(end)), None)
-        if reply is None:
+        plays = next((f for end, f in REPLIES.items() if path.endswith(end)), None)
+        if plays is None:
             return self.answer(b'{"input_tokens": 9, "data": [], "models": []}', "json")
-        lines = []
-        for event in reply(json.loads(data), self.steps):
-            lines += [f"event: {event['type']}\n"] if "type" in event else []
-            lines += [f"data: {json.dumps(event)}\n\n"]
-        return self.answer("".join(lines).encode(), "event-stream")
+        events = plays(json.loads(data), self.steps)
+        return self.answer(streamed(events), "event-stream")
 
     do_GET = do_HEAD = do_POST
 
@@ -194,9 +200,9 @@ class Model(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def scripted_model(steps):
+def scripted_model(steps, model=Model, **members):
     """Yield the URL of a model that plays *steps*, and the paths it is asked for."""
-    handler = type("Scripted", (Model,), {"steps": steps, "asked": []})
+    handler = type("Scripted", (model,), {"steps": steps, "asked": [], **members})
     server = ThreadingHTTPServer((LOOPBACK, 0), handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -284,6 +290,9 @@ def ran(command, **kwargs):
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             output = process.communicate()[0] + b"\n[ended: it took too long]"
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     return process.returncode, output.decode(errors="replace"), time.monotonic() - begun
 
 

@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +29,16 @@ processes = pytest.mark.skipif(
 BROKEN_SENDERS = {
     "": "void: 0 of 3 events arrived",
     "raise SystemExit(3)": "void: 3 of 3 runs failed",
+    "import sys, urllib.request as u; u.urlopen(sys.argv[-1])": (
+        "void: 0 of 3 events arrived"  # for a request without a body is none
+    ),
 }
+#: stands in for what claude-mem registers: it tells its worker of one event
+WORKER_HOOK = (
+    'test -d "$CLAUDE_PLUGIN_ROOT/hooks" && curl -s -d @- '
+    '"http://127.0.0.1:$CLAUDE_MEM_WORKER_PORT/api/sessions/observations"'
+)
+PEERS = ("disler's, uv run", "disler's", "claude-mem")
 DELIVERING_SENDER = "import sys, urllib.request as u; u.urlopen(sys.argv[-1], b'{}')"
 #: variables that change how an interpreter starts, what it finds or where it sends
 BUILDERS = (
@@ -125,6 +135,49 @@ def test_a_row_whose_sender_delivers_has_figures(tmp_path):
 
 
 @processes
+def test_a_peer_that_no_folder_holds_is_left_out_and_named(tmp_path):
+    status, out, err = finish(start(tmp_path, "--quick", "--only", "disler|claude"))
+    assert status == 0, err
+    assert "not found: claude_mem, disler, disler_python" in out
+    assert not set(PEERS) & set(cells(out))
+
+
+def folder_of_peers(folder):
+    """Return a folder with a sender and a plugin where the peers' would lie."""
+    (folder / "disler").mkdir(parents=True)
+    script = bench.EMPTY["empty.py"] + "import helper\n" + DELIVERING_SENDER
+    (folder / "disler" / "send_event.py").write_text(script)
+    (folder / "disler" / "helper.py").write_text("")  # Python keeps it compiled
+    hooks = folder / "claude-mem" / "plugin" / "hooks"
+    hooks.mkdir(parents=True)
+    group = {"hooks": [{"type": "command", "command": WORKER_HOOK}]}
+    (hooks / "hooks.json").write_text(json.dumps({"hooks": {"PostToolUse": [group]}}))
+    return folder
+
+
+@pytest.mark.skipif(
+    not (shutil.which("curl") and shutil.which("bash")), reason="needs curl and bash"
+)
+@processes
+def test_peers_in_the_folder_are_measured_and_left_as_they_were(tmp_path, monkeypatch):
+    peers, temporary = folder_of_peers(tmp_path / "peers"), tmp_path / "temporary"
+    for folder in (temporary, tmp_path / "bin"):
+        folder.mkdir()
+    for name in ("node", "bun"):
+        (tmp_path / "bin" / name).write_text("#!/bin/sh\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    before = sorted(map(str, peers.rglob("*")))
+    options = ("--quick", "--only", "disler|claude", "--peers", str(peers))
+    status, out, err = finish(start(temporary, *options))
+    assert status == 0, err
+    assert "not found: nothing" in out and "void" not in out
+    assert set(PEERS) <= set(cells(out))
+    assert sorted(map(str, peers.rglob("*"))) == before
+    assert os.listdir(str(temporary)) == []
+
+
+@processes
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_no_folder_and_no_process(tmp_path, number):
     process = start(tmp_path, "--only", "python -S", "--rounds", "1000000")
@@ -146,6 +199,7 @@ def test_a_check_of_too_few_rounds_is_refused(tmp_path, few):
 
 @processes
 def test_a_virtualenv_is_measured_by_the_interpreter_behind_it(tmp_path, monkeypatch):
+    monkeypatch.delenv("HOOK_PYTHON", raising=False)
     venv = [sys.executable, "-m", "venv", "--without-pip", str(tmp_path)]
     subprocess.run(venv, check=True)
     expected = bench.real_python()

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+import cost
 import hook_io
 import send_event
 import soak
@@ -20,6 +21,8 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.M | re.S)
 #: what is lost with these is not lost for want of time
 PATIENT = {"HOOK_IO_TIMEOUT_MS": "20000"}
+#: how the names of those rows begin whose scripts are others'
+PEERS = ("cchooks", "disler's", "claude-mem")
 ADDRESS = hook_io.LOCAL_URL
 
 
@@ -88,7 +91,32 @@ def test_the_line_that_sends_one_event_by_hand_runs(one_hook, tmp_path):
 def test_the_measured_tables_are_those_of_make_bench():
     goals = [(goal, f"{limit[3]} {limit[4]:.2f}") for goal, limit in GOALS.items()]
     assert [(row[0], row[3]) for row in table("goal +")] == goals
-    assert {row.name for row in ROWS} <= {row[0] for row in table("row +")}
+    names = {row.name for row in ROWS if not row.name.startswith(PEERS)}
+    assert names <= {row[0] for row in table("row +")}
+
+
+def test_the_comparison_takes_its_figures_from_rows_of_the_two_commands():
+    compared = {row[0]: row[1:] for row in table("what matters")}
+    costs, benched = compared["row of make cost"], compared["row of make bench"]
+    assert len(costs) == len(set(costs)) and set(costs) <= set(cost.COMMANDS)
+    assert set(benched) - {""} <= {row.name for row in ROWS}
+    section = README.partition("\n## Compared\n")[2].partition("\n## ")[0]
+    for name in {row.name for row in ROWS if row.name.startswith(PEERS)}:
+        assert f"`{name}`" in section
+
+
+def test_what_the_comparison_says_of_ours_is_so():
+    ours = {row[0]: row[-1] for row in table("what matters")}
+    agents = [row for name, row in hook_io.PLATFORMS.items() if name != "raw"]
+    known = len(hook_io.PLATFORMS["claude-code"]["events"])
+    seen = sum(bool(row["measured"]) for row in agents)
+    assert ours["events"] == (
+        f"{known} of Claude Code; {len(agents)} agents, {seen} of them measured")
+    assert ours["sends to"] == f"any URL, {len(hook_io.FORMATS)} formats"
+    files = [ROOT / name for name in ("hook_io.py", "send_event.py")]
+    lines = sum(len(path.read_text().splitlines()) for path in files)
+    said = int(ours["lines of code"].split()[0].replace(",", ""))
+    assert lines == pytest.approx(said, rel=0.05)
 
 
 def test_the_measured_soak_is_whole_and_found_nothing():
