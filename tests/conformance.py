@@ -58,7 +58,7 @@ WINDOWS = os.name == "nt"
 SHOWN_CHARS = 200  # of a value in a difference
 SHOWN_LINES = 20  # of a kind
 SETTLE_S = 1  # for what takes milliseconds once the command has ended
-PATIENCE_S = 10  # for our own server's answer; never a measure
+PATIENCE_S = 10  # for our own server's answer, and what comes later; never a measure
 
 
 class Mistake(Exception):
@@ -589,8 +589,10 @@ class Seen:
             with contextlib.suppress(AssertionError):
                 server.wait(count, PATIENCE_S)
         until = time.monotonic() + PATIENCE_S
-        while time.monotonic() < until and any(
-                files(self.expect.get("files", {}), self, "")):
+        while time.monotonic() < until:
+            with contextlib.suppress(FileNotFoundError):  # it was renamed meanwhile
+                if not any(files(self.expect.get("files", {}), self, "")):
+                    return
             time.sleep(event_server.POLL_S)
 
     def differences(self):
