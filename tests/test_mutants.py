@@ -247,10 +247,6 @@ SENDERS = {
         "        400 <= status < 500 or", "        600 <= status < 700 or",
         "spool/what-will-never-be-taken-is-set-aside",
         "spool/what-may-be-taken-another-time-waits"),
-    "lets two flushes run at a time": in_library(
-        "        try:\n            lock_whole(fd)\n        except (BlockingIOError, ",
-        "        try:\n            pass\n        except (BlockingIOError, ",
-        "spool/one-flush-runs-at-a-time", "spool/a-flush-delivers-what-waits"),
     "stays in the agent's process group": in_library(
         "    os.setsid()\n", "", "background/the-agent-waits-for-no-network"),
     "has the hook's own budget in the background": in_library(
