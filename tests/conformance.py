@@ -58,7 +58,7 @@ WINDOWS = os.name == "nt"
 SHOWN_CHARS = 200  # of a value in a difference
 SHOWN_LINES = 20  # of a kind
 SETTLE_S = 1  # for what takes milliseconds once the command has ended
-PATIENCE_S = 10  # for our own server's answer; never a measure
+PATIENCE_S = 10  # for our own server's answer, and what comes later; never a measure
 
 
 class Mistake(Exception):
@@ -102,9 +102,9 @@ TEXT = (str, {"json": object, "json_lines": [object], "lines": [a_regex],
               "columns": a_count, "any": True})
 STREAM = (*TEXT, {"once": TEXT})
 REQUEST = {"method": object, "path": object, "headers": {"*": object}, "json": object,
-           "body": object, "held_ms": a_count}
-FILE = (str, None, {"lines": int, "bytes": int, "has": [str], "mode": a_mode,
-                    "count": int})
+           "body": object, "held_ms": a_count, "answered": a_count}
+FILE = (str, None, {"lines": int, "bytes": int, "has": [str], "json_lines": [object],
+                    "mode": a_mode, "count": int})
 PART = ({"json": object}, {"text": str}, {"base64": base64_text}, {"pause_ms": a_count},
         {"sample": a_sample, "with": dict}, {"open": True}, {"terminal": True})
 REPLY = (*event_server.FAULTS, dict.fromkeys(event_server.REPLY_KEYS, object))
@@ -118,6 +118,7 @@ STEP = {
     "server": ("closed", "backlog", [REPLY]),
     "times": a_count,
     "together": a_count,
+    "later": True,
     "slow_reader_ms": a_count,
     "closed": [("stdin", "stdout", "stderr")],
     "unread": [("stdout", "stderr")],
@@ -131,7 +132,7 @@ PORT = {"port": str, "language": str, "contract": str, "command": [str], "lacks"
         "known_failing": {"*": str}}
 MATCHER = ({"$match": a_regex}, {"$json": object}, {"$chars": a_range}, {"$has": [str]},
            {"$lacks": [str]}, {"$now_s": a_count}, {"$absent": True}, {"$any": True},
-           {"$all": [object]})
+           {"$all": [object]}, {"$holds": [object]}, {"$same": str})
 REQUIRED = {"id", "why", "spec", "level", "contract", "topic", "cases", "command"}
 OF_STEPS = {"server", "expect", "times", "together"}  # not of a case that has steps
 KINDS = {str: "a text", int: "a whole number", dict: "an object"}
@@ -315,6 +316,19 @@ def filled(value, values, name=""):
 ALIVE = set()
 
 
+class Server(event_server.EventServer):
+    """A server that accepts nobody before it is opened; until then they queue up."""
+
+    def __init__(self, *args, **kwargs):
+        self.opened = threading.Event()
+        super().__init__(*args, **kwargs)
+
+    def _accept(self):
+        while not (self.opened.wait(event_server.POLL_S) or self._stopping.is_set()):
+            pass
+        super()._accept()
+
+
 class Place:
     """The folder, the port and the variables of one case."""
 
@@ -344,7 +358,7 @@ class Place:
 
     @contextlib.contextmanager
     def server(self, script):
-        """Yield (port, EventServer), as *script* says; None where nobody accepts."""
+        """Yield (port, Server), as *script* says; None where nobody accepts."""
         if script == "backlog":
             with event_server.full_backlog() as port:
                 yield port, None
@@ -352,7 +366,7 @@ class Place:
             yield self.port, None
         else:
             self._share_port(1)
-            server = event_server.EventServer(script, port=self.port)
+            server = Server(script, port=self.port)
             self._share_port(0)  # or any server of this machine might be given it
             with server:
                 yield self.port, server
@@ -437,6 +451,7 @@ class Process:
 
     def __init__(self, command, step, env, cwd, limit_s):
         stdin, self.slow_s = step.get("stdin", []), step.get("slow_reader_ms", 0) / 1000
+        self.later, self.are_held = step.get("later", False), False
         self.parts = stdin if isinstance(stdin, list) else [stdin]
         self.limit_s, self.exit, self.ended = limit_s, None, threading.Event()
         self.output = {"stdout": b"", "stderr": b""}
@@ -486,15 +501,18 @@ class Process:
             self.clear()
             self.popen.wait()
         self.ended.set()
-        if not self._said_all():
+        if self.later:  # an agent ends what it has started, and waits for the streams
+            self.clear()
+            self.are_held = not self._said_all(PATIENCE_S)
+        elif not self._said_all():
             self.clear()  # a child outlives it, and holds its streams
             self._said_all()
         for end in self.terminal:
             os.close(end)
         ALIVE.discard(self)
 
-    def _said_all(self):
-        until = time.monotonic() + SETTLE_S
+    def _said_all(self, seconds=SETTLE_S):
+        until = time.monotonic() + seconds
         for reader in self.readers:
             reader.join(max(0, until - time.monotonic()))
         return not any(reader.is_alive() for reader in self.readers)
@@ -551,12 +569,31 @@ class Seen:
             cwd.mkdir(parents=True, exist_ok=True)
             command = [*options.argv, *step.get("argv", [])]
             env = place.environment(step["env"])
+            self.expect, self.place, self.script = step.get("expect", {}), place, script
+            if server and not step.get("later"):
+                server.opened.set()
             self.processes = [Process(command, step, env, cwd, options.limit_s)
                               for _ in range(step.get("together", 1))]
             for process in self.processes:
                 process.wait()
+            if step.get("later"):
+                self._await_the_rest(server)
             self.exchanges = exchanges_of(server, len(script) + 1) if server else []
-        self.expect, self.place, self.script = step.get("expect", {}), place, script
+
+    def _await_the_rest(self, server):
+        """Give what the command has left behind the time to do what is expected."""
+        wanted = self.expect.get("requests", [])
+        count = wanted if isinstance(wanted, int) else len(wanted)
+        if server:
+            server.opened.set()
+            with contextlib.suppress(AssertionError):
+                server.wait(count, PATIENCE_S)
+        until = time.monotonic() + PATIENCE_S
+        while time.monotonic() < until:
+            with contextlib.suppress(FileNotFoundError):  # it was renamed meanwhile
+                if not any(files(self.expect.get("files", {}), self, "")):
+                    return
+            time.sleep(event_server.POLL_S)
 
     def differences(self):
         """Yield a line for each difference from what is expected."""
@@ -566,6 +603,8 @@ class Seen:
                 yield f"{at}did not end within {process.limit_s:g} s"
                 continue
             yield from exactly(self.expect.get("exit", 0), process.exit, f"{at}exit")
+            if process.are_held:
+                yield f"{at}its streams are held by what it has left behind"
             for name in process.output:
                 want, text = self.expect.get(name, ""), process.text(name)
                 if isinstance(want, dict) and "once" in want:
@@ -695,6 +734,25 @@ def every_one(wants, got, where):
         yield from subset(want, got, where)
 
 
+def holding(wants, got, where):
+    """Compare with a list of which some value is each of *wants*."""
+    for want in wants:
+        if not isinstance(got, list) or all(any(subset(want, one, "")) for one in got):
+            yield from unequal({"$holds": [want]}, got, where)
+
+
+#: name -> the value that it stands for, while a case runs; a process runs one at a time
+SAME = {}
+
+
+def same(name, got, where):
+    """Compare with what *name* stood for before, and with what the others stand for."""
+    if got is ABSENT or SAME.setdefault(name, got) != got:
+        yield from unequal(SAME.get(name, {"$same": name}), got, where)
+    for other in (other for other in SAME if other != name and SAME[other] == got):
+        yield f"{where}: expected another than {other}, got {shown(got)}"
+
+
 def is_now(seconds, text):
     """Tell whether *text* is a time in UTC that is so near to this clock's."""
     found = re.fullmatch(r"([0-9-]{10}T[0-9:]{8})(\.[0-9]+)?(Z|\+00:00)", text)
@@ -714,6 +772,8 @@ MATCHERS = {
     "$absent": if_present("$absent", False),
     "$any": if_present("$any", True),
     "$all": every_one,
+    "$holds": holding,
+    "$same": same,
 }
 
 
@@ -781,7 +841,7 @@ def requests(wants, seen, where):
             yield f"{at}: expected a request, got none that is whole"
             continue
         got = {"method": exchange.method, "path": exchange.path, "json": exchange.json,
-               "headers": exchange.headers or {},
+               "headers": exchange.headers or {}, "answered": exchange.status,
                "body": exchange.body.decode("utf-8", "backslashreplace")}
         for name, argument in want.items():
             if name == "held_ms":
@@ -825,7 +885,9 @@ def one_file(want, path, where):
     got = {"text": text, "has": text, "lines": len(data.splitlines()),
            "bytes": len(data), "mode": f"{stat.S_IMODE(path.lstat().st_mode):04o}"}
     for name, argument in ({"text": want} if isinstance(want, str) else want).items():
-        if name in got:
+        if name == "json_lines":
+            yield from documents(argument, text, where)
+        elif name in got:
             compare = MATCHERS["$has"] if name == "has" else exactly
             yield from compare(argument, got[name], f"{where}.{name}")
 
@@ -924,6 +986,7 @@ def hindrance(case, lacks):
 def play(case, options):
     """Run *case*; return (differences, lines of what happened)."""
     differences, happened = [], []
+    SAME.clear()
     with Place(options.variables) as place:
         place.put(place.fill(case.get("files", case["defaults"].get("files", {}))))
         for label, step in steps_of(case):

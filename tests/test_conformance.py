@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -126,7 +127,8 @@ def test_all_vectors_are_as_the_format_page_says(vectors):
 def test_every_topic_has_cases(vectors):
     topics = {case["id"].partition("/")[0] for case in vectors}
     assert {"cli", "stdin", "post", "faults", "endpoint", "redact", "streak", "emit",
-            "platform"} <= topics
+            "platform", "formats", "headers", "check", "log", "spool",
+            "background"} <= topics
 
 
 def test_no_case_is_another_with_a_number_changed(vectors):
@@ -151,10 +153,11 @@ def test_the_page_names_every_capability_that_a_case_needs_and_no_other(vectors)
     table = page.partition("| a port that lacks | |")[2].partition("\n\n")[0]
     named = set(re.findall(r"(?m)^\| `([^`]+)` \|", table))
     needed = {name for case in vectors for name in case.get("needs", ())}
-    agents = {name for name in needed if name.startswith("platform:")}
-    assert named == needed - agents | {"platform:NAME"}
-    assert agents == {f"platform:{name}" for name in hook_io.PLATFORMS} - {
-        "platform:claude-code", "platform:raw"}
+    rows = {"platform": set(hook_io.PLATFORMS) - {"claude-code", "raw"},
+            "format": set(hook_io.FORMATS) - {"events"}}
+    each = {f"{kind}:{name}" for kind, names in rows.items() for name in names}
+    assert {name for name in needed if ":" in name} == each
+    assert named == needed - each | {f"{kind}:NAME" for kind in rows}
 
 
 def test_every_member_of_the_format_is_on_the_page():
@@ -273,6 +276,18 @@ DIFFERENCES = [
      'files[a].mode: expected "0600", got "0644"'),
     ("put('a', 'x')", {"files": {"a": {"has": ["y"]}}},
      'files[a].has: expected {"$has": ["y"]}, got "x"'),
+    ("put('a', '{\"a\": 1}\\n')", {"files": {"a": {"json_lines": [{}]}}},
+     "files[a] line 1.a: not expected, got 1"),
+    ("post()", {"requests": [{"answered": 201}]},
+     "requests[0].answered: expected 201, got 400"),
+    ("post(b'[1, {\"a\": 1}]')", {"requests": [{"json": {"$holds": [1, {"a": 2}]}}]},
+     'requests[0].json: expected {"$holds": [{"a": 2}]}, got [1, {"a": 1}]'),
+    ("post(b'[1, 2]')", {"requests": [{"json": [{"$same": "x"}, {"$same": "x"}]}]},
+     "requests[0].json[1]: expected 1, got 2"),
+    ("post(b'[1, 1]')", {"requests": [{"json": [{"$same": "x"}, {"$same": "y"}]}]},
+     "requests[0].json[1]: expected another than x, got 1"),
+    ("post()", {"requests": [{"json": {"a": {"$same": "x"}}}]},
+     'requests[0].json.a: expected {"$same": "x"}, got nothing'),
     ("os.kill(os.getpid(), 9)", {}, "exit: expected 0, got -9"),
 ]
 
@@ -353,7 +368,40 @@ def test_a_secret_that_does_not_leave_is_none(let_out):
 
 # What a case can ask for.
 
+def away(code, **streams):
+    """Return code of a command that leaves a process behind, which runs *code*.
+
+    Its streams are the null device, unless they are given; so is a session of its own.
+    """
+    given = {**dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL),
+             "start_new_session": True, **streams}
+    return (f"subprocess.Popen([sys.executable, '-I', '-S', sys.argv[0], {code!r}],"
+            f" **{given})")
+
+
 ABILITIES = {
+    "what-comes-when-the-command-has-ended": {
+        "later": True, "server": ["no_content"], "argv": [away(
+            "answer = post(); time.sleep(0.2); put('a', str(b' 204 ' in answer))")],
+        "expect": {"requests": [{"answered": 204}], "files": {"a": "True"}}},
+    "what-comes-of-many-that-have-ended": {
+        "later": True, "together": 3, "argv": [away("post()")],
+        "expect": {"requests": 3}},
+    "what-a-closed-port-leaves-to-be-done-later": {
+        "later": True, "server": "closed", "argv": [away(
+            "try:\n    post()\nexcept OSError:\n    time.sleep(0.2); put('a', 'x')")],
+        "expect": {"files": {"a": "x"}}},
+    "a-value-is-the-same-in-every-step": {"steps": [
+        {"argv": ["post(b'{\"a\": [1]}', head='X-Key: k\\r\\n')"],
+         "expect": {"requests": [{"json": {"a": {"$same": "list"}},
+                                  "headers": {"x-key": {"$same": "key"}}}]}},
+        {"argv": ["put('a', '{\"a\": [1], \"b\": \"k\"}\\n')"],
+         "expect": {"files": {"a": {"json_lines": [
+             {"a": {"$same": "list"}, "b": {"$same": "key"}}]}}}}]},
+    "a-list-with-these-in-it": {
+        "argv": ["post(b'[{\"a\": 1, \"b\": 2}, 3, {\"c\": 4}]')"],
+        "expect": {"requests": [{"json": {"$holds": [
+            {"c": 4}, 3, {"a": 1}, {"b": {"$any": True}}]}}]}},
     "steps-share-a-folder-and-a-port": {"steps": [
         {"argv": ["put('a', os.environ['PORT'])"], "server": "closed"},
         {"argv": ["post(); print(open('a').read() == os.environ['PORT'])"],
@@ -502,12 +550,51 @@ def test_a_case_can_ask_for(abilities, name):
     ({"$json": {"a": 1}}, ["{}", "a", '{"a": NaN}', {"a": 1}, '{"a": true}']),
     ({"$absent": True}, ["", None]), ({"$any": True}, [conformance.ABSENT]),
     ({"$all": [{"$has": ["a"]}, {"$has": ["b"]}]}, ["a", "b"]),
+    ({"$holds": [1, 2]}, [[], [1], [2, 3], 1, "12", None, conformance.ABSENT]),
+    ({"$same": "it"}, [conformance.ABSENT]),
     ({"a": 1}, [{"a": True}, {"a": "1"}, {}, [], None]), ([1], [[], [1, 1], [2]]),
     (True, [1, "true"]), (0, [False, None, "0"]), (None, [0, conformance.ABSENT]),
 ])
 def test_a_value_that_is_not_meant_does_not_match(matcher, others):
     assert [value for value in others
             if not list(conformance.subset(matcher, value, "it"))] == []
+
+
+#: what a command leaves behind that ends too late or too early -> the difference told
+LATE = {
+    "waits for the server itself": (
+        "post()", "did not end within 2 s"),
+    "is of the command's process group": (
+        away("time.sleep(9); post()", start_new_session=False),
+        "requests: expected 1, got 0"),
+    "holds a stream": (
+        away("time.sleep(3)", stdout=None),
+        "its streams are held by what it has left behind"),
+    "leaves before the answer": (
+        away("post(answer=False)"), "requests[0].answered: expected 204, got null"),
+    "writes no file": (
+        away("post()"), "files: expected some a, got []"),
+}
+
+
+@pytest.mark.parametrize("how", LATE)
+def test_what_does_not_come_when_the_command_has_ended_is_told(kit, monkeypatch, how):
+    code, says = LATE[how]
+    kit.case(later=True, server=[{"status": 204, "delay_ms": 200}], code=code, expect={
+        "requests": [{"answered": 204}], "files": {"a": "x"}}).write()
+    command = conformance.absolute(kit.command(), kit.folder)
+    monkeypatch.setattr(conformance, "PATIENCE_S", 1)
+    options = SimpleNamespace(variables={}, argv=command, limit_s=2)
+    (case,) = conformance.load(kit.folder / "vectors")
+    assert says in conformance.play(case, options)[0]
+
+
+def test_a_name_stands_for_one_value_in_its_own_case_only(kit):
+    for n in range(2):
+        kit.case(str(n), code=f"post(b'{n}')",
+                 expect={"requests": [{"json": {"$same": "x"}}]})
+    code, lines, _ = kit.run("-j", "1")
+    assert (code, verdicts(lines)) == (0, {"0": "ok", "1": "ok"})
 
 
 def test_of_two_that_speak_one_is_too_many(kit):
@@ -631,6 +718,10 @@ def test_a_mistake_in_the_arguments_is_told(kit, options, command, says):
     ({"why": None}, ".why: must be a text, is null"),
     ({"times": 0}, "times: must be a count, is 0"),
     ({"times": True}, "times: must be a count, is true"),
+    ({"later": False}, "later: must be true, is false"),
+    ({"expect": {"requests": [{"answered": "201"}]}}, "answered: must be a count, is"),
+    ({"expect": {"requests": [{"json": {"$holds": 1}}]}}, "must be a list, is 1"),
+    ({"expect": {"requests": [{"json": {"$same": 1}}]}}, "must be a text, is 1"),
     ({"steps": []}, "there must be steps"),
     ({"steps": [{}], "expect": {}}, "there must be steps, with these inside: expect"),
     ({"spec": "README.md#nope"}, "no heading has the anchor of README.md#nope"),

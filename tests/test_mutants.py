@@ -193,6 +193,67 @@ SENDERS = {
         '"hint": {"Stop": _MESSAGE},', '"hint": {"*": _MESSAGE},',
         "platform/qwen-shows-a-hint-at-the-end-of-a-turn-only",
         "platform/gemini-shows-a-hint-on-every-event"),
+    "sends the collector's token to another server": in_library(
+        "        return _with_path(url, LOGS_PATH), {}\n",
+        "        return _with_path(url, LOGS_PATH), _pairs(\n"
+        '            "OTEL_EXPORTER_OTLP_HEADERS", options)\n',
+        "formats/otlp-headers-of-the-collector-go-to-no-other-server",
+        "formats/otlp-is-one-log-record"),
+    "takes a record that a collector rejects for delivered": in_library(
+        '    if str(partial.get("rejectedLogRecords", 0)) == "0":\n', "    if True:\n",
+        "formats/otlp-a-record-that-is-rejected-is-a-loss",
+        "formats/otlp-a-warning-of-the-collector-is-no-loss"),
+    "gives all CloudEvents one id": in_library(
+        '"specversion": "1.0", "id": options["key"],',
+        '"specversion": "1.0", "id": "1",',
+        "formats/cloudevents-each-event-has-an-id-of-its-own",
+        "formats/cloudevents-is-structured"),
+    "looks for an echoed token in each piece": in_library(
+        "    answer += _receive(sock, deadline)\n    for token in tokens:\n"
+        '        answer = answer.replace(token, b"*" * len(token))',
+        "    piece = _receive(sock, deadline)\n    for token in tokens:\n"
+        '        piece = piece.replace(token, b"*" * len(token))\n'
+        "    answer += piece",
+        "headers/a-token-that-comes-in-pieces-becomes-stars",
+        "headers/a-token-that-a-server-echoes-becomes-stars"),
+    "lets a variable set the length of the body": in_library(
+        'return "is set by hook-io alone" if name.lower() in OWN_HEADERS else ""',
+        'return ""',
+        "headers/those-of-the-request-itself-cannot-be-set", "headers/one-a-line"),
+    "exits 0 from a check that failed": in_library(
+        'HookResult("failed" if outcome.is_loss else "print"', 'HookResult("print"',
+        "check/one-that-does-not-arrive-is-exit-1",
+        "check/an-event-that-arrives-is-exit-0"),
+    "logs nothing where a server is named": in_library(
+        '    if options["event_log"]:\n        _log(leaving, options)\n'
+        '    if options["server_url"]',
+        '    if options["event_log"] and options["server_url"] == "none":\n'
+        '        _log(leaving, options)\n    if options["server_url"]',
+        "log/a-line-is-kept-where-no-server-answers",
+        "log/without-a-server-it-is-all-there-is"),
+    "logs what is not redacted": in_library(
+        "        _log(leaving, options)\n", "        _log(event, options)\n",
+        "log/a-line-is-the-object-that-is-sent",
+        "log/a-line-is-kept-where-no-server-answers"),
+    "gives each try a key of its own": in_library(
+        '{**headers, "Idempotency-Key": options["key"]}',
+        '{**headers, "Idempotency-Key": os.urandom(16).hex()}',
+        "spool/every-try-carries-one-key", "spool/a-flush-delivers-what-waits"),
+    "delivers the newest first": in_library(
+        'for name in self.names("json"):', 'for name in self.names("json")[::-1]:',
+        "spool/the-oldest-goes-first-and-each-has-its-own-key",
+        "spool/a-flush-delivers-what-waits"),
+    "tries for ever what will never be taken": in_library(
+        "        400 <= status < 500 or", "        600 <= status < 700 or",
+        "spool/what-will-never-be-taken-is-set-aside",
+        "spool/what-may-be-taken-another-time-waits"),
+    "stays in the agent's process group": in_library(
+        "    os.setsid()\n", "", "background/the-agent-waits-for-no-network"),
+    "has the hook's own budget in the background": in_library(
+        '    budget_ms = options["background_timeout_ms"]\n    options.update(',
+        '    budget_ms = options["timeout_ms"]\n    options.update(',
+        "background/a-slow-server-is-waited-for-there",
+        "background/the-agent-waits-for-no-network"),
 }
 
 HOOKS = {
