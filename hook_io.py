@@ -976,6 +976,12 @@ def clamp(text: str, max_chars: int, mark: str = "") -> str:
     return text[:max_chars - len(mark)] + mark
 
 
+def _note(options: "Options", line: str) -> None:
+    """Have *line* said on stderr when the hook ends, once."""
+    if line not in options["notes"]:
+        options["notes"].append(line)
+
+
 def _clean(text: str) -> str:
     """Return *text* on one line, without control characters."""
     if not text.isprintable():
@@ -1896,10 +1902,8 @@ def _pairs(variable: str, options: "Options") -> "Dict[str, str]":
     try:
         return _read_pairs(options["env"].get(variable, ""))
     except ValueError:
-        note = (f"[WARNING] {variable} is ignored: it is no list of name=value with "
-                "commas between, other characters as %XX")
-        if note not in options["notes"]:
-            options["notes"].append(note)
+        _note(options, f"[WARNING] {variable} is ignored: it is no list of name=value "
+              "with commas between, other characters as %XX")
         return {}
 
 
@@ -2940,8 +2944,7 @@ def hand_over(event: AgentEvent, options: "Options") -> bool:
             if _fork_away():
                 return True
     except OSError as error:
-        options["notes"].append(
-            f"[WARNING] No background process: {_error_text(error)}")
+        _note(options, f"[WARNING] No background process: {_error_text(error)}")
         return False
     budget_ms = options["background_timeout_ms"]
     options.update(deadline=time.monotonic() + int(budget_ms) / 1000, fail_loud="off",
@@ -3784,8 +3787,8 @@ def _handle_event(event: AgentEvent, options: "Options") -> HookResult:
         return NOTHING if is_gone else _flush_spool(options)
     is_local = options["server_url"] == "none"
     if is_local and not options["event_log"]:
-        options["notes"].append("[WARNING] The event goes nowhere: the server URL is "
-                                "none, and HOOK_IO_EVENT_LOG names no file")
+        _note(options, "[WARNING] The event goes nowhere: the server URL is none, and "
+              "HOOK_IO_EVENT_LOG names no file")
     is_slow = _asks_a_model(options) or (options["background"] and not is_local)
     if not (is_slow and hand_over(event, options)):
         return _deliver(event, options)
@@ -3848,9 +3851,8 @@ def _log(event: "Event", options: "Options") -> None:
     try:
         log_event(path, line)
     except OSError as error:
-        options["notes"].append(
-            f"[WARNING] The event is not logged: HOOK_IO_EVENT_LOG ({_clean(path)}) "
-            f"cannot be used: {_error_text(error)}")
+        _note(options, "[WARNING] The event is not logged: HOOK_IO_EVENT_LOG "
+              f"({_clean(path)}) cannot be used: {_error_text(error)}")
 
 
 def _post_event(event: "Event", options: "Options") -> "Tuple[Outcome, str]":
@@ -3872,13 +3874,12 @@ def _spool(event: "Event", options: "Options", outcome: Outcome) -> str:
         gone = spool.keep(record, options["key"], options["time_ns"],
                           "rejected" if final else "json")
     except OSError as error:
-        options["notes"].append(
-            "[WARNING] The event is not spooled: HOOK_IO_SPOOL_DIR "
-            f"({_clean(spool.folder)}) cannot be used: {_error_text(error)}")
+        _note(options, "[WARNING] The event is not spooled: HOOK_IO_SPOOL_DIR "
+              f"({_clean(spool.folder)}) cannot be used: {_error_text(error)}")
         return ""
     if gone:
-        options["notes"].append(
-            f"[WARNING] The spool is full: its {gone} oldest events are gone")
+        _note(
+            options, f"[WARNING] The spool is full: its {gone} oldest events are gone")
     return f"{'set aside as .rejected in' if final else 'spooled to'} {spool.folder}"
 
 
@@ -3973,7 +3974,7 @@ def _flush_spool(options: "Options") -> HookResult:
     options["deadline"] = time.monotonic() + budget_s
     spool, notes = Spool(options["spool_dir"]), options["notes"]
     if not options["spool_dir"]:
-        notes.append("[WARNING] HOOK_IO_SPOOL_DIR names no folder")
+        _note(options, "[WARNING] HOOK_IO_SPOOL_DIR names no folder")
 
     def deliver(record: "Event") -> Outcome:
         facts = {name: record[name] for name in RECORD}
@@ -4019,8 +4020,8 @@ def _envelope(
     if options["headers"]:
         given, problems = parse_headers(options["headers"])
         headers = _overlaid(headers, given)
-        options["notes"] += [f"[WARNING] HOOK_IO_HEADERS: {problem}; it is left out"
-                             for problem in problems]
+        for problem in problems:
+            _note(options, f"[WARNING] HOOK_IO_HEADERS: {problem}; it is left out")
     return url, headers, body
 
 
