@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from conftest import sample
+from conftest import needs_ipv6, sample
 from event_server import FAULTS, EventServer, full_backlog
 
 BUDGET_MS = 100  # what send_event.py takes without being told
 SLACK_MS = 400  # for a busy machine to let a process go on when its time is over
+SHORT_MS = 500  # a budget that a server's silence uses up
 NO_HASTE_MS = 5000  # a budget under which only the server decides what happens
 EVENT = sample("PreToolUse")
 
@@ -64,18 +65,18 @@ SETTLED = {
     "accepted": (None, "sent", ""),
     "ok_not_json": (None, "sent", ""),
 }
+TOO_SLOW = f"no answer within {SHORT_MS} ms"
 #: the same for what only the hook's own deadline ends
 UNSETTLED = {
-    "silent": (None, "unconfirmed", "no answer within 300 ms"),
-    "accept_only": (None, "unconfirmed", "no answer within 300 ms"),
-    "drip": (None, "unconfirmed", "no answer within 300 ms"),
-    "slow": ({"delay_ms": 3000}, "unconfirmed", "no answer within 300 ms"),
-    "continue_then_silence": (None, "unconfirmed", "no answer within 300 ms"),
-    "half_a_status": (
-        {"raw": "HTTP/1.1 20", "hang": True}, "unconfirmed", "no answer within 300 ms"),
+    "silent": (None, "unconfirmed", TOO_SLOW),
+    "accept_only": (None, "unconfirmed", TOO_SLOW),
+    "drip": (None, "unconfirmed", TOO_SLOW),
+    "slow": ({"delay_ms": 3000}, "unconfirmed", TOO_SLOW),
+    "continue_then_silence": (None, "unconfirmed", TOO_SLOW),
+    "half_a_status": ({"raw": "HTTP/1.1 20", "hang": True}, "unconfirmed", TOO_SLOW),
     "interim_for_ever": (
         {"raw": "HTTP/1.1 100 Continue\r\n\r\n" * 1000, "drip_ms": 1},
-        "unconfirmed", "no answer within 300 ms"),
+        "unconfirmed", TOO_SLOW),
     "error_then_silence": (
         {"raw": "HTTP/1.1 400 Bad Request\r\n\r\n{\"error\":", "hang": True},
         "rejected", r"HTTP 400 \("),
@@ -112,13 +113,6 @@ print(hook_io.post_json(url, body, deadline).name)
 """
 
 
-@pytest.fixture(autouse=True)
-def compiled(request):
-    """Compile the library, which else is part of the first event's time budget."""
-    for name in {"hook", "one_hook"}.intersection(request.fixturenames):
-        request.getfixturevalue(name).run("send_event.py", "--version")
-
-
 def send(hook, url, *argv, **kwargs):
     """Send one event to *url* with no haste, unless *argv* says otherwise."""
     return hook.send(url, f"--timeout-ms={NO_HASTE_MS}", *argv, stdin=EVENT, **kwargs)
@@ -133,6 +127,21 @@ def send_by_name(hook, plan, port, timeout_ms=NO_HASTE_MS, **kwargs):
     return url, hook.run(
         str(script), "--source-app=demo", "--event-type=PreToolUse",
         f"--server-url={url}", f"--timeout-ms={timeout_ms}", stdin=EVENT, env=env)
+
+
+def held(hook, server, act):
+    """Return act()'s Result, and the exchange with *server* that came of it.
+
+    On a busy machine a budget may be over before there is a connection: then again,
+    as if the hook had not run.
+    """
+    for _ in range(5):
+        result = act()
+        with contextlib.suppress(AssertionError):  # there was none
+            (exchange,) = server.wait(1)
+            return result, exchange
+        shutil.rmtree(str(hook.state))
+    raise AssertionError(f"no connection in five tries: {result}")
 
 
 def outcome(hook):
@@ -186,13 +195,6 @@ def half_deaf(host, deaf):
     raise RuntimeError(f"no port is free on both {host} and {deaf}")
 
 
-def has_ipv6():
-    with contextlib.suppress(OSError), deaf_port("::1"):
-        return True
-    return False
-
-
-needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
 needs_linux = pytest.mark.skipif(
     sys.platform != "linux", reason="only Linux leaves a connect to a full queue open")
 
@@ -218,18 +220,18 @@ def test_a_server_that_settles_it_is_left_at_once(one_hook, fault):
 def test_a_server_that_settles_nothing_is_left_at_the_deadline(one_hook, fault):
     reply, outcomes, words = UNSETTLED[fault]
     with EventServer(fault=reply or fault) as server:
-        result = send(one_hook, server.url, "--timeout-ms=300")
-        (exchange,) = server.wait(1)
+        result, exchange = held(one_hook, server, lambda: send(
+            one_hook, server.url, f"--timeout-ms={SHORT_MS}"))
     check(one_hook, result, server.url, outcomes, words)
-    assert exchange.held_ms <= 300 + SLACK_MS
+    assert exchange.held_ms <= SHORT_MS + SLACK_MS
     assert exchange.ended_by == "client"
 
 
 @pytest.mark.parametrize("fault", ["silent", "drip"])
 def test_the_default_budget_holds_on_every_interpreter(hook, fault):
     with EventServer(fault=fault) as server:
-        result = hook.send(server.url, stdin=EVENT)
-        (exchange,) = server.wait(1)
+        result, exchange = held(hook, server, lambda: hook.send(
+            server.url, stdin=EVENT))
     check(hook, result, server.url, "unconfirmed|timed_out", rf"\b{BUDGET_MS} ms\b")
     assert exchange.held_ms <= BUDGET_MS + SLACK_MS
 
@@ -245,7 +247,8 @@ def test_twenty_senders_at_once_each_leave_a_silent_server_in_time(one_hook):
     with EventServer(fault="silent") as server:
         senders = [one_hook.start(
             "send_event.py", "--source-app=demo", "--event-type=Stop",
-            f"--server-url={server.url}", "--timeout-ms=300") for _ in range(20)]
+            f"--server-url={server.url}", f"--timeout-ms={SHORT_MS}")
+            for _ in range(20)]
         outputs = [sender.communicate(b"{}", timeout=60)[0] for sender in senders]
         outcomes = [line.split()[2] for line in one_hook.losses()]
         # on a busy machine some get no turn in time to connect
@@ -254,7 +257,7 @@ def test_twenty_senders_at_once_each_leave_a_silent_server_in_time(one_hook):
     assert outputs.count(b"") == 20  # "raw" events have no channel for a hint
     assert len(outcomes) == 20 and set(outcomes) <= {"unconfirmed", "timed_out"}
     assert exchanges
-    assert max(seen.held_ms for seen in exchanges) <= 300 + SLACK_MS
+    assert max(seen.held_ms for seen in exchanges) <= SHORT_MS + SLACK_MS
 
 
 def post(hook, url, body_bytes, timeout_ms, **env):
@@ -342,10 +345,11 @@ def test_a_name_whose_ipv6_address_refuses_is_reached_by_ipv4(one_hook):
 
 def test_a_lookup_that_hangs_keeps_nobody_past_the_deadline(hook):
     with EventServer(fault="accept_only") as resolver:
-        url, result = send_by_name(hook, {"asks": resolver.port}, 4000, BUDGET_MS)
-        (lookup,) = resolver.wait(1)  # ends with the process and its waiting thread
+        (url, result), lookup = held(hook, resolver, lambda: send_by_name(
+            hook, {"asks": resolver.port}, 4000, BUDGET_MS))
     words = r"the lookup of observability\.internal took too long \(100 ms\)"
     check(hook, result, url, "timed_out", words)
+    # to the end of the process and its waiting thread
     assert lookup.held_ms <= BUDGET_MS + SLACK_MS
 
 
@@ -454,10 +458,10 @@ def trusting(file):
 def test_https_to_a_silent_server_ends_at_the_deadline(hook):
     with EventServer(fault="accept_only") as server:
         url = server.url.replace("http:", "https:")
-        result = hook.send(url, "--timeout-ms=300", stdin=EVENT)
-        (exchange,) = server.wait(1)
-    check(hook, result, url, "timed_out", r"\(300 ms\)")
-    assert exchange.held_ms <= 300 + SLACK_MS
+        result, exchange = held(hook, server, lambda: hook.send(
+            url, f"--timeout-ms={SHORT_MS}", stdin=EVENT))
+    check(hook, result, url, "timed_out", rf"\({SHORT_MS} ms\)")
+    assert exchange.held_ms <= SHORT_MS + SLACK_MS
 
 
 def test_https_to_a_server_of_plain_http_is_refused(hook):
@@ -497,18 +501,31 @@ def test_https_with_a_good_certificate_is_sent(hook, certificates):
     check(hook, result, server.url, "sent", "")
 
 
+def sent_over_tls(hook, certificate, reply, timeout_ms):
+    """Send to a server with that fault; return the Result, the URL, the exchange."""
+    with TlsServer(certificate, fault=reply) as server:
+        result = send(hook, server.url, f"--timeout-ms={timeout_ms}",
+                      env=trusting(certificate))
+        return result, server.url, server.wait(1)[0]
+
+
 @pytest.mark.parametrize("reply, outcomes", [
-    ("silent", "unconfirmed"), ({"drip_ms": 100}, "unconfirmed"), ("close", "refused"),
-    ("reset_mid_request", "refused"), ("endless_body", "sent")], ids=str)
-def test_faults_behind_tls_are_the_same_faults(
+    ("close", "refused"), ("reset_mid_request", "refused"), ("endless_body", "sent")])
+def test_what_a_server_settles_behind_tls_is_left_at_once(
         one_hook, certificates, reply, outcomes):
-    own = certificates["IP:127.0.0.1"]
-    with TlsServer(own, fault=reply) as server:
-        result = send(one_hook, server.url, "--timeout-ms=600", env=trusting(own))
-        (exchange,) = server.wait(1)
-    words = "no answer within 600 ms|closed without an answer|connection reset"
-    check(one_hook, result, server.url, outcomes, words)
+    result, url, exchange = sent_over_tls(
+        one_hook, certificates["IP:127.0.0.1"], reply, NO_HASTE_MS)
+    check(one_hook, result, url, outcomes, "closed without an answer|connection reset")
     assert exchange.held_ms <= 600 + SLACK_MS
+
+
+@pytest.mark.parametrize("reply", ["silent", {"drip_ms": 100}], ids=str)
+def test_a_server_that_settles_nothing_behind_tls_is_left_at_the_deadline(
+        one_hook, certificates, reply):
+    result, url, exchange = sent_over_tls(
+        one_hook, certificates["IP:127.0.0.1"], reply, 1000)
+    check(one_hook, result, url, "unconfirmed", "no answer within 1000 ms")
+    assert exchange.held_ms <= 1000 + SLACK_MS
 
 
 def test_a_long_body_to_a_tls_server_that_never_reads_ends_in_time(

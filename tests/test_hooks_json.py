@@ -15,7 +15,9 @@ HOOKS = json.loads((ROOT / "hooks.json").read_text())
 ENTRIES = {name: group["hooks"][0] for name, groups in HOOKS["hooks"].items()
            for group in groups}
 FLUSH = HOOKS["hooks"]["SessionStart"][0]["hooks"][1]
-SHELLS = [shell for shell in ("sh", "dash", "bash") if shutil.which(shell)]
+#: bash is another shell when it is called sh; dash is the same one
+SHELLS = [shell for shell in ("sh", "dash", "bash") if shutil.which(shell) and not (
+    shell == "dash" and os.path.samefile(shutil.which("sh"), shutil.which("dash")))]
 
 
 def fire(name, env, shell="sh"):
@@ -32,11 +34,7 @@ def project(one_hook, tmp_path):
     """Return the variables of a project whose .claude/hooks holds the two files."""
     folder = tmp_path / "my project"
     shutil.copytree(str(one_hook.folder), str(folder / ".claude" / "hooks"))
-    python = tmp_path / "bin"
-    python.mkdir()
-    (python / "python3").symlink_to(one_hook.python)
-    return {**one_hook.env, "CLAUDE_PROJECT_DIR": str(folder),
-            "PATH": os.pathsep.join([str(python), one_hook.env["PATH"]]),
+    return {**one_hook.env, "CLAUDE_PROJECT_DIR": str(folder), "PATH": one_hook.path(),
             "HOOK_IO_TIMEOUT_MS": "20000",  # nothing here is lost for want of time
             "HOOK_IO_SERVER_URL": f"http://127.0.0.1:{closed_port()}/events"}
 

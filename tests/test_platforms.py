@@ -65,18 +65,6 @@ def no_agent_is_given(monkeypatch):
     monkeypatch.delenv("HOOK_IO_PLATFORM", raising=False)
 
 
-@pytest.fixture(scope="module")
-def kept_server():
-    with EventServer() as server:
-        yield server
-
-
-@pytest.fixture
-def server(kept_server):
-    kept_server.exchanges.clear()
-    return kept_server
-
-
 def send(hook, url, event_type, event, **variables):
     return hook.send(url, event_type=event_type, stdin=event, env={
         "HOOK_IO_TIMEOUT_MS": "20000", "HOOK_IO_FAIL_LOUD_THRESHOLD": "1", **variables})

@@ -26,43 +26,7 @@ KEY = "ghp_" + "a1B2" * 9  # looks like a key to every rule that knows keys
 REQUIRED = ("--source-app", "demo", "--event-type", "PreToolUse")
 SLACK_MS = 250  # for a busy machine, beyond the budget that a test gives
 LOUD_AT_ONCE = {"HOOK_IO_FAIL_LOUD_THRESHOLD": "1"}
-
-
-@pytest.fixture
-def hook(installed, hook):
-    """Give a budget that no busy machine uses up: few tests are about it."""
-    hook.env["HOOK_IO_TIMEOUT_MS"] = "20000"
-    return hook
-
-
-@pytest.fixture(scope="module")
-def kept_folder(tmp_path_factory):
-    """The hooks folder of all of this file's one_hooks, compiled once."""
-    folder = tmp_path_factory.mktemp("hooks") / "kept"
-    folder.mkdir()
-    for name in ("hook_io.py", "send_event.py"):
-        shutil.copy(str(ROOT / name), str(folder))
-    return folder
-
-
-@pytest.fixture
-def one_hook(kept_folder, one_hook):
-    one_hook.env["HOOK_IO_TIMEOUT_MS"] = "20000"
-    one_hook.folder = kept_folder
-    return one_hook
-
-
-@pytest.fixture(scope="module")
-def kept_server():
-    with EventServer() as server:
-        yield server
-
-
-@pytest.fixture
-def server(kept_server):
-    """A server that keeps the contract, and has seen nothing of this test yet."""
-    kept_server.exchanges.clear()
-    return kept_server
+pytestmark = pytest.mark.usefixtures("patient")  # few tests are about the budget
 
 
 @pytest.fixture

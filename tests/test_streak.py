@@ -32,20 +32,8 @@ LOST = "[ERROR] Failed to send event to observability-server: "
 UNCOUNTED = "[WARNING] Losses are not counted: "
 FIRST = {"HOOK_IO_FAIL_LOUD_THRESHOLD": "1"}
 PAST = "2025-10-21T10:30:45Z"
+pytestmark = pytest.mark.usefixtures("patient")  # no loss is one for want of time
 HANG_S = 10  # a process that takes longer waits for something that never comes
-
-
-@pytest.fixture
-def hook(hook, installed):
-    """Take the time out of it: what is lost here is not lost for want of time."""
-    hook.env["HOOK_IO_TIMEOUT_MS"] = "20000"
-    return hook
-
-
-@pytest.fixture
-def one_hook(one_hook):
-    one_hook.env["HOOK_IO_TIMEOUT_MS"] = "20000"
-    return one_hook
 
 
 # An agent's session, an outage, and what they leave behind.
