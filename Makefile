@@ -35,7 +35,8 @@ uninstall: ## Take it out of PROJECT=folder (AGENT=codex: for that agent alone)
 
 .PHONY: test
 test: $(VENV)/made ## Run every test on each Python that is found (K=word: some)
-	$(BIN)/python -m pytest -c tests/pytest.ini -n 2 $(if $(K),-k "$(K)")
+	$(BIN)/python -m pytest -c tests/pytest.ini -n 3 --dist worksteal \
+	$(if $(K),-k "$(K)")
 
 .PHONY: conformance
 conformance: ## Hold our scripts, or CMD="node x.mjs", against the contract (CONTRACT, K)

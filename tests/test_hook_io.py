@@ -553,6 +553,7 @@ BUGS = {
     BUG: ("ValueError: a bug of two lines (", "guard.py"),
     "raise SystemExit(2)": ("SystemExit: 2 (", "guard.py"),
     "sys.exit('text')": ("SystemExit: text (", "guard.py"),
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # unlike a job's
     "signal.raise_signal(signal.SIGINT)": ("KeyboardInterrupt: ", "guard.py"),
     "raise MemoryError": ("MemoryError: ", "guard.py"),
     "def f(): f()\nf()": ("RecursionError: maximum recursion", "guard.py"),

@@ -97,16 +97,18 @@ def test_a_server_that_is_down_costs_two_lines_and_the_event(hook, down):
     assert result.stderr == (
         "[ERROR] Failed to send event to observability-server: connection refused "
         f"({down})\n[WARNING] Observability server not running, event discarded\n")
+    (line,) = hook.losses()
+    assert line.split()[2] == "refused"
 
 
 def test_a_slow_server_is_left_within_the_budget(hook):
     with EventServer(replies=[{"delay_ms": 5000}]) as server:
-        result = hook.send(server.url, "--timeout-ms", "100", stdin=sample("Stop"))
+        result = hook.send(server.url, "--timeout-ms", "500", stdin=sample("Stop"))
         (seen,) = server.wait(1)
-    assert fact_of(result) == "no answer within 100 ms"
+    assert fact_of(result) == "no answer within 500 ms"
     assert seen.json["event_type"] == "Stop"
     assert seen.ended_by == "client"
-    assert seen.held_ms <= 100 + SLACK_MS
+    assert seen.held_ms <= 500 + SLACK_MS
 
 
 def test_a_slow_server_within_the_budget_is_waited_for(one_hook):
@@ -147,9 +149,8 @@ def test_the_event_on_stdin_becomes_metadata(hook, server, event):
 # What the server answers.
 
 @pytest.mark.parametrize("reply", [
-    {"status": 200}, {"status": 200, "body": "ok\n"}, {"status": 201}, {"status": 202},
-    {"status": 204}, {"status": 299, "body": "<html>"}, {"status": 201, "body": "{"},
-    {"continue": True}, {"raw": "HTTP/1.0 200\r\n\r\n"},
+    {"status": 200}, {"status": 201}, {"status": 299, "body": "<html>"},
+    {"status": 201, "body": "{"}, {"raw": "HTTP/1.0 200\r\n\r\n"},
 ], ids=short)
 def test_any_2xx_is_success(one_hook, reply):
     with EventServer(replies=[reply]) as server:
@@ -194,16 +195,6 @@ def test_the_message_of_a_400_is_quoted(hook):
 ], ids=short)
 def test_what_a_400_says_is_quoted_as_far_as_it_is_there(one_hook, reply, quoted):
     assert answered(one_hook, **reply) == "HTTP 400" + quoted
-
-
-def test_a_400_whose_body_does_not_come_is_told_within_the_budget(one_hook):
-    reply = {"status": 400, "body": '{"error"', "hang": True,
-             "headers": {"Content-Length": "99"}}
-    with EventServer(replies=[reply]) as server:
-        result = one_hook.send(server.url, "--timeout-ms", "300")
-        (seen,) = server.wait(1)
-    assert fact_of(result) == "HTTP 400"
-    assert seen.held_ms <= 300 + SLACK_MS
 
 
 def test_a_quoted_message_is_cleaned_cut_and_redacted(one_hook):
@@ -345,7 +336,7 @@ def test_every_option_takes_its_value_behind_an_equals_sign(one_hook, server):
     ["--timeout-ms", "0"], ["--timeout-ms", "60001"], ["--timeout-ms", "²"],
     ["--timeout-ms", "1e3"], ["--timeout-ms", "-5"], ["--timeout-ms", "9" * 5000],
     ["--timeout-ms", "0000000019999999"], ["--timeout-ms", "1-"],
-    ["--format", "xml"], ["--fail-loud", "scream"],
+    ["--fail-loud", "scream"],
 ], ids=short)
 def test_a_bad_value_is_a_usage_error(one_hook, server, argv):
     result = one_hook.send(server.url, *argv)
@@ -469,17 +460,6 @@ def test_losses_are_counted_where_the_variable_says(one_hook, tmp_path, down):
     one_hook.send(down, env={"HOOK_IO_STATE_DIR": str(folder)})
     assert [path.stat().st_size for path in folder.iterdir()] == [64]
     assert not one_hook.losses()
-
-
-@pytest.mark.parametrize("text, fact", [
-    ("", "plain http to a public address"), ("0", "plain http to a public address"),
-    ("false", "plain http to a public address"), ("1", "could not connect in time")])
-def test_plain_http_to_the_world_has_to_be_asked_for(one_hook, text, fact):
-    # A budget that is over before a connection: nothing is ever sent to the address.
-    env = {"HOOK_IO_ALLOW_HTTP": text, "HOOK_IO_PURE": "1"}
-    result = one_hook.send("http://192.0.2.1/", "--timeout-ms", "1", env=env)
-    assert result.exit == 0
-    assert fact in result.lines[0]
 
 
 @pytest.mark.parametrize("text", ["", "1"])
@@ -934,6 +914,13 @@ def test_the_script_runs_from_anywhere(hook, server, tmp_path, place):
     ("http://me:hunter22/x@127.0.0.1:{}/events", ""),
     ("http://me:x?hunter22@127.0.0.1:{}/events", ""),
     ("http://me:a@hunter22@127.0.0.1:{}/events", "http://127.0.0.1:{}/events"),
+    ("http://me:hunter22@x@127.0.0.1:{}/events", "http://127.0.0.1:{}/events"),
+    ("http://me:x/hunter22@127.0.0.1:{}/events", ""),
+    ("http://me:x://hunter22@127.0.0.1:{}/events", ""),
+    ("http://127.0.0.1:{}/events?k=hunter22&next=http://a.example/",
+     "http://127.0.0.1:{}/events"),
+    ("http://127.0.0.1:{}/events?next=http://a.example/hunter22?x@y",
+     "http://127.0.0.1:{}/events"),
     ("me:hunter22@127.0.0.1:{}/events", ""),
     ("127.0.0.1:{}/events?key=hunter22", ""),
     ("http:/me:hunter22@127.0.0.1:{}/events", ""),
@@ -948,6 +935,8 @@ def test_no_secret_of_the_url_is_shown(one_hook, url, shown):
     assert result.lines[0].endswith(f"({shown.format(port)})" if shown else ")")
     assert all(line.isprintable() for line in result.lines)
     assert len(result.lines) == 2
+    (line,) = one_hook.losses()
+    assert "@127" not in url or line.split()[2] == "invalid"
     told = result.document["systemMessage"]
     for text in (result.stderr, told, str(list(one_hook.state.iterdir()))):
         assert "hunter22" not in text
