@@ -168,11 +168,12 @@ def compiled(tmp_path_factory):
 
 
 @pytest.fixture
-def one_hook(compiled, tmp_path_factory, tmp_path):
+def one_hook(compiled, tmp_path):
     """Like hook, on the newest Python alone: for what takes long, or is the same."""
-    folder = tmp_path_factory.mktemp("one") / "hooks"
+    folder = tmp_path.with_name(f"{tmp_path.name}-hooks")
     shutil.copytree(str(compiled), str(folder))
-    return Hook(PYTHONS[NEWEST], folder, tmp_path, {})
+    yield Hook(PYTHONS[NEWEST], folder, tmp_path, {})
+    shutil.rmtree(str(folder), ignore_errors=True)
 
 
 @pytest.fixture

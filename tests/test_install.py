@@ -36,10 +36,13 @@ def project(tmp_path):
 
 
 def command(action, project, *argv, folder=ROOT):
-    """Run the installer; return its CompletedProcess with text streams."""
+    """Run the installer; return its CompletedProcess with text streams.
+
+    As a module, which Python compiles once; as a script it is each time, by make.
+    """
     return subprocess.run(
-        [PYTHONS[NEWEST], str(folder / "hook_io.py"), action, str(project), *argv],
-        capture_output=True, text=True, timeout=PATIENCE_S,
+        [PYTHONS[NEWEST], "-m", "hook_io", action, str(project), *argv],
+        capture_output=True, text=True, timeout=PATIENCE_S, cwd=str(folder),
         env={name: os.environ[name] for name in ("PATH", "SYSTEMROOT")
              if name in os.environ})
 
