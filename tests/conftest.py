@@ -6,6 +6,7 @@ that runs pytest.  One more variant runs without the C accelerators.
 """
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ PATIENCE_S = 60  # for a process that should take milliseconds; never a measure
 
 sys.path[:0] = [str(TESTS), str(ROOT)]
 
-from event_server import EventServer  # noqa: E402 - found by the line above
+from event_server import EventServer, closed_port  # noqa: E402 - by the line above
 
 
 def found_pythons():
@@ -182,6 +184,38 @@ def patient(request):
     for name in ("hook", "one_hook"):
         if name in request.fixturenames:
             request.getfixturevalue(name).env["HOOK_IO_TIMEOUT_MS"] = "20000"
+
+
+def eventually(condition):
+    """Return what condition() is once it is true."""
+    for _ in range(PATIENCE_S * 100):
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)
+    raise AssertionError("it never came true")
+
+
+def nowhere():
+    """Return the URL of a server that does not run."""
+    return f"http://127.0.0.1:{closed_port()}/events"
+
+
+def arrived(server):
+    """Return what came before a request of our own, which is the last then."""
+    link = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
+    link.request("GET", "/health")
+    link.getresponse().read()
+    link.close()
+    return [seen for seen in server.wait(len(server.exchanges))
+            if seen.path != "/health"]
+
+
+def body_at(server):
+    """Return the body of the one event, which the server has taken."""
+    (seen,) = arrived(server)
+    assert seen.status == 201, seen.raw
+    return seen.json
 
 
 class HeldServer(EventServer):

@@ -18,7 +18,7 @@ from pytest_subprocess import fake_popen
 
 import hook_io
 import send_event
-from conftest import PATIENCE_S, HeldServer, sample
+from conftest import HeldServer, eventually, nowhere, sample
 from event_server import EventServer, closed_port
 
 pytestmark = pytest.mark.usefixtures("patient")
@@ -31,16 +31,6 @@ def fork():
     raise BlockingIOError(11, "Resource temporarily unavailable")
 os.fork = fork
 """}
-
-
-def eventually(condition):
-    """Return what condition() is once it is true."""
-    for _ in range(PATIENCE_S * 50):
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.02)
-    raise AssertionError("it never came true")
 
 
 def send(hook, url, *argv, event="PreToolUse", **kwargs):
@@ -175,7 +165,7 @@ def test_its_budget_is_its_own(one_hook):
 
 
 def test_its_losses_count_and_the_next_hook_tells_each_session_once(hook):
-    url = f"http://127.0.0.1:{closed_port()}/events"
+    url = nowhere()
     for count, name in enumerate(("PreToolUse", "Stop", "PreCompact"), 1):
         result = send(hook, url, event=name)  # PreCompact has no channel for a hint
         assert (result.stdout, result.stderr) == ("", "")
@@ -203,7 +193,7 @@ def test_a_foreground_hook_tells_them_too_and_a_success_ends_the_streak(one_hook
 
 
 def test_to_be_loud_may_block_there_as_well(one_hook):
-    url = f"http://127.0.0.1:{closed_port()}/events"
+    url = nowhere()
     for count in (1, 2, 3):
         send(one_hook, url, "--fail-loud", "block", event="PreCompact")
         eventually(lambda count=count: len(one_hook.losses()) == count)

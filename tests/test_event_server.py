@@ -20,7 +20,7 @@ import pytest
 
 import event_server
 import hook_io
-from conftest import needs_ipv6
+from conftest import eventually, needs_ipv6
 from event_server import (
     EVENT_TYPES,
     FAULTS,
@@ -117,7 +117,7 @@ def leave_after(server, seconds, request=None):
     answer, number = b"", len(server.exchanges)
     with connected(server) as sock:
         sock.sendall(http_request(event_bytes()) if request is None else request)
-        until(lambda: len(server.exchanges) > number)
+        eventually(lambda: len(server.exchanges) > number)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             sock.settimeout(max(0.001, end - time.monotonic()))
@@ -138,14 +138,6 @@ def decoded(chunked):
         assert size and rest[size:size + 2] == b"\r\n"
         body, chunked = body + rest[:size], rest[size + 2:]
     return body
-
-
-def until(condition):
-    for _ in range(2000):
-        if condition():
-            return
-        time.sleep(0.005)
-    raise AssertionError("still not so")
 
 
 # The contract.
@@ -813,11 +805,11 @@ def server_threads(before):
 
 
 def in_one_try(condition):
-    """Tell whether condition() is true in one of five tries.
+    """Tell whether condition() is true in one of three tries.
 
     A busy machine is late now and then; what is late by design always is.
     """
-    return any(condition() for _ in range(5))
+    return any(condition() for _ in range(3))
 
 
 def longest_end_ms(name):
@@ -828,7 +820,7 @@ def longest_end_ms(name):
         socks = [connected(server) for _ in range(3)]
         for sock in socks:
             sock.sendall(http_request(event_bytes()))
-        until(lambda: len(server.exchanges) == 3)
+        eventually(lambda: len(server.exchanges) == 3)
         stopped_ms = server._clock_ms()
     assert server_threads(before) == []
     assert {exchange.ended_by for exchange in server.exchanges} == {"server"}
@@ -847,7 +839,7 @@ def test_stopping_ends_a_client_that_has_not_sent_its_request():
     before = threading.enumerate()
     with EventServer() as server, connected(server) as sock:
         sock.sendall(b"POST /ev")
-        until(lambda: server.exchanges)
+        eventually(lambda: server.exchanges)
         server.__exit__()
         assert server_threads(before) == []
         assert server.exchanges[0].ended_by == "server"
@@ -870,7 +862,7 @@ def test_two_hundred_silent_clients_are_held_at_once():
         socks = [stack.enter_context(connected(server)) for _ in range(200)]
         for sock in socks:
             sock.sendall(http_request(event_bytes()))
-        until(lambda: len(server.exchanges) == 200)
+        eventually(lambda: len(server.exchanges) == 200)
         assert all(exchange.held_ms is None for exchange in server.exchanges)
         for sock in socks:
             sock.close()
@@ -885,7 +877,7 @@ def burst_ms():
             sock = stack.enter_context(socket.socket())
             sock.setblocking(False)
             sock.connect_ex(("127.0.0.1", server.port))
-        until(lambda: len(server.exchanges) == 200)
+        eventually(lambda: len(server.exchanges) == 200)
         first, *_, last = server.exchanges
         return last.accepted_ms - first.accepted_ms
 

@@ -2,7 +2,6 @@
 """send_event.py keeps the hook script contract: its command line, body and messages."""
 
 import fnmatch
-import http.client
 import json
 import os
 import re
@@ -16,7 +15,7 @@ import pytest
 
 import hook_io
 import send_event
-from conftest import PATIENCE_S, ROOT, sample
+from conftest import PATIENCE_S, ROOT, arrived, body_at, nowhere, sample
 from event_server import EventServer, closed_port
 
 BODY_MAX_BYTES = 256 * 1024
@@ -31,25 +30,7 @@ pytestmark = pytest.mark.usefixtures("patient")  # few tests are about the budge
 
 @pytest.fixture
 def down():
-    """The URL of a server that does not run."""
-    return f"http://127.0.0.1:{closed_port()}/events"
-
-
-def arrived(server):
-    """Return what came before a request of our own, which is the last then."""
-    link = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
-    link.request("GET", "/health")
-    link.getresponse().read()
-    link.close()
-    return [seen for seen in server.wait(len(server.exchanges))
-            if seen.path != "/health"]
-
-
-def body_at(server):
-    """Return the body of the one event, which the server has taken."""
-    (seen,) = arrived(server)
-    assert seen.status == 201, seen.raw
-    return seen.json
+    return nowhere()
 
 
 def metadata_at(server):

@@ -5,9 +5,8 @@ import json
 import pytest
 
 import hook_io
-from conftest import HeldServer, sample
+from conftest import HeldServer, eventually, sample
 from event_server import FAULTS, EventServer, closed_port
-from test_background import eventually
 
 pytestmark = pytest.mark.usefixtures("patient")
 KEY = "sk-ant-api03-4711squeamish4711ossifrage"
