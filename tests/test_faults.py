@@ -238,10 +238,11 @@ def test_each_kind_of_end_is_told_apart_on_every_interpreter(hook, fault):
 
 
 def test_twenty_senders_at_once_each_leave_a_silent_server_in_time(one_hook):
+    budget_ms = 2000  # the last of them to start has time to connect
     with EventServer(fault="silent") as server:
         senders = [one_hook.start(
             "send_event.py", "--source-app=demo", "--event-type=Stop",
-            f"--server-url={server.url}", f"--timeout-ms={SHORT_MS}")
+            f"--server-url={server.url}", f"--timeout-ms={budget_ms}")
             for _ in range(20)]
         outputs = [sender.communicate(b"{}", timeout=60)[0] for sender in senders]
         outcomes = [line.split()[2] for line in one_hook.losses()]
@@ -251,7 +252,7 @@ def test_twenty_senders_at_once_each_leave_a_silent_server_in_time(one_hook):
     assert outputs.count(b"") == 20  # "raw" events have no channel for a hint
     assert len(outcomes) == 20 and set(outcomes) <= {"unconfirmed", "timed_out"}
     assert exchanges
-    assert max(seen.held_ms for seen in exchanges) <= SHORT_MS + SLACK_MS
+    assert max(seen.held_ms for seen in exchanges) <= budget_ms + SLACK_MS
 
 
 def post(hook, url, body_bytes, timeout_ms, **env):

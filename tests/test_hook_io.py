@@ -372,7 +372,7 @@ def test_a_hint_is_added_with_a_blank_line_and_the_original_stays():
 # The emitter and the buffer
 
 EMITTER = """
-import logging, os, sys
+import os, sys
 from hook_io import *
 
 PRE = {"hook_event_name": "PreToolUse"}
@@ -437,7 +437,7 @@ def test_a_stream_kept_from_inside_the_buffer_writes_into_no_other_file(one_hook
 # run(): whatever the handler does
 
 GUARD = """
-import os, signal, subprocess, sys
+import os, sys
 from hook_io import *
 
 class Cancelled(BaseException): pass
@@ -453,7 +453,7 @@ print("before the run")
 run(handler, "guard", fail=sys.argv[2])
 """
 NOISE = """
-import ctypes, logging, warnings
+import ctypes, logging, subprocess, warnings
 print("by print")
 sys.stdout.write("by write\\n")
 sys.__stdout__.write("by the first stdout\\n")
@@ -521,7 +521,7 @@ def test_what_was_printed_before_a_bug_is_shown_on_stderr(hook):
 
 
 @pytest.mark.parametrize("start", [
-    "pid = subprocess.Popen(['sleep', '300']).pid",
+    "import subprocess\npid = subprocess.Popen(['sleep', '300']).pid",
     "pid = os.fork() or time.sleep(300)"], ids=["a program", "a fork"])
 def test_a_child_that_lives_on_does_not_keep_the_agent_waiting(hook, start):
     path = hook.home / "pid"
@@ -553,6 +553,7 @@ BUGS = {
     BUG: ("ValueError: a bug of two lines (", "guard.py"),
     "raise SystemExit(2)": ("SystemExit: 2 (", "guard.py"),
     "sys.exit('text')": ("SystemExit: text (", "guard.py"),
+    "import signal\n"
     "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # unlike a job's
     "signal.raise_signal(signal.SIGINT)": ("KeyboardInterrupt: ", "guard.py"),
     "raise MemoryError": ("MemoryError: ", "guard.py"),
