@@ -64,7 +64,8 @@ HEARTBEAT_S = 10  # a stream is never silent for longer
 STREAM_MAX = 50  # events read at once for a stream; hooks wait for the store meanwhile
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html")
 
-#: the contract's nine, what else Claude Code sends, then what it has no word for
+#: the contract's nine, what else Claude Code sends, then what it has no word for; not
+#: taken from hook_io, because this judges ports that come without it
 EVENT_TYPES = (
     "PreToolUse", "PostToolUse", "UserPromptSubmit", "SessionStart", "SessionEnd",
     "Notification", "Stop", "SubagentStop", "PreCompact",

@@ -202,7 +202,7 @@ def misbuilt(got, chance):
     event = {"input_error": str(got)} if isinstance(got, Exception) else got
     said, facts = hook_io.normalise(event), options(chance)
     facts["agent"] = said.agent
-    _, _, body = hook_io._envelope(hook_io._leaving(said, facts), facts)
+    _, _, body = hook_io._envelope(hook_io._redacted_event(said, facts), facts)
     if len(body) > hook_io.BODY_MAX_BYTES or not body.isascii():
         return f"a body of {len(body)} bytes"
     value = json.loads(body, parse_constant=FINITE.__getattribute__)

@@ -9,7 +9,7 @@ import pytest
 
 import hook_io
 from conftest import PATIENCE_S, ROOT, nowhere, sample
-from event_server import EventServer
+from event_server import EVENT_TYPES, EventServer
 
 HOOKS = json.loads((ROOT / "hooks.json").read_text())
 ENTRIES = {name: group["hooks"][0] for name, groups in HOOKS["hooks"].items()
@@ -49,9 +49,7 @@ def scripts(project):
 
 
 def test_it_registers_the_contracts_nine_events_and_what_else_an_observer_wants():
-    assert list(ENTRIES)[:9] == [
-        "PreToolUse", "PostToolUse", "UserPromptSubmit", "SessionStart", "SessionEnd",
-        "Notification", "Stop", "SubagentStop", "PreCompact"]
+    assert tuple(ENTRIES)[:9] == EVENT_TYPES[:9]
     assert set(ENTRIES) <= set(hook_io.PLATFORMS["claude-code"]["events"])
     acts_or_floods = {"WorktreeCreate", "WorktreeRemove", "MessageDisplay",
                       "PostToolBatch", "FileChanged", "InstructionsLoaded"}
@@ -75,7 +73,7 @@ def test_it_has_the_shape_that_the_client_accepts():
         assert entry["type"] == "command"
         assert entry["command"].count(" || ") == 1
         assert type(entry["timeout"]) is int
-        assert 0 < entry["timeout"] <= 5
+        assert 0 < entry["timeout"] <= 5  # seconds
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -118,6 +116,17 @@ def test_what_cannot_run_exits_0_and_only_session_start_says_so(
 
 
 @pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("end", ["kill -9 $$", "kill -15 $$", "exit 1", "exit 2"])
+def test_however_a_hook_ends_its_agent_sees_exit_0(project, tmp_path, end, shell):
+    python = tmp_path / "bin" / "python3"
+    python.unlink()
+    python.write_text(f"#!/bin/sh\n{end}\n")
+    python.chmod(0o755)
+    said = {name: fire(name, project, shell)[0] for name in ENTRIES}
+    assert [name for name, stdout in said.items() if stdout] == ["SessionStart"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 def test_a_dead_server_is_no_more_than_a_line_on_stderr(project, shell):
     project["HOOK_IO_FAIL_LOUD"] = "off"  # what is told from the third on
     for name in ENTRIES:
@@ -127,16 +136,18 @@ def test_a_dead_server_is_no_more_than_a_line_on_stderr(project, shell):
 
 
 @pytest.mark.parametrize("fault", ["silent", "server_error"])
-def test_a_server_in_trouble_holds_no_event_for_long(one_hook, project, fault):
+def test_a_server_in_trouble_holds_no_event_for_long(project, fault):
     del project["HOOK_IO_TIMEOUT_MS"]
     project["HOOK_IO_FAIL_LOUD"] = "off"
     with EventServer(fault=fault) as server:
-        for name in ENTRIES:
-            assert fire(name, {**project, "HOOK_IO_SERVER_URL": server.url})[0] == ""
+        env = {**project, "HOOK_IO_SERVER_URL": server.url}
+        said = [fire(name, env) for name in ENTRIES]
+        assert {stdout for stdout, _ in said} == {""}
+        # on a busy machine 100 ms may be over before there is a connection
+        asked = [stderr for _, stderr in said if "out of reach" not in stderr]
         timeout_ms = min(entry["timeout"] for entry in ENTRIES.values()) * 1000
-        # on a busy machine some get no turn in time to connect
-        lost = [line for line in one_hook.losses() if "timed_out" not in line]
-        assert lost and max(x.held_ms for x in server.wait(len(lost))) < timeout_ms
+        assert asked and max(
+            x.held_ms for x in server.wait(len(asked))) < timeout_ms
 
 
 def test_a_plugin_finds_its_scripts_in_its_own_folder(project):

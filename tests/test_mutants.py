@@ -38,10 +38,9 @@ def in_library(old, new, case, control=DELIVERED):
 
 SENDERS = {
     "exits 2 on a loss": in_library(
-        "        return HookResult(hint=text, diagnostics=tuple(lines))\n"
-        "    return HookResult(intent",
-        '        return HookResult("blocking_error", "\\n".join(lines))\n'
-        "    return HookResult(intent",
+        "        told = NOTHING\n    return _with_lines(told, lines)\n\n\ndef earlier",
+        "        told = NOTHING\n"
+        '    return HookResult("blocking_error", "\\n".join(lines))\n\n\ndef earlier',
         "faults/nobody-listens"),
     "sends a secret member": in_library(
         "REDACTED if inner and _holds_secret(name, inner)",
@@ -52,12 +51,11 @@ SENDERS = {
         "clip(document or text, max_chars)",
         "redact/keys-of-code-hosts", "redact/members-named-as-secrets"),
     "follows a redirect": in_library(
-        '        return _read_answer(link, "Accept" in (headers or {}))\n',
-        "        outcome = _read_answer(link, False)\n"
+        "        status, answer = _read_status(link)\n",
+        "        status, answer = _read_status(link)\n"
         '        there = url.replace("/events", "/elsewhere")\n'
-        "        if outcome.status in (301, 302, 303, 307, 308):\n"
-        "            return post_json(there, body, deadline)\n"
-        "        return outcome\n",
+        "        if status in (301, 302, 303, 307, 308):\n"
+        "            return post_json(there, body, deadline)\n",
         "faults/redirect-is-not-followed"),
     "sends a lost event again": in_library(
         "    except _Loss as loss:\n"
@@ -68,7 +66,7 @@ SENDERS = {
         "            again) else Outcome(*loss.args)\n",
         "faults/a-loss-is-not-sent-again"),
     "renews its deadline with each read": in_library(
-        "        sock.settimeout(_left(deadline))\n        chunk:",
+        "        sock.settimeout(_seconds_left(deadline))\n        chunk:",
         "        sock.settimeout(0.5)\n        chunk:",
         "faults/one-deadline-for-all-reads"),
     "gives a hint on PreCompact": in_library(
@@ -94,15 +92,15 @@ SENDERS = {
         '        _write(self.buffer.fds[1], b"done\\n")\n        self._exit(EXIT_OK)',
         DELIVERED, "cli/an-unknown-option-is-a-mistake"),
     "says that it is done": in_library(
-        'hint=text if loud else "", diagnostics=tuple(notes))',
-        'hint=text if loud else "", diagnostics=("[INFO] sent", *notes))',
+        'return HookResult(hint=text, diagnostics=options["notes"])',
+        'return HookResult(hint=text, diagnostics=["[INFO] sent"])',
         DELIVERED, "faults/nobody-listens"),
     "drops what is no event": in_library(
         '        event = {"input_error": str(error)}\n',
         "        raise Done(NOTHING)\n",
         "stdin/words-are-no-event-but-sent-and-told"),
     "takes NaN for JSON": in_library(
-        "parse_constant = _finite, _integer, _constant",
+        "parse_constant = _finite, _integer, _no_constant",
         "parse_constant = _finite, _integer, lambda name: None",
         "stdin/nan-and-infinity-are-not-json"),
     "sends what is no JSON": in_library(
@@ -131,11 +129,11 @@ SENDERS = {
         "endpoint/query-is-not-shown"),
     "judges an address by its spelling": Mutant((
         (HOOK_IO,
-         "addresses = _allowed(_addresses(net, host, port, deadline), "
+         "addresses = _permitted(_addresses(net, host, port, deadline), "
          "scheme, allow_http)\n",
          "addresses = _addresses(net, host, port, deadline)\n"
          '    if "." in host:\n'
-         "        addresses = _allowed(addresses, scheme, allow_http)\n"),
+         "        addresses = _permitted(addresses, scheme, allow_http)\n"),
         # nothing leaves this machine to show it
         (HOOK_IO, "sock.connect(address)", 'sock.connect(("127.0.0.1", 9))')),
         "endpoint/metadata-address-as-one-number", "endpoint/metadata-address"),
@@ -217,12 +215,13 @@ HOOKS = {
         "_EXIT,\n            **_on(",
         "answer/deny-refuses-a-tool", SILENT),
     "lets a guard's error pass": in_library(
-        '"closed": _fail_closed}', '"closed": _fail_open}',
+        'FAILURES = {"open": "", "closed": "deny"}',
+        'FAILURES = {"open": "", "closed": ""}',
         "failing/a-guards-error-denies",
         "failing/a-guard-that-works-decides-as-it-says"),
     "stops the agent for an observer's error": in_library(
-        "    return HookResult(hint=told, diagnostics=(line,))",
-        '    return HookResult("blocking_error", told or line)',
+        "    return HookResult(intent, line, told, diagnostics=[line])",
+        '    return HookResult(intent or "blocking_error", line)',
         "failing/an-observers-error-is-told-and-stops-nothing", SILENT),
     "gives context at the end of a turn": in_library(
         '" SessionStart SubagentStart", _CONTEXT)',

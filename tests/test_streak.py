@@ -661,10 +661,10 @@ def streak(tmp_path, monkeypatch):
 
 
 def test_record_returns_the_place_and_end_what_there_was(streak):
-    assert streak.end() == (0, "") and streak.since() == ""
+    assert streak.end() == streak.count() == (0, "")
     assert [streak.record("Stop", "refused", "s") for _ in range(3)] == [1, 2, 3]
-    since = streak.since()
-    assert streak.end() == (3, since) and len(since) == 20
+    losses, since = streak.count()
+    assert streak.end() == (losses, since) == (3, since) and len(since) == 20
     assert streak.end() == (0, "") and streak.record("Stop", "refused", "s") == 1
 
 
@@ -679,11 +679,11 @@ def test_record_writes_64_printable_bytes_whatever_it_is_given(streak, words):
     assert content[:-1].decode("ascii").isprintable()
 
 
-@pytest.mark.parametrize("suffix, is_told", [(".last", True), (".untold", False)])
-def test_a_folder_in_its_way_keeps_no_streak_from_ending(streak, suffix, is_told):
+@pytest.mark.parametrize("suffix, end", [(".last", "end"), (".untold", "end_untold")])
+def test_a_folder_in_its_way_keeps_no_streak_from_ending(streak, suffix, end):
     streak.record("Stop", "refused", "s")
     os.mkdir(streak.path + suffix)
-    assert streak.end(is_told)[0] == 1
+    assert getattr(streak, end)()[0] == 1
     assert streak.record("Stop", "refused", "s") == 1
 
 
@@ -695,22 +695,35 @@ def test_a_notice_is_claimed_once_per_session_and_outage(streak):
         streak.end()
 
 
-def test_note_loss_tells_from_the_threshold_on_where_there_is_a_channel(streak):
-    def note(name, intent, session="a"):
-        return streak.note_loss(event(name, session), name, "refused", intent)[0]
-    assert [note("Stop", "hint"), note("PreCompact", "hint"), note("Stop", ""),
-            note("Stop", "loud"), note("Stop", "hint"), note("Stop", "hint"),
-            note("PreToolUse", "loud", "b")] == [0, 0, 0, 0, 5, 0, 7]
+def account(name, fail_loud, session="a", threshold="2"):
+    """Count a loss on the event of that *name*; return what is said of it."""
+    options = {"name": "hook", "event_type": name, "timeout_ms": "100", "notes": [],
+               "fail_loud": fail_loud, "fail_loud_threshold": threshold}
+    outcome = hook_io.Outcome("refused", "connection refused")
+    return hook_io.account_for(
+        outcome, event(name, session), "http://127.0.0.1:9/events", options)
 
 
-def test_an_outage_that_ends_between_a_loss_and_its_notice_is_not_told(streak):
+def test_a_loss_is_told_from_the_threshold_on_where_there_is_a_channel(streak):
+    def told(*words):
+        said = account(*words)
+        return (said.hint or said.text)[9:30]
+    assert [told("Stop", "hint"), told("PreCompact", "hint"), told("Stop", "off"),
+            told("Stop", "block"), told("Stop", "hint"), told("Stop", "hint"),
+            told("PreToolUse", "block", "b")] == [
+        "", "", "", "", "5 events in a row did", "", "7 events in a row did"]
+
+
+def test_an_outage_that_ends_between_a_loss_and_its_notice_is_not_told(
+        streak, monkeypatch):
     class Overtaken(hook_io.FailureStreak):
         def record(self, *words):
             place = super().record(*words)
-            streak.end()  # as another process does whose event arrives
+            self.end()  # as another process does whose event arrives
             return place
-    overtaken = Overtaken("hook.host", threshold=1)
-    assert overtaken.note_loss(event(), "Stop", "refused", "hint") == (0, "")
+    monkeypatch.setattr(hook_io, "FailureStreak", Overtaken)
+    said = account("Stop", "hint", threshold="1")
+    assert said.hint == said.text == "" and len(said.diagnostics) == 2
 
 
 def test_record_raises_oserror_for_half_a_line_or_no_folder(streak, tmp_path):

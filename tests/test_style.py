@@ -32,7 +32,7 @@ POWERS = {
     "files": (
         {"open", "os.open", "os.replace", "os.rename", "os.unlink", "os.remove",
          "os.makedirs", "os.mkdir", "os.rmdir", "os.truncate"},
-        {"FailureStreak", "_losses", "_unnamed_file", "_open_missing_fds",
+        {"FailureStreak", "_read_losses", "_unnamed_file", "_open_missing_fds",
          "StderrBuffer", "forget_compiled", "_fork_away", "Spool",
          "log_event", "_open_log", "_rotate",
          "_content", "_write_file", "_discard", "_restore"}),  # the installer's

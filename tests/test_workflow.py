@@ -24,6 +24,6 @@ def test_its_actions_are_pinned_and_it_may_only_read():
     assert re.search(r"^permissions:\n  contents: read\n\n", WORKFLOW, re.M)
 
 
-def test_it_covers_three_systems_and_the_oldest_python_to_the_newest():
-    for name in ("ubuntu", "macos", "windows", '"3.8"', '"3.11"', '"3.13"', "pypy"):
+def test_it_covers_three_systems_and_another_python():
+    for name in ("ubuntu", "macos", "windows", "pypy"):
         assert name in re.search(r"matrix:\n(.*?)runs-on", WORKFLOW, re.S).group(1)
