@@ -5,12 +5,17 @@ those named in HOOK_PYTHON (separated as in PATH), else pyenv's 3.8 to 3.13 and 
 that runs pytest.  One more variant runs without the C accelerators.
 """
 
+import contextlib
+import http.client
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +26,8 @@ SAMPLES = TESTS / "samples"
 PATIENCE_S = 60  # for a process that should take milliseconds; never a measure
 
 sys.path[:0] = [str(TESTS), str(ROOT)]
+
+from event_server import EventServer, closed_port  # noqa: E402 - by the line above
 
 
 def found_pythons():
@@ -86,6 +93,14 @@ class Hook:
         self.env = {name: os.environ[name] for name in keep if name in os.environ}
         self.env.update(HOME=str(home), HOOK_IO_STATE_DIR=str(self.state), **variables)
 
+    def path(self):
+        """Return a PATH on which python3 is this hook's interpreter."""
+        folder = self.home / "bin"
+        folder.mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            (folder / "python3").symlink_to(self.python)
+        return os.pathsep.join([str(folder), self.env["PATH"]])
+
     def command(self, script, *argv, flags=()):
         return [self.python, *flags, str(self.folder / script), *argv]
 
@@ -125,14 +140,21 @@ class Hook:
         return [line for path in files for line in path.read_text().splitlines()]
 
 
+def filled(folder, python):
+    """Put the two files into *folder*, compiled as the installer leaves them."""
+    for name in ("hook_io.py", "send_event.py"):
+        shutil.copy2(str(ROOT / name), str(folder))
+    subprocess.run([python, "-c", "import hook_io"], cwd=str(folder), check=True,
+                   env={"PATH": os.environ["PATH"]})
+    return folder
+
+
 @pytest.fixture(scope="session", params=list(VARIANTS))
 def installed(request, tmp_path_factory):
     """A hooks folder for one variant, kept for the session as a project would."""
-    folder = tmp_path_factory.mktemp(f"hooks-{request.param}-")
-    for name in ("hook_io.py", "send_event.py"):
-        shutil.copy(str(ROOT / name), str(folder))
     python, variables = VARIANTS[request.param]
-    return python, folder, variables
+    folder = tmp_path_factory.mktemp(f"hooks-{request.param}-")
+    return python, filled(folder, python), variables
 
 
 @pytest.fixture
@@ -144,21 +166,16 @@ def hook(installed, tmp_path):
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory):
     """A hooks folder in which the newest Python has compiled the library."""
-    folder = tmp_path_factory.mktemp("compiled")
-    for name in ("hook_io.py", "send_event.py"):
-        shutil.copy2(str(ROOT / name), str(folder))
-    env = {"PATH": os.environ["PATH"]}
-    once = [PYTHONS[NEWEST], "-c", "import hook_io"]
-    subprocess.run(once, cwd=str(folder), env=env, check=True)
-    return folder
+    return filled(tmp_path_factory.mktemp("compiled"), PYTHONS[NEWEST])
 
 
 @pytest.fixture
-def one_hook(compiled, tmp_path_factory, tmp_path):
+def one_hook(compiled, tmp_path):
     """Like hook, on the newest Python alone: for what takes long, or is the same."""
-    folder = tmp_path_factory.mktemp("one") / "hooks"
+    folder = tmp_path.with_name(f"{tmp_path.name}-hooks")
     shutil.copytree(str(compiled), str(folder))
-    return Hook(PYTHONS[NEWEST], folder, tmp_path, {})
+    yield Hook(PYTHONS[NEWEST], folder, tmp_path, {})
+    shutil.rmtree(str(folder), ignore_errors=True)
 
 
 @pytest.fixture
@@ -167,6 +184,78 @@ def patient(request):
     for name in ("hook", "one_hook"):
         if name in request.fixturenames:
             request.getfixturevalue(name).env["HOOK_IO_TIMEOUT_MS"] = "20000"
+
+
+def eventually(condition):
+    """Return what condition() is once it is true."""
+    for _ in range(PATIENCE_S * 100):
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)
+    raise AssertionError("it never came true")
+
+
+def nowhere():
+    """Return the URL of a server that does not run."""
+    return f"http://127.0.0.1:{closed_port()}/events"
+
+
+def arrived(server):
+    """Return what came before a request of our own, which is the last then."""
+    link = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
+    link.request("GET", "/health")
+    link.getresponse().read()
+    link.close()
+    return [seen for seen in server.wait(len(server.exchanges))
+            if seen.path != "/health"]
+
+
+def body_at(server):
+    """Return the body of the one event, which the server has taken."""
+    (seen,) = arrived(server)
+    assert seen.status == 201, seen.raw
+    return seen.json
+
+
+class HeldServer(EventServer):
+    """A server that answers nobody before go(), though clients can connect."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._going = threading.Event()
+        self.go = self._going.set
+
+    def _accept(self):
+        self._going.wait(PATIENCE_S)
+        super()._accept()
+
+    def __exit__(self, *exc_info):
+        self.go()
+        super().__exit__(*exc_info)
+
+
+@pytest.fixture(scope="session")
+def kept_server():
+    with EventServer() as server:
+        yield server
+
+
+@pytest.fixture
+def server(kept_server):
+    """A server that keeps the contract, and has seen nothing of this test yet."""
+    kept_server.exchanges.clear()
+    return kept_server
+
+
+def has_ipv6():
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as sock:
+        sock.bind(("::1", 0))
+        return True
+    return False
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
 
 
 def sample(name, agent="claude-code"):

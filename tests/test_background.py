@@ -18,7 +18,7 @@ from pytest_subprocess import fake_popen
 
 import hook_io
 import send_event
-from conftest import PATIENCE_S, sample
+from conftest import HeldServer, eventually, nowhere, sample
 from event_server import EventServer, closed_port
 
 pytestmark = pytest.mark.usefixtures("patient")
@@ -31,16 +31,6 @@ def fork():
     raise BlockingIOError(11, "Resource temporarily unavailable")
 os.fork = fork
 """}
-
-
-def eventually(condition):
-    """Return what condition() is once it is true."""
-    for _ in range(PATIENCE_S * 50):
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.02)
-    raise AssertionError("it never came true")
 
 
 def send(hook, url, *argv, event="PreToolUse", **kwargs):
@@ -57,11 +47,10 @@ def changed(hook, how):
 
 
 def test_the_hook_is_done_before_the_server_has_answered(hook):
-    with EventServer(replies=[{"delay_ms": 1500}]) as server:
+    with HeldServer() as server:
         result = send(hook, server.url)
-        assert all(seen.held_ms is None for seen in server.exchanges)
-        (seen,) = server.wait(1)
-        assert (seen.status, seen.held_ms >= 1500) == (201, True)
+        server.go()
+        assert server.wait(1)[0].status == 201
         (event,) = server.events()
     assert (result.exit, result.stdout, result.stderr) == (0, "", "")
     assert event["summary"] == hook_io.summary(sample("PreToolUse"), "PreToolUse")
@@ -84,15 +73,18 @@ def test_it_outlives_the_agent_and_the_kill_of_its_process_group(one_hook):
     command = one_hook.command("send_event.py", "--source-app", "demo",
                                "--event-type", "Stop", "--background")
     script = 'HOOK "$@"; echo done; sleep 60'.replace("HOOK", '"$0"')
-    with EventServer(replies=[{"delay_ms": 700}]) as server:
+    with HeldServer() as server:
         agent = subprocess.Popen(
             ["sh", "-c", script, *command], start_new_session=True,
-            env={**one_hook.env, "HOOK_IO_SERVER_URL": server.url},
+            env={**one_hook.env, "HOOK_IO_SERVER_URL": server.url,
+                 "HOOK_IO_BACKGROUND_TIMEOUT_MS": "700"},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         assert agent.stdout.readline() == b"done\n"
         os.killpg(agent.pid, signal.SIGKILL)
         agent.wait()
         agent.stdout.close()
+        assert "unconfirmed" in eventually(one_hook.losses)[0]  # its end is its own
+        server.go()
         server.wait(1)
         (event,) = server.events()
     assert event["event_type"] == "Stop"
@@ -173,7 +165,7 @@ def test_its_budget_is_its_own(one_hook):
 
 
 def test_its_losses_count_and_the_next_hook_tells_each_session_once(hook):
-    url = f"http://127.0.0.1:{closed_port()}/events"
+    url = nowhere()
     for count, name in enumerate(("PreToolUse", "Stop", "PreCompact"), 1):
         result = send(hook, url, event=name)  # PreCompact has no channel for a hint
         assert (result.stdout, result.stderr) == ("", "")
@@ -201,7 +193,7 @@ def test_a_foreground_hook_tells_them_too_and_a_success_ends_the_streak(one_hook
 
 
 def test_to_be_loud_may_block_there_as_well(one_hook):
-    url = f"http://127.0.0.1:{closed_port()}/events"
+    url = nowhere()
     for count in (1, 2, 3):
         send(one_hook, url, "--fail-loud", "block", event="PreCompact")
         eventually(lambda count=count: len(one_hook.losses()) == count)
@@ -222,9 +214,9 @@ def test_where_the_state_cannot_be_read_the_event_is_sent_all_the_same(one_hook)
 @pytest.mark.parametrize("flags", [(), ("-I", "-S")])
 def test_without_fork_the_script_is_started_anew(one_hook, flags):
     changed(one_hook, "no fork")
-    with EventServer(replies=[{"delay_ms": 700}]) as server:
+    with HeldServer() as server:
         result = send(one_hook, server.url, "--metadata", '{"a": 1}', flags=flags)
-        assert all(seen.held_ms is None for seen in server.exchanges)
+        server.go()
         server.wait(1)
         (event,) = server.events()
     assert (result.exit, result.stdout, result.stderr) == (0, "", "")

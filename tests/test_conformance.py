@@ -177,7 +177,7 @@ def test_the_runner_is_short_and_flat():
 # What a run looks like.
 
 @pytest.mark.parametrize("version", PYTHONS)
-def test_a_green_run_in_full(kit, version):
+def test_a_green_run_names_the_command_and_each_case_and_counts_them(kit, version):
     kit.case("first", code="post()", expect={"requests": [{"method": "POST"}]})
     kit.case("second", code="pass")
     assert kit.run(python=PYTHONS[version]) == (0, [
@@ -187,7 +187,7 @@ def test_a_green_run_in_full(kit, version):
         "1..2", "ok 1 - tiny/first", "ok 2 - tiny/second", "# tiny 1.0: 2 of 2"], "")
 
 
-def test_a_failure_in_full(kit):
+def test_a_failure_says_what_differs_what_happened_and_how_to_run_it_again(kit):
     kit.case(server=["no_content"], expect={"requests": [{"json": {"a": 2}}]},
              code="post(b'{\"a\": 1}'); print('oh'); sys.exit(3)")
     code, lines, _ = kit.run("--env", "A=b c", "--limit-s", "9")
@@ -537,7 +537,7 @@ def abilities(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ABILITIES)
-def test_a_case_can_ask_for(abilities, name):
+def test_a_case_gets_what_it_asks_for(abilities, name):
     assert (abilities[name]["result"], abilities[name]["differences"]) == ("pass", [])
 
 

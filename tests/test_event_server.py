@@ -20,6 +20,7 @@ import pytest
 
 import event_server
 import hook_io
+from conftest import eventually, needs_ipv6
 from event_server import (
     EVENT_TYPES,
     FAULTS,
@@ -37,14 +38,6 @@ EVENT = {"timestamp": "2025-10-21T10:30:45.123Z", "source_app": "resume-agent",
          "summary": "Querying portfolio_library table for RAG examples",
          "session_id": "550e8400-e29b-41d4-a716-446655440000",
          "metadata": "{\"query\": \"SELECT 1\"}"}
-def has_ipv6():
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as sock:
-        sock.bind(("::1", 0))
-        return True
-    return False
-
-
-NEEDS_IPV6 = pytest.mark.skipif(not has_ipv6(), reason="no ::1 on this machine")
 NINE = ["PreToolUse", "PostToolUse", "UserPromptSubmit", "SessionStart", "SessionEnd",
         "Notification", "Stop", "SubagentStop", "PreCompact"]
 NEVER_ENDING = ("silent", "accept_only", "drip", "continue_then_silence",
@@ -117,19 +110,23 @@ def leave_by_reset(sock):
 
 
 def leave_after(server, seconds, request=None):
-    """Send a request, read what comes for *seconds*, leave; return what came."""
-    answer = b""
-    end = time.monotonic() + seconds
+    """Send a request, read what comes for *seconds*, leave.
+
+    Return what came, and how long, in ms of the server's clock, it had us at least.
+    """
+    answer, number = b"", len(server.exchanges)
     with connected(server) as sock:
         sock.sendall(http_request(event_bytes()) if request is None else request)
+        eventually(lambda: len(server.exchanges) > number)
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             sock.settimeout(max(0.001, end - time.monotonic()))
             with contextlib.suppress(socket.timeout):
                 data = sock.recv(1 << 16)
-                if not data:
-                    return answer
+                assert data, "it is the server that left"
                 answer += data
-    return answer
+        left_ms = server._clock_ms()
+    return answer, round(left_ms - server.exchanges[number].accepted_ms, 1)
 
 
 def decoded(chunked):
@@ -141,14 +138,6 @@ def decoded(chunked):
         assert size and rest[size:size + 2] == b"\r\n"
         body, chunked = body + rest[:size], rest[size + 2:]
     return body
-
-
-def until(condition):
-    for _ in range(2000):
-        if condition():
-            return
-        time.sleep(0.005)
-    raise AssertionError("still not so")
 
 
 # The contract.
@@ -523,10 +512,10 @@ def test_a_fault_sends_exactly_what_it_is_named_for(name):
 @pytest.mark.parametrize("name", READ_SO_FAR)
 def test_the_server_times_how_long_a_client_stays_with_a_fault_that_never_ends(name):
     with EventServer(fault=name) as server:
-        answer = leave_after(server, 0.3)
+        answer, stayed_ms = leave_after(server, 0.3)
         (exchange,) = server.wait(1)
     assert re.fullmatch(READ_SO_FAR[name], answer)
-    assert 100 <= exchange.held_ms <= 2000
+    assert stayed_ms <= exchange.held_ms <= 2000
     assert exchange.ended_by == "client"
     assert exchange.bytes_sent >= len(answer)
 
@@ -535,9 +524,9 @@ def test_the_server_times_how_long_a_client_stays_with_a_fault_that_never_ends(n
     {"drip_ms": 5000}, {"delay_ms": 5000}, {"status": 201, "hang": True}])
 def test_a_close_is_seen_in_the_middle_of_any_pause(reply):
     with EventServer(replies=[reply]) as server:
-        leave_after(server, 0.3)
+        _, stayed_ms = leave_after(server, 0.3)
         (exchange,) = server.wait(1)
-    assert 100 <= exchange.held_ms <= 2000
+    assert stayed_ms <= exchange.held_ms <= 2000
     assert exchange.ended_by == "client"
 
 
@@ -545,9 +534,9 @@ def test_a_close_is_seen_in_the_middle_of_any_pause(reply):
 def test_the_close_is_seen_too_where_only_reading_shows_it(name, monkeypatch):
     monkeypatch.setattr(Connection, "UNREAD_CLOSE", 0)
     with EventServer(fault=name) as server:
-        leave_after(server, 0.3)
+        _, stayed_ms = leave_after(server, 0.3)
         (exchange,) = server.wait(1)
-    assert 100 <= exchange.held_ms <= 2000
+    assert stayed_ms <= exchange.held_ms <= 2000
     assert exchange.ended_by == "client"
 
 
@@ -564,7 +553,7 @@ def test_a_client_that_resets_is_a_client_that_left(name):
 def test_a_silent_server_has_read_the_whole_request():
     request = http_request(event_bytes(metadata=json.dumps("x" * 300_000)))
     with EventServer(replies=[{"hang": True}]) as server:
-        assert leave_after(server, 0.12, request) == b""
+        assert leave_after(server, 0.12, request)[0] == b""
         (exchange,) = server.wait(1)
         assert exchange.raw == request
         assert len(exchange.json["metadata"]) == 300_002
@@ -583,9 +572,9 @@ def test_accept_only_reads_not_one_byte():
 def test_accept_only_sees_a_client_leave_that_has_sent_a_hundred_kilobytes():
     request = http_request(event_bytes(metadata=json.dumps("x" * 100_000)))
     with EventServer(fault="accept_only") as server:
-        leave_after(server, 0.12, request)
+        _, stayed_ms = leave_after(server, 0.12, request)
         (exchange,) = server.wait(1)
-    assert 100 <= exchange.held_ms <= 2000
+    assert stayed_ms <= exchange.held_ms <= 2000
     assert (exchange.raw, exchange.ended_by) == (b"", "client")
 
 
@@ -687,10 +676,10 @@ def test_raw_bytes_are_sent_as_they_are():
      b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")])
 def test_hang_after_an_answer_keeps_the_connection_open(reply, sent):
     with EventServer(replies=[reply]) as server:
-        assert leave_after(server, 0.3) == sent
+        answer, stayed_ms = leave_after(server, 0.3)
         (exchange,) = server.wait(1)
-        assert exchange.ended_by == "client"
-        assert exchange.held_ms >= 100
+        assert (answer, exchange.ended_by) == (sent, "client")
+        assert exchange.held_ms >= stayed_ms
 
 
 def test_a_status_line_that_was_not_sent_whole_is_no_status():
@@ -815,28 +804,42 @@ def server_threads(before):
     return [thread for thread in threading.enumerate() if thread not in before]
 
 
-@pytest.mark.parametrize("name", [*NEVER_ENDING, "slow", "huge_body"])
-def test_stopping_ends_every_thread_at_once_whatever_is_going_on(name):
+def in_one_try(condition):
+    """Tell whether condition() is true in one of three tries.
+
+    A busy machine is late now and then; what is late by design always is.
+    """
+    return any(condition() for _ in range(3))
+
+
+def longest_end_ms(name):
+    """Stop a server in the midst of a fault; return how long, at most, a thread ran on.
+    """
     before = threading.enumerate()
     with EventServer(fault=name) as server:
         socks = [connected(server) for _ in range(3)]
         for sock in socks:
             sock.sendall(http_request(event_bytes()))
-        until(lambda: len(server.exchanges) == 3)
+        eventually(lambda: len(server.exchanges) == 3)
         stopped_ms = server._clock_ms()
     assert server_threads(before) == []
-    for exchange in server.exchanges:
-        assert exchange.ended_by == "server"
-        assert exchange.accepted_ms + exchange.held_ms - stopped_ms < 200
+    assert {exchange.ended_by for exchange in server.exchanges} == {"server"}
     for sock in socks:
         sock.close()
+    return max(seen.accepted_ms + seen.held_ms for seen in server.exchanges) - (
+        stopped_ms)
+
+
+@pytest.mark.parametrize("name", [*NEVER_ENDING, "slow", "huge_body"])
+def test_stopping_ends_every_thread_at_once_whatever_is_going_on(name):
+    assert in_one_try(lambda: longest_end_ms(name) < 200)
 
 
 def test_stopping_ends_a_client_that_has_not_sent_its_request():
     before = threading.enumerate()
     with EventServer() as server, connected(server) as sock:
         sock.sendall(b"POST /ev")
-        until(lambda: server.exchanges)
+        eventually(lambda: server.exchanges)
         server.__exit__()
         assert server_threads(before) == []
         assert server.exchanges[0].ended_by == "server"
@@ -859,7 +862,7 @@ def test_two_hundred_silent_clients_are_held_at_once():
         socks = [stack.enter_context(connected(server)) for _ in range(200)]
         for sock in socks:
             sock.sendall(http_request(event_bytes()))
-        until(lambda: len(server.exchanges) == 200)
+        eventually(lambda: len(server.exchanges) == 200)
         assert all(exchange.held_ms is None for exchange in server.exchanges)
         for sock in socks:
             sock.close()
@@ -867,16 +870,21 @@ def test_two_hundred_silent_clients_are_held_at_once():
         assert {exchange.ended_by for exchange in seen} == {"client"}
 
 
-def test_a_burst_of_two_hundred_clients_is_queued_without_a_second_attempt():
+def burst_ms():
+    """Return how long a server takes to accept two hundred clients at once."""
     with EventServer(fault="silent") as server, contextlib.ExitStack() as stack:
         for _ in range(200):
             sock = stack.enter_context(socket.socket())
             sock.setblocking(False)
             sock.connect_ex(("127.0.0.1", server.port))
-        until(lambda: len(server.exchanges) == 200)
+        eventually(lambda: len(server.exchanges) == 200)
         first, *_, last = server.exchanges
-        # What finds the queue full is tried again after a second.
-        assert last.accepted_ms - first.accepted_ms < 900
+        return last.accepted_ms - first.accepted_ms
+
+
+def test_a_burst_of_two_hundred_clients_is_queued_without_a_second_attempt():
+    # What finds the queue full is tried again after a second.
+    assert in_one_try(lambda: burst_ms() < 900)
 
 
 def test_two_hundred_events_at_once_get_two_hundred_ids():
@@ -887,14 +895,14 @@ def test_two_hundred_events_at_once_get_two_hundred_ids():
         assert sorted(stored["id"] for _, stored in answers) == list(range(1, 201))
 
 
-@NEEDS_IPV6
+@needs_ipv6
 def test_the_server_listens_on_ipv6_where_asked():
     with EventServer(host="::1") as server:
         assert server.url == f"http://[::1]:{server.port}/events"
         assert post(server)[0] == 201
 
 
-@NEEDS_IPV6
+@needs_ipv6
 def test_the_server_listens_on_the_given_address_alone():
     with EventServer() as server:
         assert server.url == f"http://127.0.0.1:{server.port}/events"
@@ -1037,7 +1045,7 @@ def test_the_command_misbehaves_on_request_and_prints_nothing_about_resets(comma
     assert server.stop()[::2] == (0, "")
 
 
-@NEEDS_IPV6
+@needs_ipv6
 def test_the_command_listens_on_ipv6(command):
     server = command("--host", "::1")
     assert server.first.startswith(f"listening on http://[::1]:{server.port}/events ")

@@ -36,10 +36,13 @@ def project(tmp_path):
 
 
 def command(action, project, *argv, folder=ROOT):
-    """Run the installer; return its CompletedProcess with text streams."""
+    """Run the installer; return its CompletedProcess with text streams.
+
+    As a module, which Python compiles once; as a script it is each time, by make.
+    """
     return subprocess.run(
-        [PYTHONS[NEWEST], str(folder / "hook_io.py"), action, str(project), *argv],
-        capture_output=True, text=True, timeout=PATIENCE_S,
+        [PYTHONS[NEWEST], "-m", "hook_io", action, str(project), *argv],
+        capture_output=True, text=True, timeout=PATIENCE_S, cwd=str(folder),
         env={name: os.environ[name] for name in ("PATH", "SYSTEMROOT")
              if name in os.environ})
 
@@ -93,7 +96,8 @@ def test_each_agents_commands_send_its_events_and_survive_a_missing_file(
     assert [name for name, _ in entries(project, agent)] == (
         AGENTS[agent]["hooked"].split())
     with EventServer() as server:
-        env = {**one_hook.env, "HOOK_IO_SERVER_URL": server.url,
+        env = {**one_hook.env, "PATH": one_hook.path(),
+               "HOOK_IO_SERVER_URL": server.url,
                "HOOK_IO_TIMEOUT_MS": "20000", "PYTHONDONTWRITEBYTECODE": "1",
                **{f"{kind}_PROJECT_DIR": str(project)
                   for kind in ("CLAUDE", "GEMINI", "QWEN", "COPILOT", "CURSOR")}}
@@ -233,7 +237,8 @@ def test_the_name_of_a_project_is_a_word_whatever_is_in_it(one_hook, project, na
     ((_, entry),) = [item for item in entries(project, "claude-code")
                      if item[0] == "Stop"]
     with EventServer() as server:
-        env = {**one_hook.env, "HOOK_IO_SERVER_URL": server.url,
+        env = {**one_hook.env, "PATH": one_hook.path(),
+               "HOOK_IO_SERVER_URL": server.url,
                "HOOK_IO_TIMEOUT_MS": "20000", "CLAUDE_PROJECT_DIR": str(project)}
         subprocess.run(["sh", "-c", entry["command"]], env=env, cwd=str(project),
                        input=json.dumps(sample("Stop")).encode(), check=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import event_server
-from conftest import TESTS, sample
+from conftest import TESTS, eventually, sample
 from event_server import EventServer
 from test_event_server import (
     EVENT,
@@ -32,7 +32,6 @@ from test_event_server import (
     post,
     server_threads,
     talk,
-    until,
 )
 
 pytestmark = pytest.mark.filterwarnings(
@@ -271,7 +270,7 @@ def test_viewers_that_do_not_read_slow_no_hook(server):
     with contextlib.ExitStack() as stack:
         for _ in range(8):
             stack.enter_context(Viewer(server))
-        until(lambda: len(server.exchanges) == 8 and all(
+        eventually(lambda: len(server.exchanges) == 8 and all(
             viewer.follows for viewer in server.exchanges))
         assert {post(server)[0] for _ in range(20)} == {201}
         held = sorted(exchange.held_ms for exchange in server.wait(20))
@@ -281,7 +280,7 @@ def test_viewers_that_do_not_read_slow_no_hook(server):
 
 def test_a_viewer_that_leaves_is_let_go(server):
     with Viewer(server):
-        until(lambda: server.exchanges and server.exchanges[0].follows)
+        eventually(lambda: server.exchanges and server.exchanges[0].follows)
     assert server.wait(1)[0].ended_by == "client"
 
 
@@ -290,7 +289,7 @@ def test_stopping_ends_every_stream_at_once():
     with EventServer() as server, contextlib.ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(Viewer(server))
-        until(lambda: len(server.exchanges) == 3 and all(
+        eventually(lambda: len(server.exchanges) == 3 and all(
             viewer.follows for viewer in server.exchanges))
         server.__exit__()
         assert server_threads(before) == []
@@ -298,7 +297,7 @@ def test_stopping_ends_every_stream_at_once():
 
 def test_a_store_that_fails_ends_the_stream(server):
     with Viewer(server) as viewer:
-        until(lambda: server.exchanges and server.exchanges[0].follows)
+        eventually(lambda: server.exchanges and server.exchanges[0].follows)
         server.store._sqlite.execute("DROP TABLE events")
         server.store._sqlite.execute("INSERT INTO runs (after_id) VALUES (0)")
         assert server.wait(1)[0].ended_by == "server"
@@ -547,16 +546,16 @@ def test_a_lane_draws_calls_failures_and_gaps_and_opens_what_is_clicked(page, se
         server.store.add(event)
     page.open()
     page.says("1 call · ended")
-    until(lambda: pixels(page, "tool") > 5000)
+    eventually(lambda: pixels(page, "tool") > 5000)
     assert pixels(page, "bad") == pixels(page, "gap") == 0
     page.tab.locator("#chart").click(position={"x": 400, "y": 24})
     page.says("tool_use_id")
     assert "note     20.0 s" in page.detail()
     server.store.add(tool_event("PreToolUse", "fails", 21))
     server.store.add(tool_event("PostToolUseFailure", "fails", 30))
-    until(lambda: pixels(page, "bad") > 1000)
+    eventually(lambda: pixels(page, "bad") > 1000)
     page.says("silent")  # a session amid its turn, years ago
-    until(lambda: pixels(page, "gap") > 50)
+    eventually(lambda: pixels(page, "gap") > 50)
 
 
 RUN = "document.title='run'"
@@ -624,7 +623,7 @@ def test_everything_is_in_reach_of_the_keyboard(page, mixed):
     page.counts("12 events")
     page.tab.keyboard.press("Tab")
     assert page.tab.locator("#pause:focus").count() == 1
-    until(lambda: page.tab.keyboard.press("Tab") or page.tab.locator(
+    eventually(lambda: page.tab.keyboard.press("Tab") or page.tab.locator(
         "#list:focus").count())
     for key in ("Home", "ArrowDown", "ArrowDown", "ArrowUp", "Enter"):
         page.tab.keyboard.press(key)
@@ -634,7 +633,7 @@ def test_everything_is_in_reach_of_the_keyboard(page, mixed):
     active = page.tab.locator("#list").get_attribute("aria-activedescendant")
     assert selected.get_attribute("id") == active
     page.tab.keyboard.press("End")
-    until(lambda: "summary  step 11\n" in page.detail())
+    eventually(lambda: "summary  step 11\n" in page.detail())
     page.tab.keyboard.press("Escape")
     page.tab.locator("#detail").wait_for(state="hidden")
     assert page.tab.locator("#list:focus").count() == 1
@@ -655,7 +654,7 @@ def test_a_paused_page_stands_still_and_misses_nothing(page, server):
     page.counts("1 event")
     page.tab.get_by_role("button", name="Pause").click()
     page.says("paused")
-    until(lambda: all(e.held_ms is not None for e in server.exchanges))
+    eventually(lambda: all(e.held_ms is not None for e in server.exchanges))
     post(server)
     assert page.tab.locator("#count").inner_text() == "1 event"
     page.tab.get_by_role("button", name="Resume").click()

@@ -2,7 +2,6 @@
 """send_event.py keeps the hook script contract: its command line, body and messages."""
 
 import fnmatch
-import http.client
 import json
 import os
 import re
@@ -16,8 +15,9 @@ import pytest
 
 import hook_io
 import send_event
-from conftest import PATIENCE_S, ROOT, sample
+from conftest import PATIENCE_S, ROOT, arrived, body_at, nowhere, sample
 from event_server import EventServer, closed_port
+from test_hook_io import BAD, REPEATED
 
 BODY_MAX_BYTES = 256 * 1024
 UUID = "550e8400-e29b-41d4-a716-446655440000"
@@ -26,66 +26,12 @@ KEY = "ghp_" + "a1B2" * 9  # looks like a key to every rule that knows keys
 REQUIRED = ("--source-app", "demo", "--event-type", "PreToolUse")
 SLACK_MS = 250  # for a busy machine, beyond the budget that a test gives
 LOUD_AT_ONCE = {"HOOK_IO_FAIL_LOUD_THRESHOLD": "1"}
-
-
-@pytest.fixture
-def hook(installed, hook):
-    """Give a budget that no busy machine uses up: few tests are about it."""
-    hook.env["HOOK_IO_TIMEOUT_MS"] = "20000"
-    return hook
-
-
-@pytest.fixture(scope="module")
-def kept_folder(tmp_path_factory):
-    """The hooks folder of all of this file's one_hooks, compiled once."""
-    folder = tmp_path_factory.mktemp("hooks") / "kept"
-    folder.mkdir()
-    for name in ("hook_io.py", "send_event.py"):
-        shutil.copy(str(ROOT / name), str(folder))
-    return folder
-
-
-@pytest.fixture
-def one_hook(kept_folder, one_hook):
-    one_hook.env["HOOK_IO_TIMEOUT_MS"] = "20000"
-    one_hook.folder = kept_folder
-    return one_hook
-
-
-@pytest.fixture(scope="module")
-def kept_server():
-    with EventServer() as server:
-        yield server
-
-
-@pytest.fixture
-def server(kept_server):
-    """A server that keeps the contract, and has seen nothing of this test yet."""
-    kept_server.exchanges.clear()
-    return kept_server
+pytestmark = pytest.mark.usefixtures("patient")  # few tests are about the budget
 
 
 @pytest.fixture
 def down():
-    """The URL of a server that does not run."""
-    return f"http://127.0.0.1:{closed_port()}/events"
-
-
-def arrived(server):
-    """Return what came before a request of our own, which is the last then."""
-    link = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
-    link.request("GET", "/health")
-    link.getresponse().read()
-    link.close()
-    return [seen for seen in server.wait(len(server.exchanges))
-            if seen.path != "/health"]
-
-
-def body_at(server):
-    """Return the body of the one event, which the server has taken."""
-    (seen,) = arrived(server)
-    assert seen.status == 201, seen.raw
-    return seen.json
+    return nowhere()
 
 
 def metadata_at(server):
@@ -133,16 +79,18 @@ def test_a_server_that_is_down_costs_two_lines_and_the_event(hook, down):
     assert result.stderr == (
         "[ERROR] Failed to send event to observability-server: connection refused "
         f"({down})\n[WARNING] Observability server not running, event discarded\n")
+    (line,) = hook.losses()
+    assert line.split()[2] == "refused"
 
 
 def test_a_slow_server_is_left_within_the_budget(hook):
     with EventServer(replies=[{"delay_ms": 5000}]) as server:
-        result = hook.send(server.url, "--timeout-ms", "100", stdin=sample("Stop"))
+        result = hook.send(server.url, "--timeout-ms", "500", stdin=sample("Stop"))
         (seen,) = server.wait(1)
-    assert fact_of(result) == "no answer within 100 ms"
+    assert fact_of(result) == "no answer within 500 ms"
     assert seen.json["event_type"] == "Stop"
     assert seen.ended_by == "client"
-    assert seen.held_ms <= 100 + SLACK_MS
+    assert seen.held_ms <= 500 + SLACK_MS
 
 
 def test_a_slow_server_within_the_budget_is_waited_for(one_hook):
@@ -183,9 +131,8 @@ def test_the_event_on_stdin_becomes_metadata(hook, server, event):
 # What the server answers.
 
 @pytest.mark.parametrize("reply", [
-    {"status": 200}, {"status": 200, "body": "ok\n"}, {"status": 201}, {"status": 202},
-    {"status": 204}, {"status": 299, "body": "<html>"}, {"status": 201, "body": "{"},
-    {"continue": True}, {"raw": "HTTP/1.0 200\r\n\r\n"},
+    {"status": 200}, {"status": 201}, {"status": 299, "body": "<html>"},
+    {"status": 201, "body": "{"}, {"raw": "HTTP/1.0 200\r\n\r\n"},
 ], ids=short)
 def test_any_2xx_is_success(one_hook, reply):
     with EventServer(replies=[reply]) as server:
@@ -230,16 +177,6 @@ def test_the_message_of_a_400_is_quoted(hook):
 ], ids=short)
 def test_what_a_400_says_is_quoted_as_far_as_it_is_there(one_hook, reply, quoted):
     assert answered(one_hook, **reply) == "HTTP 400" + quoted
-
-
-def test_a_400_whose_body_does_not_come_is_told_within_the_budget(one_hook):
-    reply = {"status": 400, "body": '{"error"', "hang": True,
-             "headers": {"Content-Length": "99"}}
-    with EventServer(replies=[reply]) as server:
-        result = one_hook.send(server.url, "--timeout-ms", "300")
-        (seen,) = server.wait(1)
-    assert fact_of(result) == "HTTP 400"
-    assert seen.held_ms <= 300 + SLACK_MS
 
 
 def test_a_quoted_message_is_cleaned_cut_and_redacted(one_hook):
@@ -381,7 +318,7 @@ def test_every_option_takes_its_value_behind_an_equals_sign(one_hook, server):
     ["--timeout-ms", "0"], ["--timeout-ms", "60001"], ["--timeout-ms", "²"],
     ["--timeout-ms", "1e3"], ["--timeout-ms", "-5"], ["--timeout-ms", "9" * 5000],
     ["--timeout-ms", "0000000019999999"], ["--timeout-ms", "1-"],
-    ["--format", "xml"], ["--fail-loud", "scream"],
+    ["--fail-loud", "scream"],
 ], ids=short)
 def test_a_bad_value_is_a_usage_error(one_hook, server, argv):
     result = one_hook.send(server.url, *argv)
@@ -505,17 +442,6 @@ def test_losses_are_counted_where_the_variable_says(one_hook, tmp_path, down):
     one_hook.send(down, env={"HOOK_IO_STATE_DIR": str(folder)})
     assert [path.stat().st_size for path in folder.iterdir()] == [64]
     assert not one_hook.losses()
-
-
-@pytest.mark.parametrize("text, fact", [
-    ("", "plain http to a public address"), ("0", "plain http to a public address"),
-    ("false", "plain http to a public address"), ("1", "could not connect in time")])
-def test_plain_http_to_the_world_has_to_be_asked_for(one_hook, text, fact):
-    # A budget that is over before a connection: nothing is ever sent to the address.
-    env = {"HOOK_IO_ALLOW_HTTP": text, "HOOK_IO_PURE": "1"}
-    result = one_hook.send("http://192.0.2.1/", "--timeout-ms", "1", env=env)
-    assert result.exit == 0
-    assert fact in result.lines[0]
 
 
 @pytest.mark.parametrize("text", ["", "1"])
@@ -684,54 +610,37 @@ def test_a_summary_says_on_one_line_what_happened(
 
 # What comes on stdin.
 
-#: what stdin holds -> (bytes, what the one line on stderr says; "": nothing is wrong)
-STDIN = {
-    "empty": (b"", ""),
-    "white space": (b" \r\n\t\n", ""),
-    "byte order mark": (b'\xef\xbb\xbf{"prompt": "hi"}', ""),
-    "lone surrogate": (b'{"prompt": "x \\ud83d y", "\\udc00": "\\udc00"}', ""),
-    "duplicate keys": (b'{"prompt": "a", "prompt": "b"}\n', ""),
-    "escaped NUL": (b'{"prompt": "a\\u0000b"}', ""),
-    "words": (b"hello there", "not JSON: 'hello there'"),
-    "long words": (b"x" * 5000, "not JSON: 'xxx"),
-    "array": (b'[{"prompt": "hi"}]', "not a JSON object"),
-    "number": (b"42", "not a JSON object"),
-    "null": (b"null", "not a JSON object"),
-    "text": (b'"hi"', "not a JSON object"),
-    "braces at every cut": (b'{"prompt": "' + b"}" * 200000 + b'"}', ""),
-    "cut": (b'{"prompt": "hi", "b": [1, 2', "JSON"),
-    "cut in a string": (b'{"prompt": "hi', "JSON"),
-    "two objects": (b'{"prompt": "hi"} {"prompt": "ho"}', "more than one"),
-    "bad UTF-8": (b'{"prompt": "caf\xe9"}', "not UTF-8 at byte 15"),
-    "UTF-16": ('{"prompt": "hi"}'.encode("utf-16"), "not UTF-8 at byte 0"),
-    "NaN": (b'{"prompt": NaN}', "NaN"),
-    "infinity": (b'{"prompt": -Infinity}', "-Infinity"),
-    "1e999": (b'{"prompt": -1e999}', "number.*1e999"),
-    "5000 digits": (b'{"prompt": ' + b"7" * 5000 + b"}", "number|digits"),
-    "deep lists": (b'{"a": ' + b"[" * 5000 + b"]" * 5000 + b"}", "nested deeper"),
-    "deep objects": (b'{"a":' * 5000 + b"1" + b"}" * 5000, "nested deeper"),
-    "150 levels": (b'{"a": ' + b"[" * 150 + b"]" * 150 + b"}", "nested deeper"),
-    "NUL bytes": (b"\x00" * 5000, "not JSON"),
-    "control characters": (b'{"prompt": "\x1b[2J\x07\r\n"}', "not JSON"),
-    "a secret": (b'nonsense password=hunter22 ' + KEY.encode(), "not JSON"),
+ODD = {
+    "empty": b"", "white space": b" \r\n\t\n",
+    "byte order mark": b'\xef\xbb\xbf{"prompt": "hi"}',
+    "lone surrogate": b'{"prompt": "x \\ud83d y", "\\udc00": "\\udc00"}',
+    "duplicate keys": b'{"prompt": "a", "prompt": "b"}\n',
+    "escaped NUL": b'{"prompt": "a\\u0000b"}',
+    "braces at every cut": b'{"prompt": "' + b"}" * 200000 + b'"}',
 }
 
 
-@pytest.mark.parametrize("data, cause", list(STDIN.values()), ids=list(STDIN))
-def test_whatever_stdin_holds_the_event_is_sent(hook, server, data, cause):
-    result = hook.send(server.url, event_type="UserPromptSubmit", stdin=data)
+@pytest.mark.parametrize("data", ODD.values(), ids=ODD)
+def test_an_odd_event_is_sent_without_a_word(hook, server, data):
+    assert is_silent(hook.send(server.url, event_type="UserPromptSubmit", stdin=data))
+    assert body_at(server)["event_type"] == "UserPromptSubmit"
+
+
+SECRET = {"a secret": (b"nonsense password=hunter22 " + KEY.encode(), "not JSON: ")}
+
+
+@pytest.mark.parametrize("data, cause", [*BAD.values(), *SECRET.values()],
+                         ids=[*BAD, *SECRET])
+def test_what_is_no_event_is_told_and_sent_all_the_same(one_hook, server, data, cause):
+    result = one_hook.send(server.url, event_type="UserPromptSubmit", stdin=data)
     assert (result.exit, result.stdout) == (0, "")
-    assert len(result.lines) == bool(cause), result
+    (line,) = result.lines
+    assert re.match(rf"\[WARNING\] .*stdin.*{re.escape(cause)}", line), line
     body = body_at(server)
-    if cause:
-        (line,) = result.lines
-        assert re.match(rf"\[WARNING\] .*stdin.*({cause})", line), line
-        assert re.search(cause, json.loads(body["metadata"])["input_error"])
-        assert body["summary"] == "UserPromptSubmit: unreadable event"
+    assert cause in json.loads(body["metadata"])["input_error"]
+    assert body["summary"] == "UserPromptSubmit: unreadable event"
     for text in (result.stderr, str(body)):
-        assert "Traceback" not in text
-        assert not re.search(r"x{81}|7{81}|(\\x00){80}|hunter22", text)
-        assert KEY not in text
+        assert not re.search(f"Traceback|{REPEATED}|hunter22|{KEY}", text)
 
 
 def test_of_an_event_above_the_limit_whole_members_are_sent(hook, server):
@@ -970,6 +879,13 @@ def test_the_script_runs_from_anywhere(hook, server, tmp_path, place):
     ("http://me:hunter22/x@127.0.0.1:{}/events", ""),
     ("http://me:x?hunter22@127.0.0.1:{}/events", ""),
     ("http://me:a@hunter22@127.0.0.1:{}/events", "http://127.0.0.1:{}/events"),
+    ("http://me:hunter22@x@127.0.0.1:{}/events", "http://127.0.0.1:{}/events"),
+    ("http://me:x/hunter22@127.0.0.1:{}/events", ""),
+    ("http://me:x://hunter22@127.0.0.1:{}/events", ""),
+    ("http://127.0.0.1:{}/events?k=hunter22&next=http://a.example/",
+     "http://127.0.0.1:{}/events"),
+    ("http://127.0.0.1:{}/events?next=http://a.example/hunter22?x@y",
+     "http://127.0.0.1:{}/events"),
     ("me:hunter22@127.0.0.1:{}/events", ""),
     ("127.0.0.1:{}/events?key=hunter22", ""),
     ("http:/me:hunter22@127.0.0.1:{}/events", ""),
@@ -984,6 +900,8 @@ def test_no_secret_of_the_url_is_shown(one_hook, url, shown):
     assert result.lines[0].endswith(f"({shown.format(port)})" if shown else ")")
     assert all(line.isprintable() for line in result.lines)
     assert len(result.lines) == 2
+    (line,) = one_hook.losses()
+    assert "@127" not in url or line.split()[2] == "invalid"
     told = result.document["systemMessage"]
     for text in (result.stderr, told, str(list(one_hook.state.iterdir()))):
         assert "hunter22" not in text

@@ -124,8 +124,9 @@ def test_a_library_that_is_broken_is_seen(monkeypatch, name, broken):
 def test_the_right_outcome_is_known_and_another_is_seen(
         monkeypatch, data, ending, outcomes):
     assert hostile.right_outcomes(data, ending) == outcomes
-    monkeypatch.setattr(hook_io, "_read_answer", lambda link, wants_body: (
-        hook_io.Outcome("invalid", "no")))
+    post_json = hook_io.post_json
+    monkeypatch.setattr(hook_io, "post_json", lambda *given: (
+        post_json(*given) and hook_io.Outcome("invalid", "no")))
     server = hostile.ScriptedServer()
     assert "is right" in hostile.misdelivered(server, data, ending, 0, 40, False, 500)
     server.close()

@@ -10,9 +10,8 @@ import time
 import pytest
 
 import hook_io
-from conftest import PATIENCE_S, sample
+from conftest import PATIENCE_S, eventually, nowhere, sample
 from event_server import EventServer, closed_port
-from test_background import eventually
 
 pytestmark = pytest.mark.usefixtures("patient")
 KILLS = 200
@@ -26,7 +25,7 @@ def spool(tmp_path):
 def lose(hook, spool, *argv, url=None, env=None, event=None, **kwargs):
     """Send an event that does not arrive; return the Result."""
     return hook.send(
-        url or f"http://127.0.0.1:{closed_port()}/events", *argv,
+        url or nowhere(), *argv,
         stdin=event or sample("PreToolUse"),
         env={"HOOK_IO_SPOOL_DIR": str(spool), **(env or {})}, **kwargs)
 

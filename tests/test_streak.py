@@ -18,8 +18,8 @@ import time
 import pytest
 
 import hook_io
-from conftest import Result, sample
-from event_server import EventServer, closed_port
+from conftest import Result, nowhere, sample
+from event_server import EventServer
 
 CLAUDE_EVENTS = tuple(hook_io.PLATFORMS["claude-code"]["events"])
 #: where Claude Code shows a person a systemMessage, as measured
@@ -32,20 +32,8 @@ LOST = "[ERROR] Failed to send event to observability-server: "
 UNCOUNTED = "[WARNING] Losses are not counted: "
 FIRST = {"HOOK_IO_FAIL_LOUD_THRESHOLD": "1"}
 PAST = "2025-10-21T10:30:45Z"
+pytestmark = pytest.mark.usefixtures("patient")  # no loss is one for want of time
 HANG_S = 10  # a process that takes longer waits for something that never comes
-
-
-@pytest.fixture
-def hook(hook, installed):
-    """Take the time out of it: what is lost here is not lost for want of time."""
-    hook.env["HOOK_IO_TIMEOUT_MS"] = "20000"
-    return hook
-
-
-@pytest.fixture
-def one_hook(one_hook):
-    one_hook.env["HOOK_IO_TIMEOUT_MS"] = "20000"
-    return one_hook
 
 
 # An agent's session, an outage, and what they leave behind.
@@ -57,10 +45,6 @@ def event(name="PreToolUse", session="s-1"):
 def real_event(name):
     """Return what the client sent; no client could be made to send a TeammateIdle."""
     return event(name) if name == "TeammateIdle" else sample(name)
-
-
-def down():
-    return f"http://127.0.0.1:{closed_port()}/events"
 
 
 def lose(hook, url, times, **of_event):
@@ -141,7 +125,7 @@ def tree(folder):
 # The file.
 
 def test_each_loss_is_one_line_of_64_bytes_in_a_private_file(hook):
-    url = down()
+    url = nowhere()
     hook.send(url, stdin=event("Stop", "550e8400-e29b-41d4"), env={"TZ": "XYZ-9"},
               preexec_fn=open_umask)
     path = streak_file(hook)
@@ -177,7 +161,7 @@ def test_a_line_names_the_outcome(one_hook, reply, outcome):
 
 def test_the_session_of_a_line_is_that_of_the_event_sent(one_hook):
     given = "0b7a1f00-1111-4222-8333-944455556666"
-    one_hook.send(down(), "--session-id", given, stdin=event(session="other"))
+    one_hook.send(nowhere(), "--session-id", given, stdin=event(session="other"))
     assert one_hook.losses()[0].split()[-1] == given[:10]
 
 
@@ -205,13 +189,13 @@ def test_what_happens_at_one_endpoint_does_not_count_at_another(one_hook, one, o
 
 
 def test_http_and_https_are_two_endpoints(one_hook):
-    url = down()
+    url = nowhere()
     lose(one_hook, url, 2)
     assert is_quiet(lose(one_hook, url.replace("http:", "https:"), 1)[0])
 
 
 def test_a_streak_at_one_endpoint_outlives_a_success_at_another(hook):
-    url = down()
+    url = nowhere()
     begin_outage(hook, url, 2)
     with EventServer() as server:
         assert hook.send(server.url, stdin=event()).stdout == ""
@@ -221,15 +205,15 @@ def test_a_streak_at_one_endpoint_outlives_a_success_at_another(hook):
 
 # Exactly.
 
-def test_50_processes_at_once_count_to_50_and_one_of_them_says_so(hook):
+def test_50_processes_at_once_count_to_50_and_one_of_them_says_so(one_hook):
     with EventServer(on_event=together(50, refuse)) as server:
-        results = at_once(hook, server.url, [event()] * 50)
+        results = at_once(one_hook, server.url, [event()] * 50)
     assert [result.exit for result in results] == [0] * 50
-    content = streak_file(hook).read_bytes()
+    content = streak_file(one_hook).read_bytes()
     lines = content.splitlines(True)
     assert len(lines) == 50 and {len(line) for line in lines} == {64}
     assert {line.split()[2] for line in lines} == {b"rejected"}
-    assert len(told(results)) == len(notices(hook)) == 1
+    assert len(told(results)) == len(notices(one_hook)) == 1
 
 
 def test_50_processes_at_once_from_5_sessions_say_it_once_in_each(one_hook):
@@ -248,18 +232,19 @@ def test_50_blocking_hooks_at_once_block_once(one_hook):
     assert sorted(result.exit for result in results) == [0] * 49 + [2]
 
 
-def test_50_successes_at_once_announce_the_recovery_once(hook):
+def test_50_successes_at_once_announce_the_recovery_once(one_hook):
     with EventServer(replies=["server_error"] * 3, on_event=together(50)) as server:
-        lose(hook, server.url, 3)
-        path = streak_file(hook)
+        lose(one_hook, server.url, 3)
+        path = streak_file(one_hook)
         content = path.read_bytes()
         sessions = [f"s-{i}" for i in range(50)]
-        results = at_once(hook, server.url, [event(session=name) for name in sessions])
+        results = at_once(
+            one_hook, server.url, [event(session=name) for name in sessions])
     assert {(result.exit, result.stderr) for result in results} == {(0, "")}
     (message,) = told(results)
     assert "3 were lost" in message and content[:20].decode() in message
     assert server.url in message
-    (last,) = hook.state.iterdir()
+    (last,) = one_hook.state.iterdir()
     assert (last.name, last.read_bytes()) == (path.name + ".last", content)
 
 
@@ -274,7 +259,7 @@ def test_50_threads_get_50_places(tmp_path, monkeypatch):
 # What a person is told, and when.
 
 def test_the_third_loss_says_it_once_in_each_session(hook):
-    url = down()
+    url = nowhere()
     silent, other = lose(hook, url, 2), lose(hook, url, 1, session="s-2")
     again, first = lose(hook, url, 1, session="s-2"), lose(hook, url, 2)
     assert all(map(is_quiet, [*silent, *again, first[1]]))
@@ -283,7 +268,7 @@ def test_the_third_loss_says_it_once_in_each_session(hook):
 
 
 def test_the_hint_is_one_document_that_says_all_there_is_to_know(hook):
-    url = down()
+    url = nowhere()
     path = begin_outage(hook, url, 11)
     (result,) = lose(hook, url, 1)
     assert (result.exit, len(result.lines)) == (0, 2)
@@ -311,7 +296,7 @@ def test_a_recovery_below_the_threshold_says_nothing(hook):
 
 
 def test_deleting_the_file_resets_the_streak_and_its_notices(one_hook):
-    url = down()
+    url = nowhere()
     path = begin_outage(one_hook, url, 2)
     assert len(told(lose(one_hook, url, 1))) == 1
     path.unlink()
@@ -323,7 +308,7 @@ def test_deleting_the_file_resets_the_streak_and_its_notices(one_hook):
     ("1", 1), ("5", 5), ("", 3), ("0", 3), ("-1", 3), ("abc", 3), ("2.5", 3),
     ("\N{SUPERSCRIPT TWO}", 3), ("9" * 5000, 3)], ids=shortened)
 def test_the_threshold_is_a_whole_number_from_1_on(one_hook, value, threshold):
-    url, env = down(), {"HOOK_IO_FAIL_LOUD_THRESHOLD": value}
+    url, env = nowhere(), {"HOOK_IO_FAIL_LOUD_THRESHOLD": value}
     if threshold > 1:
         begin_outage(one_hook, url, threshold - 2 or 1)
     results = [one_hook.send(url, stdin=event(), env=env) for _ in range(2)]
@@ -348,7 +333,7 @@ def test_off_says_nothing_ever_but_counts(hook):
 
 @pytest.mark.parametrize("name", CLAUDE_EVENTS)
 def test_a_hint_is_said_only_where_claude_code_shows_it(one_hook, name):
-    url, given = down(), real_event(name)
+    url, given = nowhere(), real_event(name)
     first, second = [one_hook.send(url, stdin=given, env=FIRST) for _ in range(2)]
     assert (first.exit, bool(first.stdout)) == (0, name in HINTED)
     assert first.stdout == "" or list(first.document) == ["systemMessage"]
@@ -369,7 +354,7 @@ def test_a_recovery_is_said_only_where_claude_code_shows_it(one_hook, name):
 
 @pytest.mark.parametrize("name", CLAUDE_EVENTS)
 def test_block_exits_2_only_where_that_neither_loops_nor_ends_anything(one_hook, name):
-    url, given = down(), real_event(name)
+    url, given = nowhere(), real_event(name)
     first, second = [one_hook.send(url, "--fail-loud", "block", stdin=given, env=FIRST)
                      for _ in range(2)]
     assert (first.exit, first.stdout) == (2 if name in BLOCKED else 0, "")
@@ -378,7 +363,7 @@ def test_block_exits_2_only_where_that_neither_loops_nor_ends_anything(one_hook,
 
 
 def test_block_says_on_stderr_what_happened_and_nothing_untrue(hook):
-    url = down()
+    url = nowhere()
     path = begin_outage(hook, url, 2)
     results = [hook.send(url, "--fail-loud", "block", stdin=event(name))
                for name in ("Stop", "PreToolUse", "PreToolUse")]
@@ -393,7 +378,7 @@ def test_block_says_on_stderr_what_happened_and_nothing_untrue(hook):
 @pytest.mark.parametrize("quiet", [
     "PreCompact", "SubagentStop", "SessionEnd", "Notification"])
 def test_an_event_without_a_channel_leaves_the_notice_to_the_next(one_hook, quiet):
-    url = down()
+    url = nowhere()
     begin_outage(one_hook, url, 2)
     assert all(map(is_quiet, lose(one_hook, url, 2, name=quiet)))
     assert notices(one_hook) == []
@@ -410,7 +395,7 @@ def test_an_event_without_a_channel_leaves_the_notice_to_the_next(one_hook, quie
 ], ids=shortened)
 def test_stdin_decides_where_a_hint_goes_and_not_the_command_line(
         one_hook, stdin, event_type, speaks):
-    result = one_hook.send(down(), stdin=stdin, event_type=event_type, env=FIRST)
+    result = one_hook.send(nowhere(), stdin=stdin, event_type=event_type, env=FIRST)
     assert (result.exit, bool(result.stdout)) == (0, speaks)
     assert sum(line.startswith(LOST) for line in result.lines) == 1
     assert one_hook.losses()[0].split()[1] == event_type
@@ -423,7 +408,7 @@ def test_stdin_decides_where_a_hint_goes_and_not_the_command_line(
     "a\0b", "\ud800", "a\nb\r\x1b[2J", "", None, 7, ["a"], {"a": {}}, True],
     ids=shortened)
 def test_no_session_id_leaves_the_folder(one_hook, session):
-    url, before = down(), tree(one_hook.home)
+    url, before = nowhere(), tree(one_hook.home)
     first, second = [one_hook.send(url, stdin=event(session=session), env=FIRST)
                      for _ in range(2)]
     assert len(told([first])) == 1 and is_quiet(second)
@@ -437,7 +422,7 @@ def test_no_session_id_leaves_the_folder(one_hook, session):
     ("a/b", "a_b"), ("日本", "中国"), ("x" * 200 + "1", "x" * 200 + "2")],
     ids=shortened)
 def test_sessions_of_similar_names_are_told_each(one_hook, one, other):
-    url = down()
+    url = nowhere()
     results = [one_hook.send(url, stdin=event(session=name), env=FIRST)
                for name in (one, other, one)]
     assert [bool(result.stdout) for result in results] == [True, True, False]
@@ -454,7 +439,7 @@ def test_sessions_of_similar_names_are_told_each(one_hook, one, other):
 def test_the_state_folder_follows_its_variables(one_hook, tmp_path, variables, folder):
     env = {name: value.format(tmp_path) for name, value in variables.items()}
     (tmp_path / "cwd").mkdir()
-    result = one_hook.send(down(), stdin=event(), env=env, cwd=str(tmp_path / "cwd"))
+    result = one_hook.send(nowhere(), stdin=event(), env=env, cwd=str(tmp_path / "cwd"))
     assert is_quiet(result)
     files = [path for path in tree(tmp_path) if path.is_file()]
     assert [path.parent for path in files] == [tmp_path / folder]
@@ -463,7 +448,8 @@ def test_the_state_folder_follows_its_variables(one_hook, tmp_path, variables, f
 
 def test_a_hook_without_any_folder_goes_on_with_one_diagnostic(hook, tmp_path):
     env = {"HOOK_IO_STATE_DIR": "", "HOME": "nowhere", "XDG_STATE_HOME": "here"}
-    result = hook.send(down(), stdin=event(), env={**FIRST, **env}, cwd=str(tmp_path))
+    result = hook.send(
+        nowhere(), stdin=event(), env={**FIRST, **env}, cwd=str(tmp_path))
     assert is_uncounted(result) and tree(tmp_path) == {}
 
 
@@ -557,7 +543,7 @@ def test_a_success_with_state_that_cannot_be_used_is_silent(obstructed):
 def test_a_full_disk_is_one_more_line_until_there_is_room(one_hook, limit_bytes):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
-    url = down()
+    url = nowhere()
     begin_outage(one_hook, url, 1).unlink()  # and hook_io is compiled
     for _ in range(2):
         assert is_uncounted(
@@ -568,7 +554,7 @@ def test_a_full_disk_is_one_more_line_until_there_is_room(one_hook, limit_bytes)
 def test_a_disk_that_was_full_at_the_first_start_does_no_harm_later(one_hook):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
-    url = down()
+    url = nowhere()
     shutil.rmtree(str(one_hook.folder / "__pycache__"), ignore_errors=True)
     for preexec_fn in (limit, None, None):  # the compiled library may be cut at 8 KiB
         assert is_quiet(one_hook.send(url, stdin=event("SessionEnd"),
@@ -625,7 +611,7 @@ def test_a_folder_that_cannot_be_listed_hides_no_recovery(one_hook, modes_count)
     b"\xff\x1b[2J\x07\r\n" * 32, b"\0" * 256, b"\x1b]0;x\x07" * 64, b"\n" * 192],
     ids=shortened)
 def test_garbage_in_whole_lines_is_counted_and_never_shown(one_hook, content):
-    url = down()
+    url = nowhere()
     begin_outage(one_hook, url, 1).write_bytes(content)
     (result,) = lose(one_hook, url, 1)
     assert (result.exit, len(result.lines)) == (0, 2)
@@ -636,7 +622,7 @@ def test_garbage_in_whole_lines_is_counted_and_never_shown(one_hook, content):
 @pytest.mark.parametrize("content", [
     b"x", b"\0" * 65, b"2025-10-21T10:30:45Z PreTo", b"\n"], ids=shortened)
 def test_a_torn_line_begins_the_streak_anew_with_one_diagnostic(one_hook, content):
-    url = down()
+    url = nowhere()
     path = begin_outage(one_hook, url, 3)
     path.write_bytes(path.read_bytes() + content)
     results = lose(one_hook, url, 4)

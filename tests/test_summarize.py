@@ -5,9 +5,8 @@ import json
 import pytest
 
 import hook_io
-from conftest import sample
+from conftest import HeldServer, eventually, sample
 from event_server import FAULTS, EventServer, closed_port
-from test_background import eventually
 
 pytestmark = pytest.mark.usefixtures("patient")
 KEY = "sk-ant-api03-4711squeamish4711ossifrage"
@@ -124,12 +123,12 @@ def test_without_a_key_the_event_goes_at_once_with_the_generic_summary(hook, env
 
 
 def test_the_agent_does_not_wait_for_a_model(hook):
-    api = EventServer(replies=[{**answer("at last"), "delay_ms": 1500}])
-    with api, EventServer() as server:
+    with HeldServer(replies=[answer("at last")]) as api, EventServer() as server:
         env = {"ANTHROPIC_API_KEY": KEY,
                "ANTHROPIC_BASE_URL": api.url.replace("/events", "")}
         hook.send(server.url, "--summarize", stdin=sample("PreToolUse"), env=env)
         assert server.exchanges == []
+        api.go()
         server.wait(1)
         (event,) = server.events()
     assert event["summary"] == "at last"
