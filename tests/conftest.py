@@ -137,7 +137,11 @@ class Hook:
         """Return the lines of every streak file that is not over."""
         files = [path for path in self.state.glob("*") if ".told." not in path.name
                  and path.suffix != ".last"] if self.state.is_dir() else []
-        return [line for path in files for line in path.read_text().splitlines()]
+        lines = []
+        for path in files:
+            with contextlib.suppress(FileNotFoundError):  # it is over by now
+                lines += path.read_text().splitlines()
+        return lines
 
 
 def filled(folder, python):

@@ -794,6 +794,8 @@ class EventServer:
 
     def __exit__(self, *exc_info):
         self._stopping.set()
+        with contextlib.suppress(OSError):  # macOS: then it looks up within POLL_S
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._acceptor.join()
         self._listener.close()
         for thread in list(self._threads):
