@@ -254,6 +254,16 @@ def test_bad_settings_are_told_once_and_never_keep_an_event_from_the_spool(
         assert len(server.events()) == 1
 
 
+def test_bad_headers_are_told_once_however_many_events_are_flushed(one_hook, spool):
+    fill(spool, 3)
+    with EventServer() as server:
+        result = flush(one_hook, spool, server.url, env={
+            "HOOK_IO_HEADERS": "Host: elsewhere"})
+    assert result.lines == [
+        "[WARNING] HOOK_IO_HEADERS: header 1 is set by hook-io alone; it is left out",
+        "3 spooled events delivered, 0 left, 0 set aside"]
+
+
 def test_a_person_is_told_that_the_events_are_kept(one_hook, spool):
     said = lose(one_hook, spool, env={"HOOK_IO_FAIL_LOUD_THRESHOLD": "1"}).document
     assert f"They are spooled to {spool}." in said["systemMessage"]
