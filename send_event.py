@@ -31,15 +31,18 @@ import sys
 
 gc.disable()  # so short a process leaves nothing to collect
 
-if __name__ != "__main__" or sys.flags.isolated or getattr(
-        sys.flags, "safe_path", False):  # else this folder is on the path, in front
-    import os
-    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+if __name__ == "__main__" and not (
+        sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+    del sys.path[0]  # this folder, which may hold a json.py; only hook_io is wanted
+
+import os
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
 try:
     import hook_io
 except (EOFError, ValueError):  # a full disk has cut the compiled file short
-    sys.pycache_prefix, prefix = __file__, sys.pycache_prefix  # no folder: no cache
+    sys.pycache_prefix, prefix = os.devnull, sys.pycache_prefix
     import hook_io
     sys.pycache_prefix = prefix
     hook_io.forget_compiled()
