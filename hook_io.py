@@ -2755,14 +2755,15 @@ class Spool:
     def _trim(self) -> int:
         names, removed = self.names(), 0
         facts = [_name_facts(name) for name in names]
-        count, total = len(names), sum(size for _, size in facts)
+        count = sum(not name.endswith(".tmp") for name in names)  # may be there twice
+        total = sum(size for _, size in facts)
         oldest = time.time_ns() - SPOOL_MAX_DAYS * 86400 * 10**9
         for name, (time_ns, size) in zip(names, facts):
             within = count <= SPOOL_MAX_FILES and total <= SPOOL_MAX_BYTES
             if within and time_ns >= oldest:
                 break
             removed += self._remove(name)
-            count, total = count - 1, total - size
+            count, total = count - (not name.endswith(".tmp")), total - size
         return removed
 
     def _remove(self, name: str) -> bool:
@@ -3748,7 +3749,7 @@ def send(name: str, argv: "List[str]", table: str, started: float) -> None:
     """Run the hook *name*, which sends each event to a server.
 
     argv: the command line, without the program.  table: its options, see
-        parse_options.  started: time.monotonic() seconds, from which the time budget
+        parse_options.  started: time.process_time() seconds, from which the time budget
         runs.
     """
     options: "Options" = {}
@@ -3763,14 +3764,14 @@ def _receive_event(
     if os.environ.get("HOOK_IO_OFF", "") not in ("", *_OFF_WORDS):
         raise Done(NOTHING)
     values, notes = parse_options(table, argv, f"{name}.py")
-    before = time.monotonic()
     try:
         event = read_event(idle_ms=STDIN_IDLE_MS)
     except InputError as error:
         event = {"input_error": str(error)}
         notes.append(f"[WARNING] The event on stdin is {error}")
-    waited = time.monotonic() - before  # for the agent: that is not the server's fault
-    deadline = started + waited + int(values["timeout_ms"]) / 1000
+    # no wait so far, for the agent or for a free processor, is the server's fault
+    used_s = time.process_time() - started
+    deadline = time.monotonic() + int(values["timeout_ms"]) / 1000 - used_s
     options.update(
         values, notes=notes, deadline=deadline, name=name, argv=argv, env=os.environ,
         event_type=canonical(values["event_type"]), metadata=redact(values["metadata"]),

@@ -100,7 +100,7 @@ SAID = (
     f"{words(events_of('claude-code', 'hint'))}. The event",
     f"a line of {hook_io.RECORD_BYTES} bytes for each loss",
     f"{BUDGET}, from the first line of the script",
-    f"that ends after {IDLE} without a byte, or {STDIN_S} in all",
+    f"and ends after {IDLE} without a byte, or {STDIN_S} in all",
     f"does not answer within {BUDGET} over TLS",
     f"events around {STDIN_MIB}, read",
     f"longer than its {BUDGET} last",

@@ -103,6 +103,24 @@ _socket.getaddrinfo = socket.getaddrinfo = getaddrinfo
 runpy.run_path(os.environ["SEND_EVENT"], run_name="__main__")
 """
 
+#: runs send_event.py, which spends 1.2 s of CLOCK before it reads stdin
+SPENDING = """
+import os, runpy, sys, time
+
+sys.path.insert(0, os.path.dirname(os.environ["SEND_EVENT"]))
+import hook_io
+
+def spend(*words, parse=hook_io.parse_options):
+    clock = getattr(time, os.environ["CLOCK"])
+    end = clock() + 1.2
+    while clock() < end:
+        time.sleep(1.2 if clock is time.monotonic else 0)
+    return parse(*words)
+
+hook_io.parse_options = spend
+runpy.run_path(os.environ["SEND_EVENT"], run_name="__main__")
+"""
+
 #: a script that posts argv[2] bytes to argv[1] within argv[3] ms and prints the outcome
 POST = """
 import socket, sys, time, hook_io
@@ -165,6 +183,20 @@ def check(hook, result, url, outcomes, words):
     assert re.search(words, fact) and fact.endswith(f" ({url})"), result
     assert warning.startswith("[WARNING] Observability server "), result
     assert error.isprintable() and warning.isprintable(), result
+
+
+@pytest.mark.parametrize("clock, expected", [
+    ("monotonic", "sent"), ("process_time", "timed_out")])
+def test_the_hooks_own_work_counts_and_no_wait_before_the_request_does(
+        one_hook, clock, expected):
+    script = Path(one_hook.home) / "spending.py"
+    script.write_text(SPENDING)
+    env = {"CLOCK": clock, "SEND_EVENT": str(one_hook.folder / "send_event.py")}
+    with EventServer() as server:
+        one_hook.run(str(script), "--source-app=demo", "--event-type=PreToolUse",
+                     f"--server-url={server.url}", "--timeout-ms=1000", stdin=EVENT,
+                     env=env)
+    assert outcome(one_hook) == expected
 
 
 @contextlib.contextmanager

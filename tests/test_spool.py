@@ -208,6 +208,14 @@ def test_beyond_the_bounds_the_oldest_go(monkeypatch, spool, limit, value, left)
     assert [path.name.split("-")[1] for path in waiting(spool)] == newer[-left:]
 
 
+def test_an_event_that_is_being_written_is_not_counted_twice(monkeypatch, spool):
+    monkeypatch.setattr(hook_io, "SPOOL_MAX_FILES", 3)
+    fill(spool, 2)
+    (spool / f"{waiting(spool)[-1].name}.tmp").touch()  # a listing may hold both names
+    fill(spool, 1)
+    assert len(waiting(spool)) == 3
+
+
 def test_that_old_events_go_is_told_in_one_line(one_hook, spool):
     spool.mkdir()
     for number in range(2005):
