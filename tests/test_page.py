@@ -169,9 +169,9 @@ class Viewer:
 
     def read(self, choose, count):
         while True:
-            head, _, body = self.raw.decode().partition("\r\n\r\n")
+            head, has_begun, body = self.raw.decode().partition("\r\n\r\n")
             chosen = choose(body.split("\n\n")[:-1])
-            if len(chosen) >= count:
+            if has_begun and len(chosen) >= count:
                 self.head = head.lower()
                 return [self.event(block) for block in chosen]
             data = self.sock.recv(1 << 16)
