@@ -247,9 +247,9 @@ def new_project(folder, client):
     settings.parent.mkdir()
     hooks = {}
     for event, group in hook_io.registration(client, "live").items():
-        (entry,) = group.get("hooks", [group])
+        entry, *flush = group.get("hooks", [group])  # one witness, also of two hooks
         entry["command"] = WITNESS.format(event=event, file=folder / "fired")
-        hooks[event] = [group]
+        hooks[event] = [{**group, "hooks": [entry]} if flush else group]
     settings.write_text(json.dumps({"hooks": hooks}))
     return project
 

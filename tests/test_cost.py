@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import json
 import re
 import sys
 
@@ -165,3 +166,14 @@ def test_with_the_server_down_no_event_is_expected(tmp_path, monkeypatch):
 def test_a_session_leaves_nothing_behind(tmp_path, monkeypatch):
     one_session(tmp_path, monkeypatch, ":", state="down")
     assert {path.name for path in tmp_path.iterdir()} == {"claude", "hooks"}
+
+
+@pytest.mark.parametrize("client", live.CLIENTS)
+def test_each_event_that_is_registered_has_one_witness(client, tmp_path):
+    project = live.new_project(tmp_path, client)
+    row = live.hook_io.PLATFORMS[client]
+    hooks = json.loads((project / row["settings"]).read_text())["hooks"]
+    assert list(hooks) == row["hooked"].split()
+    for event, (group,) in hooks.items():
+        (entry,) = group["hooks"]
+        assert event in entry["command"] and str(tmp_path) in entry["command"]
