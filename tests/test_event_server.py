@@ -804,17 +804,8 @@ def server_threads(before):
     return [thread for thread in threading.enumerate() if thread not in before]
 
 
-def in_one_try(condition):
-    """Tell whether condition() is true in one of three tries.
-
-    A busy machine is late now and then; what is late by design always is.
-    """
-    return any(condition() for _ in range(3))
-
-
-def longest_end_ms(name):
-    """Stop a server in the midst of a fault; return how long, at most, a thread ran on.
-    """
+@pytest.mark.parametrize("name", [*NEVER_ENDING, "slow", "huge_body"])
+def test_stopping_ends_every_thread_at_once_whatever_is_going_on(name):
     before = threading.enumerate()
     with EventServer(fault=name) as server:
         socks = [connected(server) for _ in range(3)]
@@ -823,16 +814,11 @@ def longest_end_ms(name):
         eventually(lambda: len(server.exchanges) == 3)
         stopped_ms = server._clock_ms()
     assert server_threads(before) == []
-    assert {exchange.ended_by for exchange in server.exchanges} == {"server"}
+    for exchange in server.exchanges:
+        assert exchange.ended_by == "server"
+        assert exchange.accepted_ms + exchange.held_ms - stopped_ms < 200
     for sock in socks:
         sock.close()
-    return max(seen.accepted_ms + seen.held_ms for seen in server.exchanges) - (
-        stopped_ms)
-
-
-@pytest.mark.parametrize("name", [*NEVER_ENDING, "slow", "huge_body"])
-def test_stopping_ends_every_thread_at_once_whatever_is_going_on(name):
-    assert in_one_try(lambda: longest_end_ms(name) < 200)
 
 
 def test_stopping_ends_a_client_that_has_not_sent_its_request():
@@ -870,8 +856,7 @@ def test_two_hundred_silent_clients_are_held_at_once():
         assert {exchange.ended_by for exchange in seen} == {"client"}
 
 
-def burst_ms():
-    """Return how long a server takes to accept two hundred clients at once."""
+def test_a_burst_of_two_hundred_clients_is_queued_without_a_second_attempt():
     with EventServer(fault="silent") as server, contextlib.ExitStack() as stack:
         for _ in range(200):
             sock = stack.enter_context(socket.socket())
@@ -879,12 +864,8 @@ def burst_ms():
             sock.connect_ex(("127.0.0.1", server.port))
         eventually(lambda: len(server.exchanges) == 200)
         first, *_, last = server.exchanges
-        return last.accepted_ms - first.accepted_ms
-
-
-def test_a_burst_of_two_hundred_clients_is_queued_without_a_second_attempt():
-    # What finds the queue full is tried again after a second.
-    assert in_one_try(lambda: burst_ms() < 900)
+        # What finds the queue full is tried again after a second.
+        assert last.accepted_ms - first.accepted_ms < 900
 
 
 def test_two_hundred_events_at_once_get_two_hundred_ids():

@@ -19,7 +19,7 @@ from event_server import FAULTS, EventServer, full_backlog
 
 BUDGET_MS = 100  # what send_event.py takes without being told
 SLACK_MS = 400  # for a busy machine to let a process go on when its time is over
-SHORT_MS = 500  # a budget that a server's silence uses up
+SHORT_MS = 300  # a budget that a server's silence uses up
 NO_HASTE_MS = 5000  # a budget under which only the server decides what happens
 EVENT = sample("PreToolUse")
 
@@ -70,7 +70,7 @@ TOO_SLOW = f"no answer within {SHORT_MS} ms"
 UNSETTLED = {
     "silent": (None, "unconfirmed", TOO_SLOW),
     "accept_only": (None, "unconfirmed", TOO_SLOW),
-    "drip": ({"drip_ms": 100}, "unconfirmed", TOO_SLOW),
+    "drip": (None, "unconfirmed", TOO_SLOW),
     "slow": ({"delay_ms": 3000}, "unconfirmed", TOO_SLOW),
     "continue_then_silence": (None, "unconfirmed", TOO_SLOW),
     "half_a_status": ({"raw": "HTTP/1.1 20", "hang": True}, "unconfirmed", TOO_SLOW),
@@ -147,21 +147,6 @@ def send_by_name(hook, plan, port, timeout_ms=NO_HASTE_MS, **kwargs):
     return url, hook.run(
         str(script), "--source-app=demo", "--event-type=PreToolUse",
         f"--server-url={url}", f"--timeout-ms={timeout_ms}", stdin=EVENT, env=env)
-
-
-def held(hook, server, act):
-    """Return act()'s Result, and the exchange with *server* that came of it.
-
-    On a busy machine a budget may be over before there is a connection: then again,
-    as if the hook had not run.
-    """
-    for _ in range(20):
-        result = act()
-        with contextlib.suppress(AssertionError):  # there was none
-            (exchange,) = server.wait(1, timeout=1)
-            return result, exchange
-        shutil.rmtree(str(hook.state))
-    raise AssertionError(f"never connected: {result}")
 
 
 def outcome(hook):
@@ -246,8 +231,8 @@ def test_a_server_that_settles_it_is_left_at_once(one_hook, fault):
 def test_a_server_that_settles_nothing_is_left_at_the_deadline(one_hook, fault):
     reply, outcomes, words = UNSETTLED[fault]
     with EventServer(fault=reply or fault) as server:
-        result, exchange = held(one_hook, server, lambda: send(
-            one_hook, server.url, f"--timeout-ms={SHORT_MS}"))
+        result = send(one_hook, server.url, f"--timeout-ms={SHORT_MS}")
+        (exchange,) = server.wait(1)
     check(one_hook, result, server.url, outcomes, words)
     assert exchange.held_ms <= SHORT_MS + SLACK_MS
     assert exchange.ended_by == "client"
@@ -256,8 +241,8 @@ def test_a_server_that_settles_nothing_is_left_at_the_deadline(one_hook, fault):
 @pytest.mark.parametrize("fault", ["silent", "drip"])
 def test_the_default_budget_holds_on_every_interpreter(hook, fault):
     with EventServer(fault=fault) as server:
-        result, exchange = held(hook, server, lambda: hook.send(
-            server.url, stdin=EVENT))
+        result = hook.send(server.url, stdin=EVENT)
+        (exchange,) = server.wait(1)
     check(hook, result, server.url, "unconfirmed|timed_out", rf"\b{BUDGET_MS} ms\b")
     assert exchange.held_ms <= BUDGET_MS + SLACK_MS
 
@@ -270,11 +255,10 @@ def test_each_kind_of_end_is_told_apart_on_every_interpreter(hook, fault):
 
 
 def test_twenty_senders_at_once_each_leave_a_silent_server_in_time(one_hook):
-    budget_ms = 2000  # the last of them to start has time to connect
     with EventServer(fault="silent") as server:
         senders = [one_hook.start(
             "send_event.py", "--source-app=demo", "--event-type=Stop",
-            f"--server-url={server.url}", f"--timeout-ms={budget_ms}")
+            f"--server-url={server.url}", f"--timeout-ms={SHORT_MS}")
             for _ in range(20)]
         outputs = [sender.communicate(b"{}", timeout=60)[0] for sender in senders]
         outcomes = [line.split()[2] for line in one_hook.losses()]
@@ -284,7 +268,7 @@ def test_twenty_senders_at_once_each_leave_a_silent_server_in_time(one_hook):
     assert outputs.count(b"") == 20  # "raw" events have no channel for a hint
     assert len(outcomes) == 20 and set(outcomes) <= {"unconfirmed", "timed_out"}
     assert exchanges
-    assert max(seen.held_ms for seen in exchanges) <= budget_ms + SLACK_MS
+    assert max(seen.held_ms for seen in exchanges) <= SHORT_MS + SLACK_MS
 
 
 def post(hook, url, body_bytes, timeout_ms, **env):
@@ -363,8 +347,8 @@ def test_a_name_whose_ipv6_address_refuses_is_reached_by_ipv4(one_hook):
 
 def test_a_lookup_that_hangs_keeps_nobody_past_the_deadline(hook):
     with EventServer(fault="accept_only") as resolver:
-        (url, result), lookup = held(hook, resolver, lambda: send_by_name(
-            hook, {"asks": resolver.port}, 4000, BUDGET_MS))
+        url, result = send_by_name(hook, {"asks": resolver.port}, 4000, BUDGET_MS)
+        (lookup,) = resolver.wait(1)
     words = r"the lookup of observability\.internal took too long \(100 ms\)"
     check(hook, result, url, "timed_out", words)
     # to the end of the process and its waiting thread
@@ -464,8 +448,8 @@ def trusting(file):
 def test_https_to_a_silent_server_ends_at_the_deadline(hook):
     with EventServer(fault="accept_only") as server:
         url = server.url.replace("http:", "https:")
-        result, exchange = held(hook, server, lambda: hook.send(
-            url, f"--timeout-ms={SHORT_MS}", stdin=EVENT))
+        result = hook.send(url, f"--timeout-ms={SHORT_MS}", stdin=EVENT)
+        (exchange,) = server.wait(1)
     check(hook, result, url, "timed_out", rf"\({SHORT_MS} ms\)")
     assert exchange.held_ms <= SHORT_MS + SLACK_MS
 
@@ -528,15 +512,10 @@ def test_what_a_server_settles_behind_tls_is_left_at_once(
 @pytest.mark.parametrize("reply", ["silent", {"drip_ms": 100}], ids=str)
 def test_a_server_that_settles_nothing_behind_tls_is_left_at_the_deadline(
         one_hook, certificates, reply):
-    for timeout_ms in (1000, 2000, 4000):  # what a handshake takes on a busy machine
-        result, url, exchange = sent_over_tls(
-            one_hook, certificates["IP:127.0.0.1"], reply, timeout_ms)
-        assert exchange.held_ms <= timeout_ms + SLACK_MS
-        if outcome(one_hook) != "timed_out":
-            break
-        shutil.rmtree(str(one_hook.state))
-    words = f"no answer within {timeout_ms} ms"
-    check(one_hook, result, url, "unconfirmed", words)
+    result, url, exchange = sent_over_tls(
+        one_hook, certificates["IP:127.0.0.1"], reply, 600)
+    check(one_hook, result, url, "unconfirmed", "no answer within 600 ms")
+    assert exchange.held_ms <= 600 + SLACK_MS
 
 
 def test_a_long_body_to_a_tls_server_that_never_reads_ends_in_time(

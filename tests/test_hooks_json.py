@@ -141,13 +141,9 @@ def test_a_server_in_trouble_holds_no_event_for_long(project, fault):
     project["HOOK_IO_FAIL_LOUD"] = "off"
     with EventServer(fault=fault) as server:
         env = {**project, "HOOK_IO_SERVER_URL": server.url}
-        said = [fire(name, env) for name in ENTRIES]
-        assert {stdout for stdout, _ in said} == {""}
-        # on a busy machine 100 ms may be over before there is a connection
-        asked = [stderr for _, stderr in said if "out of reach" not in stderr]
+        assert {fire(name, env)[0] for name in ENTRIES} == {""}
         timeout_ms = min(entry["timeout"] for entry in ENTRIES.values()) * 1000
-        assert asked and max(
-            x.held_ms for x in server.wait(len(asked))) < timeout_ms
+        assert max(x.held_ms for x in server.wait(len(ENTRIES))) < timeout_ms
 
 
 def test_a_plugin_finds_its_scripts_in_its_own_folder(project):

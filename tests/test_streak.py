@@ -205,15 +205,15 @@ def test_a_streak_at_one_endpoint_outlives_a_success_at_another(hook):
 
 # Exactly.
 
-def test_50_processes_at_once_count_to_50_and_one_of_them_says_so(one_hook):
+def test_50_processes_at_once_count_to_50_and_one_of_them_says_so(hook):
     with EventServer(on_event=together(50, refuse)) as server:
-        results = at_once(one_hook, server.url, [event()] * 50)
+        results = at_once(hook, server.url, [event()] * 50)
     assert [result.exit for result in results] == [0] * 50
-    content = streak_file(one_hook).read_bytes()
+    content = streak_file(hook).read_bytes()
     lines = content.splitlines(True)
     assert len(lines) == 50 and {len(line) for line in lines} == {64}
     assert {line.split()[2] for line in lines} == {b"rejected"}
-    assert len(told(results)) == len(notices(one_hook)) == 1
+    assert len(told(results)) == len(notices(hook)) == 1
 
 
 def test_50_processes_at_once_from_5_sessions_say_it_once_in_each(one_hook):
@@ -232,19 +232,19 @@ def test_50_blocking_hooks_at_once_block_once(one_hook):
     assert sorted(result.exit for result in results) == [0] * 49 + [2]
 
 
-def test_50_successes_at_once_announce_the_recovery_once(one_hook):
+def test_50_successes_at_once_announce_the_recovery_once(hook):
     with EventServer(replies=["server_error"] * 3, on_event=together(50)) as server:
-        lose(one_hook, server.url, 3)
-        path = streak_file(one_hook)
+        lose(hook, server.url, 3)
+        path = streak_file(hook)
         content = path.read_bytes()
         sessions = [f"s-{i}" for i in range(50)]
         results = at_once(
-            one_hook, server.url, [event(session=name) for name in sessions])
+            hook, server.url, [event(session=name) for name in sessions])
     assert {(result.exit, result.stderr) for result in results} == {(0, "")}
     (message,) = told(results)
     assert "3 were lost" in message and content[:20].decode() in message
     assert server.url in message
-    (last,) = one_hook.state.iterdir()
+    (last,) = hook.state.iterdir()
     assert (last.name, last.read_bytes()) == (path.name + ".last", content)
 
 
