@@ -23,7 +23,7 @@ demo: ## Play a recorded session: events arrive, a server dies, and comes back
 
 .PHONY: serve
 serve: ## Receive events on PORT (4000), show them on a page (IMPORT=file: a log, too)
-	$(PYTHON) tests/event_server.py --port $(PORT) $(if $(IMPORT),--import "$(IMPORT)")
+	$(PYTHON) tests/server --port $(PORT) $(if $(IMPORT),--import "$(IMPORT)")
 
 .PHONY: install
 install: ## Install into PROJECT=folder (AGENT=codex, SOURCE_APP=name)
@@ -69,7 +69,8 @@ soak: $(VENV)/made ## Fuzz, faults and load for 15 minutes (PART, SECONDS, SEED)
 
 .PHONY: clean
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis __pycache__ tests/__pycache__
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis __pycache__ tests/__pycache__ \
+	tests/server/__pycache__
 
 $(VENV)/made: tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)

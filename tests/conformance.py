@@ -50,7 +50,14 @@ import urllib.parse
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import event_server
+from server import (
+    FAULTS,
+    POLL_S,
+    REPLY_KEYS,
+    EventServer,
+    full_backlog,
+    parsed,
+)
 
 TESTS = Path(__file__).resolve().parent
 SAMPLES = TESTS / "samples"
@@ -107,7 +114,7 @@ FILE = (str, None, {"lines": int, "bytes": int, "has": [str], "json_lines": [obj
                     "mode": a_mode, "count": int})
 PART = ({"json": object}, {"text": str}, {"base64": base64_text}, {"pause_ms": a_count},
         {"sample": a_sample, "with": dict}, {"open": True}, {"terminal": True})
-REPLY = (*event_server.FAULTS, dict.fromkeys(event_server.REPLY_KEYS, object))
+REPLY = (*FAULTS, dict.fromkeys(REPLY_KEYS, object))
 STEP = {
     "argv": [str],
     "env": {"*": (str, None)},
@@ -316,7 +323,7 @@ def filled(value, values, name=""):
 ALIVE = set()
 
 
-class Server(event_server.EventServer):
+class Server(EventServer):
     """A server that accepts nobody before it is opened; until then they queue up."""
 
     def __init__(self, *args, **kwargs):
@@ -324,7 +331,7 @@ class Server(event_server.EventServer):
         super().__init__(*args, **kwargs)
 
     def _accept(self):
-        while not (self.opened.wait(event_server.POLL_S) or self._stopping.is_set()):
+        while not (self.opened.wait(POLL_S) or self._stopping.is_set()):
             pass
         super()._accept()
 
@@ -360,7 +367,7 @@ class Place:
     def server(self, script):
         """Yield (port, Server), as *script* says; None where nobody accepts."""
         if script == "backlog":
-            with event_server.full_backlog() as port:
+            with full_backlog() as port:
                 yield port, None
         elif script == "closed":
             yield self.port, None
@@ -593,7 +600,7 @@ class Seen:
             with contextlib.suppress(FileNotFoundError):  # it was renamed meanwhile
                 if not any(files(self.expect.get("files", {}), self, "")):
                     return
-            time.sleep(event_server.POLL_S)
+            time.sleep(POLL_S)
 
     def differences(self):
         """Yield a line for each difference from what is expected."""
@@ -721,7 +728,7 @@ def if_present(name, wanted):
 def json_in_text(want, got, where, compare=subset):
     """Compare the JSON value that a text holds."""
     try:
-        value = event_server.parsed(got)
+        value = parsed(got)
     except (ValueError, AttributeError):
         yield f"{where}: expected a text of JSON, got {shown(got)}"
     else:

@@ -27,7 +27,7 @@ PATIENCE_S = 60  # for a process that should take milliseconds; never a measure
 
 sys.path[:0] = [str(TESTS), str(ROOT)]
 
-from event_server import EventServer, closed_port  # noqa: E402 - by the line above
+from server import EventServer, closed_port  # noqa: E402 - by the line above
 
 
 def found_pythons():

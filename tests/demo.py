@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from event_server import EventServer
+from server import EventServer
 
 TESTS = Path(__file__).resolve().parent
 SAMPLES = TESTS / "samples" / "claude-code"

@@ -20,7 +20,7 @@ import time
 
 import hook_io
 from conftest import SAMPLES
-from event_server import checked_event
+from server import checked_event
 
 FINITE = {"Infinity", "-Infinity", "NaN"}
 STDIN_MAX = 1 << 20

@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import hook_io
 import hostile
 from conftest import NEWEST, PYTHONS, ROOT, SAMPLES, TESTS, Hook
-from event_server import EventServer, closed_port
+from server import EventServer, closed_port
 
 HANG_S = 15  # a hook that takes longer waits for something that never comes
 SLACK_MS = 500  # for a busy machine, as in the tests of faults
@@ -872,7 +872,7 @@ LOADS = {"healthy": (), "slow (300 ms)": ("--fault", "slow"), "dead": None}
 @contextlib.contextmanager
 def serving(*arguments):
     """Yield the URL of an event server in a process of its own."""
-    command = [sys.executable, str(TESTS / "event_server.py"), "--port", "0", "--quiet"]
+    command = [sys.executable, str(TESTS / "server"), "--port", "0", "--quiet"]
     process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE)
     try:
         yield process.stdout.readline().decode().split()[2]

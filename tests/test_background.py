@@ -19,7 +19,7 @@ from pytest_subprocess import fake_popen
 import hook_io
 import send_event
 from conftest import HeldServer, eventually, nowhere, sample
-from event_server import EventServer, closed_port
+from server import EventServer, closed_port
 
 pytestmark = pytest.mark.usefixtures("patient")
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -6,7 +6,7 @@ import pytest
 
 import hook_io
 from conftest import PYTHONS, nowhere, sample
-from event_server import EventServer, closed_port
+from server import EventServer, closed_port
 
 pytestmark = pytest.mark.usefixtures("patient")
 

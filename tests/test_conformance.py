@@ -18,7 +18,7 @@ import pytest
 import conformance
 import hook_io
 from conftest import NEWEST, PATIENCE_S, PYTHONS, TESTS
-from event_server import EventServer
+from server import EventServer
 from test_style import code_lines, depth, functions
 
 VECTORS = TESTS / "vectors"

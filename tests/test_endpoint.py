@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import hook_io
-from event_server import EventServer, closed_port
+from server import EventServer, closed_port
 
 HOME = ("127.0.0.1", "::1", "::ffff:127.0.0.1")  # what tests may really connect to
 

@@ -11,7 +11,7 @@ import pytest
 
 import hook_io
 from conftest import PATIENCE_S, TESTS, sample
-from event_server import EventServer, checked_event, closed_port
+from server import EventServer, checked_event, closed_port
 
 pytestmark = pytest.mark.usefixtures("patient")
 EVENTS = ("SessionStart", "PreToolUse", "PostToolUse", "Stop")
@@ -169,7 +169,7 @@ def test_the_server_takes_a_log_to_begin_with(one_hook, log):
     for line in text.splitlines()[:-1]:
         checked_event(line.encode())
     db = log.with_name("db")
-    command = [sys.executable, str(TESTS / "event_server.py"), "--port", "0", "--db",
+    command = [sys.executable, str(TESTS / "server"), "--port", "0", "--db",
                str(db), "--import", str(log)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     first, second = process.stdout.readline(), process.stdout.readline()
@@ -183,10 +183,10 @@ def test_the_server_takes_a_log_to_begin_with(one_hook, log):
 
 def test_a_log_that_cannot_be_read_is_a_line_and_no_trace(tmp_path):
     done = subprocess.run(
-        [sys.executable, str(TESTS / "event_server.py"), "--port", "0", "--import",
+        [sys.executable, str(TESTS / "server"), "--port", "0", "--import",
          str(tmp_path / "none")], stderr=subprocess.PIPE, timeout=PATIENCE_S)
     assert done.returncode == 1
-    assert done.stderr.decode().startswith("event_server: cannot read ")
+    assert done.stderr.decode().startswith("server: cannot read ")
 
 
 def test_a_line_that_a_full_disk_cuts_leaves_no_half(one_hook, log):

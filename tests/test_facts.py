@@ -12,13 +12,14 @@ import re
 import pytest
 
 import bench
-import event_server
 import hook_io
 import hostile
 import send_event
 import test_corpus
 import test_formats
 from conftest import ROOT, TESTS, sample
+from server import BODY_MAX_BYTES, FIELDS
+from server.command import parse_options
 
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -248,7 +249,7 @@ def test_each_file_of_the_tests_that_the_readme_names_is_there():
 def test_the_address_to_send_to_is_the_one_that_is_served():
     port = hook_io.LOCAL_URL.rpartition(":")[2].partition("/")[0]
     assert f"({hook_io.LOCAL_URL})" in OPTIONS["--server-url"][3]
-    assert event_server.parse_options([]).port == int(port)
+    assert parse_options([]).port == int(port)
     assert re.search(r"^PORT \?= (\d+)$", MAKEFILE, re.M).group(1) == port
     assert f"PORT ({port})" in MAKEFILE
     assert f"<http://localhost:{port}/>" in README
@@ -271,11 +272,11 @@ def test_what_measures_and_judges_has_the_limits_of_the_library():
     assert f"{bench.BUDGET_MS} ms" == BUDGET
     assert hostile.STDIN_MAX == hook_io.STDIN_MAX_BYTES
     assert sorted(bench.SCRIPTS) == sorted(hook_io.FILES)
-    _, accepts, rule = event_server.FIELDS["summary"]
+    _, accepts, rule = FIELDS["summary"]
     longest = "x" * hook_io.SUMMARY_MAX_CHARS
     assert accepts(longest) and not accepts(longest + "x")
     assert f" {hook_io.SUMMARY_MAX_CHARS} " in rule
-    assert hook_io.BODY_MAX_BYTES < event_server.BODY_MAX_BYTES
+    assert hook_io.BODY_MAX_BYTES < BODY_MAX_BYTES
     assert f"at most {hook_io.SUMMARY_MAX_CHARS} characters |" in README
 
 
@@ -398,6 +399,6 @@ def test_what_the_prose_says_of_speed_is_in_the_measured_table():
 
 
 def test_the_page_is_measured_with_as_many_events_as_it_loads():
-    page = (TESTS / "page.html").read_text()
+    page = (TESTS / "server" / "page.html").read_text()
     first = int(re.search(r"\bFIRST = (\d+)", page).group(1))
     assert f"It loads {first:,} events in" in PROSE

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from conftest import arrived, needs_ipv6, sample
-from event_server import FAULTS, EventServer, full_backlog
+from server import FAULTS, EventServer, full_backlog
 
 BUDGET_MS = 100  # what send_event.py takes without being told
 SLACK_MS = 400  # for a busy machine to let a process go on when its time is over

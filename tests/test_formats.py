@@ -18,7 +18,7 @@ import pytest
 
 import hook_io
 from conftest import PATIENCE_S, ROOT, SAMPLES, sample
-from event_server import EventServer, closed_port
+from server import EventServer, closed_port
 
 pytestmark = pytest.mark.usefixtures("patient")
 FORMATS = list(hook_io.FORMATS)

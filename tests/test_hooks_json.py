@@ -9,7 +9,7 @@ import pytest
 
 import hook_io
 from conftest import PATIENCE_S, ROOT, nowhere, sample
-from event_server import EVENT_TYPES, EventServer
+from server import EVENT_TYPES, EventServer
 
 HOOKS = json.loads((ROOT / "hooks.json").read_text())
 ENTRIES = {name: group["hooks"][0] for name, groups in HOOKS["hooks"].items()

@@ -10,7 +10,7 @@ import pytest
 
 import hook_io
 from conftest import NEWEST, PATIENCE_S, PYTHONS, ROOT, sample
-from event_server import EventServer
+from server import EventServer
 
 AGENTS = {name: row for name, row in hook_io.PLATFORMS.items() if "settings" in row}
 #: somebody's settings: unknown members, hooks of others, one in a group with ours

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-import event_server
 from conftest import TESTS, eventually, sample
-from event_server import EventServer
-from test_event_server import (
+from server import EventServer, stream
+from server.routes import is_own_host
+from test_server import (
     EVENT,
     connected,
     event_bytes,
@@ -37,7 +37,7 @@ from test_event_server import (
 pytestmark = pytest.mark.filterwarnings(
     "error::pytest.PytestUnhandledThreadExceptionWarning")
 
-PAGE = TESTS / "page.html"
+PAGE = TESTS / "server" / "page.html"
 SHOWING = ["/", "/events", "/stream", "/runs"]
 NPM_PACKAGE = "@sparticuz/chromium@147.0.0"  # carries a Chromium for Linux
 BROWSERS = Path(sys.prefix) / "browsers"
@@ -130,7 +130,7 @@ def test_a_request_without_a_host_reads_nothing():
     ("hooks.lan:4000", True), ("HOOKS.lan", True), ("10.0.0.7:4000", True),
     ("[fd00::7]:80", False), ("lan", False), ("10.0.0.70", False)])
 def test_the_name_or_address_that_is_listened_on_is_answered(host, answered):
-    assert event_server.is_own_host(host, ("hooks.lan", "10.0.0.7")) is answered
+    assert is_own_host(host, ("hooks.lan", "10.0.0.7")) is answered
 
 
 def test_a_server_on_every_address_answers_to_the_one_that_was_connected_to():
@@ -245,7 +245,7 @@ def test_a_stream_that_cannot_be_is_refused_by_name(server, query):
 
 
 def test_a_stream_of_nothing_says_that_it_is_there(server, monkeypatch):
-    monkeypatch.setattr(event_server, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(stream, "HEARTBEAT_S", 0.1)
     with Viewer(server) as viewer:
         assert len(viewer.comments(3)) == 3
         assert viewer.events(0) == []
@@ -652,12 +652,12 @@ def test_a_paused_page_stands_still_and_misses_nothing(page, server):
     post(server)
     page.open()
     page.counts("1 event")
-    page.tab.get_by_role("button", name="Pause").click()
+    page.tab.get_by_role("button", name="Pause", exact=True).click()
     page.says("paused")
     eventually(lambda: all(e.held_ms is not None for e in server.exchanges))
     post(server)
     assert page.tab.locator("#count").inner_text() == "1 event"
-    page.tab.get_by_role("button", name="Resume").click()
+    page.tab.get_by_role("button", name="Resume", exact=True).click()
     page.says("live")
     page.counts("2 events")
 

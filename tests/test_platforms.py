@@ -13,8 +13,8 @@ import pytest
 
 import hook_io
 from conftest import SAMPLES, TESTS, body_at, nowhere
-from event_server import EventServer
 from hook_io import PLATFORMS, canonical, normalise, platform_of, render
+from server import EventServer
 
 FORMS = {"copilot-camel": "copilot"}  # folder of samples -> agent, where it is another
 #: members that every event keeps: all else is optional to some client

@@ -15,7 +15,7 @@ import send_event
 import soak
 from bench import GOALS, ROWS
 from conftest import PATIENCE_S, ROOT, TESTS, sample
-from event_server import EventServer, closed_port
+from server import EventServer, closed_port
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.M | re.S)

@@ -16,7 +16,7 @@ import pytest
 import hook_io
 import send_event
 from conftest import PATIENCE_S, ROOT, arrived, body_at, nowhere, sample
-from event_server import EventServer, closed_port
+from server import EventServer, closed_port
 from test_hook_io import BAD, REPEATED
 
 BODY_MAX_BYTES = 256 * 1024

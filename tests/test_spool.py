@@ -11,7 +11,7 @@ import pytest
 
 import hook_io
 from conftest import PATIENCE_S, eventually, nowhere, sample
-from event_server import EventServer, closed_port
+from server import EventServer, closed_port
 
 pytestmark = pytest.mark.usefixtures("patient")
 KILLS = 200

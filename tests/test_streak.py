@@ -19,7 +19,7 @@ import pytest
 
 import hook_io
 from conftest import Result, nowhere, sample
-from event_server import EventServer
+from server import EventServer
 
 CLAUDE_EVENTS = tuple(hook_io.PLATFORMS["claude-code"]["events"])
 #: where Claude Code shows a person a systemMessage, as measured

@@ -9,7 +9,7 @@ import pytest
 
 import hook_io
 from conftest import NEWEST, PYTHONS, ROOT, TESTS, sample
-from event_server import EventServer
+from server import EventServer
 from test_readme import blocks
 
 SHIPPED = ("hook_io.py", "send_event.py")

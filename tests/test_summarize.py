@@ -6,7 +6,7 @@ import pytest
 
 import hook_io
 from conftest import HeldServer, eventually, sample
-from event_server import FAULTS, EventServer, closed_port
+from server import FAULTS, EventServer, closed_port
 
 pytestmark = pytest.mark.usefixtures("patient")
 KEY = "sk-ant-api03-4711squeamish4711ossifrage"

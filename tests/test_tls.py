@@ -13,7 +13,7 @@ import pytest
 
 import hook_io
 from conftest import PATIENCE_S, sample
-from event_server import EventServer, closed_port
+from server import EventServer, closed_port
 
 trustme = pytest.importorskip("trustme", reason="trustme needs Python 3.9")
 

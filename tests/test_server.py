@@ -18,10 +18,9 @@ import time
 
 import pytest
 
-import event_server
 import hook_io
-from conftest import eventually, needs_ipv6
-from event_server import (
+from conftest import TESTS, eventually, needs_ipv6
+from server import (
     EVENT_TYPES,
     FAULTS,
     Connection,
@@ -29,6 +28,7 @@ from event_server import (
     closed_port,
     full_backlog,
 )
+from server.command import parse_options
 
 pytestmark = pytest.mark.filterwarnings(
     "error::pytest.PytestUnhandledThreadExceptionWarning")
@@ -42,7 +42,7 @@ NINE = ["PreToolUse", "PostToolUse", "UserPromptSubmit", "SessionStart", "Sessio
         "Notification", "Stop", "SubagentStop", "PreCompact"]
 NEVER_ENDING = ("silent", "accept_only", "drip", "continue_then_silence",
                 "endless_status", "endless_headers", "endless_body")
-SCRIPT = event_server.__file__
+SCRIPT = str(TESTS / "server")
 
 
 # A client that does no more and no less than it is told.
@@ -923,7 +923,7 @@ def started(*argv, **env):
 
 
 class Command:
-    """A running event_server.py and the lines it prints."""
+    """The running command and the lines it prints."""
 
     def __init__(self, process):
         self.process = process
@@ -1037,7 +1037,7 @@ def test_a_port_in_use_is_one_line_with_the_remedy(tmp_path):
     with EventServer() as server, started("--port", str(server.port)) as process:
         out, err = process.communicate(timeout=10)
     assert (process.returncode, out) == (1, b"")
-    assert err.decode() == (f"event_server: port {server.port} is in use;"
+    assert err.decode() == (f"server: port {server.port} is in use;"
                             " choose another with --port\n")
 
 
@@ -1053,5 +1053,5 @@ def test_what_cannot_be_opened_is_one_line_and_exit_1(argv, fact):
 
 
 def test_without_options_the_command_takes_the_contracts_port_on_loopback():
-    options = event_server.parse_options([])
+    options = parse_options([])
     assert (options.host, options.port, options.db) == ("127.0.0.1", 4000, ":memory:")

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""What the contract accepts, and how it refuses: what tests and ports are judged by."""
+
+import datetime
+import json
+import re
+
+BODY_MAX_BYTES = 1 << 20  # above it: 413
+#: parameter of GET /events -> (when absent, least, most)
+PAGING = {"since_id": ("0", 0, 10**15), "limit": ("100", 1, 10_000)}
+FILTERS = ("session_id", "event_type", "source_app", "tool_name")
+#: headers of what only this server's own page is to read
+PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff",
+           "Cross-Origin-Resource-Policy": "same-origin",
+           "Referrer-Policy": "no-referrer"}
+
+#: the contract's nine, what else Claude Code sends, then what it has no word for; not
+#: taken from hook_io, because this judges ports that come without it
+EVENT_TYPES = (
+    "PreToolUse", "PostToolUse", "UserPromptSubmit", "SessionStart", "SessionEnd",
+    "Notification", "Stop", "SubagentStop", "PreCompact",
+    "PostToolUseFailure", "PostToolBatch", "UserPromptExpansion", "StopFailure",
+    "SubagentStart", "PostCompact", "PreModelSwitch", "PostModelSwitch",
+    "PermissionRequest", "PermissionDenied", "Setup", "TeammateIdle", "TaskCreated",
+    "TaskCompleted", "Elicitation", "ElicitationResult", "ConfigChange",
+    "WorktreeCreate", "WorktreeRemove", "InstructionsLoaded", "CwdChanged",
+    "FileChanged", "DirectoryAdded", "MessageDisplay",
+    "Interrupt", "SessionDelete", "TodoCreated", "TodoCompleted", "BeforeModel",
+    "AfterModel", "BeforeToolSelection", "afterAgentResponse", "afterAgentThought",
+    "workspaceOpen", "PreInvocation", "PostInvocation",
+)
+
+#: status of a refusal -> its name in the answer
+ERRORS = {400: "ValidationError", 403: "Forbidden", 404: "NotFound",
+          405: "MethodNotAllowed", 413: "PayloadTooLarge", 500: "StorageError"}
+INSTANT = re.compile(
+    r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:?\d\d)", re.A)
+NUMBER = re.compile(r"\d{1,15}", re.A)
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # UTF-8 has no form for it, nor SQLite
+
+
+def parsed(text):
+    """Return the JSON value in *text* (str or UTF-8); raise ValueError without one."""
+    def refuse(constant):
+        raise ValueError(f"{constant} is not JSON")
+    try:
+        text = text if isinstance(text, str) else text.decode("utf-8")
+        return json.loads(text, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def is_text(value, least=0, most=BODY_MAX_BYTES):
+    """Tell whether *value* is a string of *least* to *most* characters."""
+    return (isinstance(value, str) and least <= len(value) <= most
+            and not LONE_SURROGATE.search(value))
+
+
+def is_read_by(reader, value):
+    """Tell whether *value* is a string for which *reader* raises no ValueError."""
+    try:
+        reader(value)
+    except ValueError:
+        return False
+    return True
+
+
+def is_instant(value):
+    """Tell whether *value* is an ISO 8601 time that says which zone it is in."""
+    match = is_text(value) and INSTANT.fullmatch(value)
+    return bool(match) and is_read_by(datetime.datetime.fromisoformat, match.group(1))
+
+
+#: field, in the wire's order -> (required, test, what it must be)
+FIELDS = {
+    "timestamp": (True, is_instant, "an ISO 8601 time ending in Z or an offset"),
+    "source_app": (True, lambda v: is_text(v, least=1), "a non-empty string"),
+    "event_type": (True, lambda v: v in EVENT_TYPES,
+                   f"one of [{', '.join(EVENT_TYPES)}]"),
+    "tool_name": (False, is_text, "a string"),
+    "summary": (False, lambda v: is_text(v, most=200),
+                "a string of at most 200 characters"),
+    "session_id": (False, is_text, "a string"),
+    "metadata": (False, lambda v: is_text(v) and is_read_by(parsed, v),
+                 "a string that holds JSON"),
+}
+
+
+class Refused(Exception):
+    """A request that the contract refuses: (status, message)."""
+
+
+def checked_event(body):
+    """Return the contract's fields of the event in *body*; raise Refused."""
+    if len(body) > BODY_MAX_BYTES:
+        raise Refused(413, f"Invalid body: must be at most {BODY_MAX_BYTES} bytes")
+    event = parsed(body) if is_read_by(parsed, body) else None
+    if not isinstance(event, dict):
+        raise Refused(400, "Invalid body: must be a JSON object")
+    for name, (required, is_valid, rule) in FIELDS.items():
+        if (required or name in event) and not is_valid(event.get(name)):
+            raise Refused(400, f"Invalid {name}: must be {rule}")
+    return {name: event[name] for name in FIELDS if name in event}
+
+
+def utc_now():
+    """Return the time as the contract writes it: UTC, milliseconds, Z."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def refusal(status, message):
+    """Return the contract's answer to what it refuses."""
+    return {"status": status, "json": {"error": ERRORS[status], "message": message}}
+
+
+
+def numbers(query, table):
+    """Return each parameter of *table* as *query* has it; raise Refused."""
+    chosen = {}
+    for name, (default, least, most) in table.items():
+        text = query.get(name, default)
+        if not (NUMBER.fullmatch(text) and least <= int(text) <= most):
+            raise Refused(400, f"Invalid {name}: must be from {least} to {most}")
+        chosen[name] = int(text)
+    return chosen
