@@ -5,7 +5,8 @@ ROUNDS ?= 240
 # what `make conformance` runs: each contract's command, or CMD
 OURS_send_event = $(PYTHON) send_event.py
 OURS_hook = $(PYTHON) tests/reference_hook.py
-CONTRACTS = $(or $(CONTRACT),$(if $(CMD)$(K),send_event,send_event hook))
+OURS_functions = $(PYTHON) tests/reference_functions.py
+CONTRACTS = $(or $(CONTRACT),$(if $(CMD)$(K),send_event,send_event hook functions))
 TO = $(if $(PROJECT),"$(PROJECT)",$(error say where: make $@ PROJECT=folder)) \
 	$(if $(AGENT),--agent $(AGENT))
 VENV := .venv

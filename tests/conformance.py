@@ -7,7 +7,7 @@
 
     -k PATTERN          only cases with this in their id, or that this glob matches;
                         a whole id is that case alone
-    --contract NAME     send_event (the default) or hook
+    --contract NAME     send_event (the default), hook or functions
     --port FILE         a port's conformance.json
     --lacks NAME        a capability that the command lacks, as in a port's file
     --env NAME[=VALUE]  a variable that the command needs besides the cases' own
@@ -119,6 +119,8 @@ STEP = {
     "argv": [str],
     "env": {"*": (str, None)},
     "stdin": (*PART, [PART]),
+    "call": str,
+    "args": [object],
     "cwd": str,
     "files": {"*": (str, None, {"json": object}, {"folder": True, "mode": a_mode},
                     {"symlink": str})},
@@ -129,8 +131,8 @@ STEP = {
     "slow_reader_ms": a_count,
     "closed": [("stdin", "stdout", "stderr")],
     "unread": [("stdout", "stderr")],
-    "expect": {"exit": int, "stdout": STREAM, "stderr": STREAM, "held_ms": a_count,
-               "requests": (int, [REQUEST]), "files": {"*": FILE}, "never": [str]},
+    "expect": {"exit": int, "stdout": STREAM, "stderr": STREAM, "returns": object,
+               "held_ms": a_count, "requests": (int, [REQUEST]), "files": {"*": FILE}, "never": [str]},
 }
 CASE = {"id": str, "why": str, "spec": str, "level": ("MUST", "SHOULD"), "needs": [str],
         "from": [str], **STEP, "steps": [STEP]}
@@ -142,6 +144,7 @@ MATCHER = ({"$match": a_regex}, {"$json": object}, {"$chars": a_range}, {"$has":
            {"$all": [object]}, {"$holds": [object]}, {"$same": str})
 REQUIRED = {"id", "why", "spec", "level", "contract", "topic", "cases", "command"}
 OF_STEPS = {"server", "expect", "times", "together"}  # not of a case that has steps
+OF_CALLS = {"args", "returns"}  # of a case or a step that calls a function
 KINDS = {str: "a text", int: "a whole number", dict: "an object"}
 
 #: TMP, SERVER, PORT, or (text, how many times)
@@ -243,6 +246,10 @@ def faults_of(case, topic):
         yield f"no heading has the anchor of {case['spec']}"
     if "steps" in case and (OF_STEPS & case.keys() or not case["steps"]):
         yield f"there must be steps, with these inside: {', '.join(sorted(OF_STEPS))}"
+    if OF_CALLS & {name for layer in layers(case) for part in (
+            layer, layer.get("expect", {})) for name in part} and not any(
+            "call" in layer for layer in layers(case)):
+        yield f"without a call there is none of these: {', '.join(sorted(OF_CALLS))}"
     for text in parts(case):
         if isinstance(text, str) and "${" in PLACEHOLDER.sub("", text):
             yield f"unknown placeholder in {shown(text)}"
@@ -295,10 +302,22 @@ def steps_of(case):
         whole = {**defaults, **own, **step, "files": step.get("files", {})}
         whole["env"] = {name: value for layer in (defaults, own, step)
                         for name, value in layer.get("env", {}).items()}
+        whole = called(whole)
         for run in range(1, whole.get("times", 1) + 1):
             yield (f"step {n}: " * ("steps" in case)
                    + f"run {run}: " * ("times" in whole)), whole
             whole = {**whole, "files": {}}
+
+
+def called(step):
+    """Return *step* with its call on stdin, and what is returned on stdout."""
+    if "call" not in step:
+        return step
+    expect = {**step.get("expect", {})}
+    if "returns" in expect:
+        expect["stdout"] = {"json": expect.pop("returns")}
+    return {**step, "expect": expect, "stdin": {
+        "json": {"call": step["call"], "args": step.get("args", [])}}}
 
 
 def filled(value, values, name=""):

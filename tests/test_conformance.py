@@ -120,7 +120,7 @@ def vectors():
 
 def test_all_vectors_are_as_the_format_page_says(vectors):
     contracts = [case["contract"] for case in vectors]
-    assert set(contracts) == {"send_event 1.0", "hook 1.0"}
+    assert set(contracts) == {"send_event 1.0", "hook 1.0", "functions 1.0"}
     assert contracts.count("send_event 1.0") >= 150
 
 
@@ -128,7 +128,7 @@ def test_every_topic_has_cases(vectors):
     topics = {case["id"].partition("/")[0] for case in vectors}
     assert {"cli", "stdin", "post", "faults", "endpoint", "redact", "streak", "emit",
             "platform", "formats", "headers", "check", "log", "spool",
-            "background"} <= topics
+            "background", "address"} <= topics
 
 
 def test_no_case_is_another_with_a_number_changed(vectors):
@@ -487,6 +487,10 @@ ABILITIES = {
         "stdin": [{"text": "a"}, {"pause_ms": 1500}, {"text": "b"}],
         "argv": ["print(os.read(0, 9), os.read(0, 9), os.read(0, 9))"],
         "expect": {"stdout": "b'a' b'b' b''\n"}},
+    "a-function-is-called": {
+        "call": "f", "args": ["${PORT}", {"a": [1]}], "argv": [
+            "call = json.load(sys.stdin); print(json.dumps([call, 'ü']))"],
+        "expect": {"returns": [{"call": "f", "args": ["${PORT}", {"a": [1]}]}, "ü"]}},
     "no-stdin": {"argv": ["print(os.read(0, 9))"], "expect": {"stdout": "b''\n"}},
     "an-open-stdin": {
         "stdin": [{"text": "a"}, {"open": True}],
@@ -724,6 +728,8 @@ def test_a_mistake_in_the_arguments_is_told(kit, options, command, says):
     ({"expect": {"requests": [{"json": {"$same": 1}}]}}, "must be a text, is 1"),
     ({"steps": []}, "there must be steps"),
     ({"steps": [{}], "expect": {}}, "there must be steps, with these inside: expect"),
+    ({"expect": {"returns": 1}}, "without a call there is none of these: args, ret"),
+    ({"steps": [{"args": []}]}, "without a call there is none of these"),
     ({"spec": "README.md#nope"}, "no heading has the anchor of README.md#nope"),
     ({"spec": "README.md"}, "no heading has the anchor"),
     ({"argv": ["${HOME}/x"]}, 'unknown placeholder in "${HOME}/x"'),

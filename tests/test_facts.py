@@ -354,7 +354,7 @@ def test_this_version_is_the_newest_in_the_list_of_versions_with_its_contracts()
             for path in (TESTS / "vectors").glob("*.json")}
     assert set(re.findall(r"`(\w+ \d+\.\d+)`", listed[0][1])) == held
     page = (TESTS / "vectors" / "README.md").read_text()
-    assert set(re.findall(r"`((?:send_event|hook) \d+\.\d+)`", page)) == held
+    assert set(re.findall(r"`((?:send_event|hook|functions) \d+\.\d+)`", page)) == held
     made = re.search(r"^CONTRACTS .*,([\w ]+)\)\)$", MAKEFILE, re.M).group(1)
     assert set(made.split()) == {contract.split()[0] for contract in held}
 

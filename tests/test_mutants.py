@@ -16,6 +16,7 @@ from conftest import PATIENCE_S, ROOT, TESTS
 
 HOOK_IO, SEND_EVENT = "hook_io.py", "send_event.py"
 REFERENCE_HOOK = "tests/reference_hook.py"
+REFERENCE_FUNCTIONS = "tests/reference_functions.py"
 DELIVERED = "post/an-event-is-one-post-and-silence"
 SILENT = "emit/no-opinion-is-silence"
 
@@ -310,8 +311,16 @@ HOOKS = {
         "agents/gemini-context-names-the-event-as-gemini-does", "agents/gemini-deny"),
 }
 
+FUNCTIONS = {
+    "does not look at the address within an address": in_library(
+        "return address_kind(net.inet_ntop(net.AF_INET, packed[at:at + 4]))",
+        'return "public"',
+        "address/ipv4-within-ipv6-is-judged-as-such", "address/anybody-else"),
+}
+
 #: contract -> (the file that is run, its mutants)
-CONTRACTS = {"send_event": (SEND_EVENT, SENDERS), "hook": (REFERENCE_HOOK, HOOKS)}
+CONTRACTS = {"send_event": (SEND_EVENT, SENDERS), "hook": (REFERENCE_HOOK, HOOKS),
+             "functions": (REFERENCE_FUNCTIONS, FUNCTIONS)}
 MUTANTS = [pytest.param(contract, mutant, id=name)
            for contract, (_, mutants) in CONTRACTS.items()
            for name, mutant in mutants.items()]
@@ -320,7 +329,7 @@ MUTANTS = [pytest.param(contract, mutant, id=name)
 def copied(folder):
     """Return *folder* with our scripts in it, laid out as they are here."""
     (folder / "tests").mkdir()
-    for name in (HOOK_IO, SEND_EVENT, REFERENCE_HOOK):
+    for name in (HOOK_IO, SEND_EVENT, REFERENCE_HOOK, REFERENCE_FUNCTIONS):
         shutil.copy(str(ROOT / name), str(folder / name))
     return folder
 
@@ -392,7 +401,8 @@ USELESS = {
 
 @pytest.mark.parametrize("command", USELESS.values(), ids=USELESS)
 @pytest.mark.parametrize(("contract", "pattern"), [
-    ("send_event", "post/t*"), ("hook", "answer/deny-refuses-*")])
+    ("send_event", "post/t*"), ("hook", "answer/deny-refuses-*"),
+    ("functions", "address/*")])
 def test_a_command_that_does_none_of_it_passes_none_of_it(contract, pattern, command):
     status, results = judged(contract, command, "-k", pattern)
     assert status == 1
