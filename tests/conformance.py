@@ -132,7 +132,8 @@ STEP = {
     "closed": [("stdin", "stdout", "stderr")],
     "unread": [("stdout", "stderr")],
     "expect": {"exit": int, "stdout": STREAM, "stderr": STREAM, "returns": object,
-               "held_ms": a_count, "requests": (int, [REQUEST]), "files": {"*": FILE}, "never": [str]},
+               "held_ms": a_count, "requests": (int, [REQUEST]), "files": {"*": FILE},
+               "never": [str]},
 }
 CASE = {"id": str, "why": str, "spec": str, "level": ("MUST", "SHOULD"), "needs": [str],
         "from": [str], **STEP, "steps": [STEP]}
