@@ -34,9 +34,13 @@ Source: the agents as measured, see PLATFORMS.  Vectors: tests/vectors/*.json.
 import sys
 
 # A hooks folder belongs to a user's project: a json.py in it must not stand in for
-# the standard library.  At the end of the path its other modules stay importable.
-if sys.path[:1] == [__file__[:-len("/hook_io.py")]]:
-    sys.path.append(sys.path.pop(0))
+# the standard library.  At the end of the path its other modules stay importable, once
+# what some Pythons lack, such as _json, has been looked for.
+_OWN_PATH = [__file__[:-len("/hook_io.py")]]
+if sys.path[:1] == _OWN_PATH:
+    del sys.path[0]
+else:
+    _OWN_PATH = []
 
 import os
 import stat
@@ -1017,8 +1021,11 @@ def _not_json(value: object) -> "NoReturn":
 class _Settings:
     """What the C scanner asks of a decoder, in json.JSONDecoder's names."""
 
-    strict, object_hook, object_pairs_hook = True, None, None
-    parse_float, parse_int, parse_constant = _finite, _integer, _no_constant
+    strict, parse_float, parse_int = True, staticmethod(_finite), staticmethod(_integer)
+    parse_constant = staticmethod(_no_constant)
+
+    def __getattr__(self, hook: str) -> None:
+        """Have no hook, whichever a newer Python asks for."""
 
 
 def _codec() -> "Tuple[Any, Any]":
@@ -1031,7 +1038,7 @@ def _codec() -> "Tuple[Any, Any]":
         if os.environ.get("HOOK_IO_PURE"):
             raise ImportError
         _json: "Any" = __import__("_json")
-        scan = _json.make_scanner(_Settings)
+        scan = _json.make_scanner(_Settings())
         ascii_string = _json.encode_basestring_ascii
         chunks = _json.make_encoder(
             None, _not_json, ascii_string, None, ":", ",", False, False, False)
@@ -1055,6 +1062,7 @@ def _public_codec() -> "Tuple[Any, Any]":
 
 
 _scanner, _chunks = _codec()
+sys.path += _OWN_PATH
 _BLANKS = frozenset(" \t\n\r")
 
 
@@ -1489,20 +1497,25 @@ def _redact_string(text: str, max_chars: int) -> str:
 def _redact_head(text: str) -> str:
     """Return *text* redacted, without what of its margin is still as it was."""
     safe = _redact_text(text)
-    margin = os.path.commonprefix([
-        part[:-CUT_MARGIN_CHARS - 1:-1] for part in (safe, text)])
-    return safe[:len(safe) - len(margin)]
+    margin = _common_chars(*(part[:-CUT_MARGIN_CHARS - 1:-1] for part in (safe, text)))
+    return safe[:len(safe) - margin]
 
 
 def _redact_tail(text: str) -> str:
     """Return *text* redacted, without its margin and what may go on from before it."""
     safe = _redact_text(text)
-    margin = os.path.commonprefix([safe[:CUT_MARGIN_CHARS], text])
+    margin = text[:_common_chars(safe[:CUT_MARGIN_CHARS], text)]
     end = safe[len(margin):]
     if len(margin) < CUT_MARGIN_CHARS or any(
             not (c.isascii() and c.isalnum()) and c not in "_.+/=~-" for c in margin):
         return end
     return "".join(end.split(None, 1)[1:])  # a key may be that long
+
+
+def _common_chars(one: str, other: str) -> int:
+    """Return with how many characters both begin."""
+    pairs = enumerate(zip(one, other))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _opening(text: str) -> str:

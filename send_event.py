@@ -37,7 +37,8 @@ if __name__ == "__main__" and not (
 
 import os
 
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+FOLDER = os.path.dirname(os.path.realpath(__file__))
+sys.path.insert(0, FOLDER)
 
 try:
     import hook_io
@@ -46,6 +47,9 @@ except (EOFError, ValueError):  # a full disk has cut the compiled file short
     import hook_io
     sys.pycache_prefix = prefix
     hook_io.forget_compiled()
+
+if FOLDER in sys.path:  # nothing else in it is ever run
+    sys.path.remove(FOLDER)
 
 #: option ("-": none), its variable, default, what it takes, what it is for; a text,
 #: because that is compiled at no cost; hook_io.parse_options says what the words mean

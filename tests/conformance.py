@@ -507,9 +507,9 @@ class Process:
 
     def _read(self, name):
         self.ended.wait(self.slow_s)
-        pipe = getattr(self.popen, name)
-        for data in iter(lambda: os.read(pipe.fileno(), 1 << 16), b""):
-            self.output[name] += data
+        with getattr(self.popen, name) as pipe:
+            for data in iter(lambda: os.read(pipe.fileno(), 1 << 16), b""):
+                self.output[name] += data
 
     def _write(self):
         with contextlib.suppress(OSError), self.popen.stdin or open(os.devnull) as pipe:
@@ -696,7 +696,8 @@ def shown(value):
 def unequal(want, got, where):
     """Yield that *got* is not *want*, from shortly before they part."""
     if isinstance(want, str) and isinstance(got, str):
-        at = len(os.path.commonprefix([want, got])) - 20
+        ends = (n for n, (a, b) in enumerate(zip(want, got)) if a != b)
+        at = next(ends, min(len(want), len(got))) - 20
         if at > 20 and max(len(want), len(got)) > SHOWN_CHARS:
             want, got, where = want[at:], got[at:], f"{where} from character {at} on"
     yield f"{where}: expected {shown(want)}, got {shown(got)}"
@@ -1124,7 +1125,7 @@ def run(cases, every, options):
     # Processes, not threads: a child that is about to become the command has a copy of
     # every socket here, and so would keep the servers of other cases alive.
     jobs = min(max(1, options.jobs), 61)  # more than 61 do not run on Windows
-    with ProcessPoolExecutor(jobs, initializer=heed_signals) as pool:
+    with ProcessPoolExecutor(jobs, WORKERS, initializer=heed_signals) as pool:
         for result in pool.map(functools.partial(judged, options=options), cases):
             results.append(result)
             for line in tap(len(results), result):
@@ -1140,6 +1141,11 @@ def run(cases, every, options):
     for line in first(red, "# failed: "):
         say(line)
     return report, 1 if red or report["stale"] else 0
+
+
+#: forked where that is possible, so that heed_signals() is told of all that runs
+WORKERS = multiprocessing.get_context(
+    "fork" if "fork" in multiprocessing.get_all_start_methods() else None)
 
 
 # The command line.

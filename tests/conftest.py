@@ -1,8 +1,9 @@
 """Run the shipped scripts as an agent does: as processes, through pipes, all alone.
 
 Contract tests take the fixture `hook` and so run under every Python that is found:
-those named in HOOK_PYTHON (separated as in PATH), else pyenv's 3.8 to 3.13 and the one
-that runs pytest.  One more variant runs without the C accelerators.
+those named in HOOK_PYTHON (separated as in PATH), else the one that runs pytest, what
+PATH has from NAMES, and pyenv's from 3.8 on, the last one of a version and
+implementation.  One more variant runs without the C accelerators.
 """
 
 import contextlib
@@ -29,23 +30,46 @@ sys.path[:0] = [str(TESTS), str(ROOT)]
 
 from server import EventServer, closed_port  # noqa: E402 - by the line above
 
+#: commands of interpreters that a system may have beside pyenv's
+NAMES = ("python3.14", "python3.15", "pypy3")
+#: prints version, implementation and path of the interpreter behind a shim or link
+ABOUT = """
+import sys
+own = getattr(sys, "_base_executable", None) or sys.executable
+threads = "t" if "t" in getattr(sys, "abiflags", "") else ""
+print("%d.%d" % sys.version_info[:2] + threads, sys.implementation.name, own)
+"""
+
 
 def found_pythons():
-    """Return {version: interpreter}, one for each minor version from 3.8 on."""
+    """Return {name: interpreter}, CPython's by its version, others' with theirs."""
     named = os.environ.get("HOOK_PYTHON", "").split(os.pathsep)
     root = os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")
     versions = Path(root) / "versions"
     pyenv = sorted(versions.glob("3.*/bin/python"),
                    key=lambda path: version_of(path.parts[-3]))
-    own = getattr(sys, "_base_executable", None) or sys.executable
+    usual = [sys.executable, *map(shutil.which, NAMES), *map(str, pyenv)]
     pythons = {}
-    for path in filter(None, named) if any(named) else [own, *map(str, pyenv)]:
-        script = "import sys; print('%d.%d' % sys.version_info[:2])"
-        done = subprocess.run([path, "-c", script], stdout=subprocess.PIPE, check=True)
-        version = done.stdout.decode().strip()
+    for path in filter(None, named if any(named) else usual):
+        done = subprocess.run([path, "-c", ABOUT], stdout=subprocess.PIPE, check=False)
+        if done.returncode:  # a shim of pyenv's for a version that is not chosen
+            assert not any(named), f"HOOK_PYTHON: {path} does not run"
+            continue
+        version, kind, own = done.stdout.decode().strip().split(" ", 2)
         if version_of(version) >= (3, 8):
-            pythons[version] = path
-    return dict(sorted(pythons.items(), key=lambda item: version_of(item[0])))
+            pythons[version if kind == "cpython" else kind + version] = own
+    return dict(sorted(pythons.items(), key=order))
+
+
+def is_cpython(python):
+    """Tell whether an interpreter of PYTHONS has the C halves of json and socket."""
+    return any(path == python and name[0].isdigit() for name, path in PYTHONS.items())
+
+
+def order(item):
+    """Sort the newest CPython last."""
+    name = item[0]
+    return name[0].isdigit(), not name.endswith("t"), version_of(name)
 
 
 def version_of(text):

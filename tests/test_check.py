@@ -1,5 +1,6 @@
 """--check tells a person, in ten lines, whether events arrive, and why not."""
 
+import os
 import re
 
 import pytest
@@ -129,5 +130,7 @@ def test_a_token_is_not_shown(one_hook):
 
 def test_it_names_the_python_that_runs_it(hook):
     result, _ = check(hook, "--server-url", "none")
-    version = result.stdout.split(",")[1].split()[1].rpartition(".")[0]
-    assert PYTHONS[version] == hook.python
+    version, path = re.search(r"Python (\S+) \((.*)\)", result.stdout).groups()
+    named = next(name for name in PYTHONS if PYTHONS[name] == hook.python)
+    assert version.rpartition(".")[0] in named
+    assert os.path.realpath(path) == os.path.realpath(hook.python)

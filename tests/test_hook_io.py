@@ -194,7 +194,7 @@ def nested(levels, inner, sibling=""):
 
 
 DEEP = {
-    "no end": b"[" * 100_000, "objects": b'{"a":' * 50_000,
+    "no end": b"[" * 100_000, "objects": b'{"a":' * 174_000,
     "101 objects": nested(101, "1"), "101 with an array": nested(100, "[]"),
     "lists with an end": b'{"a": ' + b"[" * 5000 + b"]" * 5000 + b"}",
 }

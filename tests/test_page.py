@@ -603,7 +603,7 @@ def test_a_filter_is_kept_over_a_reload(page, mixed, name, value, count):
     page.tab.reload()
     page.counts(f"{count} of 12 events")
     assert page.tab.locator(f"[name={name}]").input_value() == value
-    page.tab.get_by_role("button", name="Clear").click()
+    page.tab.get_by_role("button", name="Clear", exact=True).click()
     page.counts("12 events")
     assert page.tab.url == page.address + "#"
 
@@ -709,7 +709,7 @@ def test_ten_thousand_events_take_as_many_rows_as_are_seen(page, server):
     server.store.add({**EVENT, "summary": "one more"})
     page.counts("10,001 events")
     assert page.tab.get_by_text("one more").count() == 0
-    page.tab.get_by_role("button", name="Newest").click()
+    page.tab.get_by_role("button", name="Newest", exact=True).click()
     page.says("one more")
     assert page.tab.locator("*").count() < 1000
 

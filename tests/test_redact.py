@@ -8,7 +8,7 @@ import time
 import pytest
 
 import hook_io
-from conftest import SAMPLES, sample
+from conftest import SAMPLES, is_cpython, sample
 from hook_io import KEY_FORMS, KEY_PREFIXES, SECRET_PATTERNS, SKIPPED, clip, redact
 
 GONE = "[redacted]"
@@ -319,6 +319,8 @@ hook_io.Emitter().emit_text(hook_io.encode([before, "re" in sys.modules]))
     ({"text": "sk-" + "aB3dE7" * 8}, True), ({"text": '{"token": "x"}'}, False),
 ], ids=["tool", "prompt", "command", "words", "by name", "a marker", "a key", "json"])
 def test_regular_expressions_are_loaded_only_for_a_marker(hook, event, loaded):
+    if not is_cpython(hook.python):
+        pytest.skip("its json brings them")
     (hook.folder / "loads.py").write_text(LOADS)
     result = hook.run(
         "loads.py", stdin=event, flags=("-S", "-E"), env={"HOOK_IO_PURE": ""})
@@ -414,8 +416,8 @@ TEXTS = [("", piece) for piece in (*PIECES, *MARKERS, *KEY_FORMS)]
 TEXTS += [("", prefix) for prefix in [*KEY_PREFIXES][::8]]  # one pattern for them all
 TEXTS += [(start, piece) for start in STARTS for piece in ("a", "a=", "a.", "a-", "(")]
 #: all texts are read at these sizes, the slowest also at the last
-SIZES = [(1 << bits, 1 << bits + 2) for bits in (12, 14)]
-LARGE, SLOWEST = (1 << 18, 1 << 20), 10
+SIZES = [(1 << 12, 1 << 16)]
+LARGE, SLOWEST = (1 << 16, 1 << 20), 10
 PATTERN_MAX_MS = 100  # for 1 MiB
 
 
@@ -430,13 +432,17 @@ def cpu_seconds(text, work=redact):
 
 
 def is_linear(text, small, large):
-    """Tell whether four times the *text* takes less than eight times the time."""
+    """Tell whether 16 times the *text* takes less than 64 times the time.
+
+    Some Pythons take nine times the time for four times the text, once, between 16 and
+    64 KiB: sizes as near as that say nothing.
+    """
     texts = [text_of(*text, size) for size in (small, large)]
     times = [], []
     for _ in range(6):
         for given, seconds in zip(texts, times):
             seconds.append(cpu_seconds(given))
-        if min(times[1]) < 8 * min(times[0]):
+        if min(times[1]) < 64 * min(times[0]):
             return True
     return False
 

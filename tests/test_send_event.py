@@ -782,12 +782,13 @@ def test_metadata_never_makes_the_body_too_large(one_hook, server):
 # The folder of the scripts is the user's.
 
 SIBLINGS = """
-    __future__ _json _socket _thread abc argparse ast codecs collections contextlib copy
+    __future__ _thread abc argparse ast codecs collections contextlib copy
     copyreg datetime difflib encodings enum errno fnmatch functools genericpath gettext
     heapq http importlib inspect io ipaddress json keyword linecache locale logging math
     ntpath operator os pathlib posixpath random re reprlib runpy select selectors shutil
     signal site socket sre_compile sre_parse ssl stat string struct subprocess tempfile
     textwrap threading time token tokenize traceback types typing urllib warnings zlib
+    _json _socket _ssl _struct _datetime _scproxy _winapi msvcrt winreg nt
 """
 
 
@@ -813,6 +814,37 @@ def test_no_file_beside_the_scripts_stands_in_for_the_library(
     assert metadata_at(server) == {"prompt": "token [redacted]"}
     result = hook.send(server.url, "--sesion-id", flags=flags, env=env)
     assert is_usage_error(result, "did you mean --session-id"), result
+    result = hook.send("https://127.0.0.1:9", "--timeout-ms", "1", flags=flags, env=env)
+    assert len(result.lines) == 2 and result.lines[0].startswith("[ERROR] Failed"), (
+        result)
+
+
+@pytest.mark.parametrize("name", ["_json", "json"])
+def test_no_file_beside_a_hook_of_ones_own_stands_in_for_the_library(
+        hook, tmp_path, name):
+    shutil.copytree(str(hook.folder), str(tmp_path / "hooks"))
+    hook.folder = tmp_path / "hooks"
+    (hook.folder / f"{name}.py").write_text("raise SystemExit('it runs')")
+    (hook.folder / "mine.py").write_text("TEXT = 'of a module beside it'")
+    (hook.folder / "guard.py").write_text(
+        "import hook_io\ndef guard(event):\n    import mine\n"
+        "    return hook_io.deny(mine.TEXT)\nhook_io.run(guard, 'guard')\n")
+    result = hook.run("guard.py", stdin=sample("PreToolUse"))
+    assert (result.exit, result.stderr) == (0, "")
+    assert "of a module beside it" in result.stdout
+
+
+def test_nothing_warns(hook, server):
+    """Every Python from 3.8 on calls what is used here as it wishes to be called."""
+    env = {"PYTHONWARNINGS": "error", "PYTHONDEVMODE": "1"}
+    long = f"token {KEY}" + " x" * 8192
+    for url, argv in ((server.url, ()), (nowhere(), ()), (server.url, ("--check",)),
+                      ("https://127.0.0.1:9", ("--timeout-ms", "999"))):
+        result = hook.send(url, *argv, stdin={"prompt": long}, env=env)
+        assert result.exit in (0, 1) and "Warning:" not in result.stderr, result
+    seen = json.loads(arrived(server)[0].json["metadata"])
+    assert seen["prompt"].startswith("token [redacted] x")
+    assert hook.run("send_event.py", "--help", env=env).stderr == ""
 
 
 @pytest.mark.parametrize("name", ["with blanks", "quotes'\"", "Größe 😀", "a\\b", "%s"])

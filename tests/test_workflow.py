@@ -24,6 +24,6 @@ def test_its_actions_are_pinned_and_it_may_only_read():
     assert re.search(r"^permissions:\n  contents: read\n\n", WORKFLOW, re.M)
 
 
-def test_it_covers_three_systems_and_another_python():
-    for name in ("ubuntu", "macos", "windows", "pypy"):
+def test_it_covers_three_systems_the_newest_pythons_and_another_one():
+    for name in ("ubuntu", "macos", "windows", "pypy", '"3.14"', '"3.15"'):
         assert name in re.search(r"matrix:\n(.*?)runs-on", WORKFLOW, re.S).group(1)
