@@ -4,8 +4,8 @@ PORT ?= 4000
 ROUNDS ?= 240
 # what `make conformance` runs: each contract's command, or CMD
 OURS_send_event = $(PYTHON) send_event.py
-OURS_hook = $(PYTHON) tests/reference_hook.py
-OURS_functions = $(PYTHON) tests/reference_functions.py
+OURS_hook = $(PYTHON) tests/contract/reference_hook.py
+OURS_functions = $(PYTHON) tests/contract/reference_functions.py
 CONTRACTS = $(or $(CONTRACT),$(if $(CMD)$(K),send_event,send_event hook functions))
 TO = $(if $(PROJECT),"$(PROJECT)",$(error say where: make $@ PROJECT=folder)) \
 	$(if $(AGENT),--agent $(AGENT))
@@ -42,12 +42,12 @@ test: $(VENV)/made ## Run every test on each Python that is found (K=word: some)
 
 .PHONY: conformance
 conformance: ## Hold our scripts, or CMD="node x.mjs", against the contract (CONTRACT, K)
-	$(foreach name,$(CONTRACTS),$(PYTHON) tests/conformance.py --contract $(name) \
+	$(foreach name,$(CONTRACTS),$(PYTHON) tests/contract/conformance.py --contract $(name) \
 	$(if $(K),-k "$(K)") -- $(or $(CMD),$(OURS_$(name))) &&) true
 
 .PHONY: live
 live: ## Run the real agents with our hooks installed, offline (needs npm; CLIENT=codex)
-	$(PYTHON) tests/live.py $(CLIENT)
+	$(PYTHON) tests/live/live.py $(CLIENT)
 
 .PHONY: lint
 lint: $(VENV)/made ## Check style and types
@@ -56,22 +56,22 @@ lint: $(VENV)/made ## Check style and types
 
 .PHONY: bench
 bench: $(VENV)/made ## Measure latency beside floors and PEERS=folder (CHECK=1: judge)
-	$(BIN)/python tests/bench.py --rounds $(ROUNDS) $(if $(CHECK),--check) \
+	$(BIN)/python tests/measure/bench.py --rounds $(ROUNDS) $(if $(CHECK),--check) \
 	$(if $(PEERS),--peers "$(PEERS)")
 
 .PHONY: cost
 cost: $(VENV)/made ## Measure what hooks cost a real Claude Code (needs npm; PEERS=folder)
-	$(BIN)/python tests/cost.py $(if $(PEERS),--peers "$(PEERS)")
+	$(BIN)/python tests/measure/cost.py $(if $(PEERS),--peers "$(PEERS)")
 
 .PHONY: soak
 soak: $(VENV)/made ## Fuzz, faults and load for 15 minutes (PART, SECONDS, SEED)
-	$(BIN)/python tests/soak.py $(if $(PART),--part $(PART)) \
+	$(BIN)/python tests/measure/soak.py $(if $(PART),--part $(PART)) \
 	$(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: clean
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis __pycache__ tests/__pycache__ \
-	tests/server/__pycache__
+	tests/*/__pycache__
 
 $(VENV)/made: tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)

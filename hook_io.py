@@ -28,7 +28,7 @@ A handler of one's own stands between normalise and HookResult.  All of these re
 values but Emitter, which alone touches the streams and the exit code.  post_json alone
 touches the network; FailureStreak, Spool and log_event alone write files that stay.
 
-Source: the agents as measured, see PLATFORMS.  Vectors: tests/vectors/*.json.
+Source: the agents as measured, see PLATFORMS.  Vectors: tests/contract/vectors/*.json.
 """
 
 import sys

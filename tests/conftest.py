@@ -24,9 +24,13 @@ import pytest
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 SAMPLES = TESTS / "samples"
+CONTRACT = TESTS / "contract"
+VECTORS = CONTRACT / "vectors"
+RUNNER = CONTRACT / "conformance.py"
 PATIENCE_S = 60  # for a process that should take milliseconds; never a measure
 
-sys.path[:0] = [str(TESTS), str(ROOT)]
+ROOMS = [TESTS, CONTRACT, TESTS / "measure", TESTS / "live", ROOT]
+sys.path[:0] = map(str, ROOMS)
 
 from server import EventServer, closed_port  # noqa: E402 - by the line above
 

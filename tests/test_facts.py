@@ -17,7 +17,7 @@ import hostile
 import send_event
 import test_corpus
 import test_formats
-from conftest import ROOT, TESTS, sample
+from conftest import CONTRACT, ROOT, TESTS, VECTORS, sample
 from server import BODY_MAX_BYTES, FIELDS
 from server.command import parse_options
 
@@ -135,7 +135,7 @@ MEASURED = {
     r"\(2,000 in [\d.]+ s to this machine; at 100 ms for a TLS exchange it is 200 s\)":
         "measured once; 2,000 of 100 ms each",
     r"The last run of `make soak`, .+? seed \d+\)": "tests/test_readme.py",
-    r"With 50 hooks at once": "tests/soak.py",
+    r"With 50 hooks at once": "tests/measure/soak.py",
     r"Are 40 hooks at once counted right\?": "vectors: streak/forty-at-once",
     r"with exit code 1, 137 or 143": "what an agent shows of other hooks",
     r"2000 is two seconds to one of them and 33 minutes to the other": "2000 / 60",
@@ -351,9 +351,9 @@ def test_this_version_is_the_newest_in_the_list_of_versions_with_its_contracts()
     listed = re.findall(r"^- \*\*([\d.]+)\*\*: ([^-]+?)(?=\n\n|\n- )", README, re.M)
     assert listed[0][0] == hook_io.__version__
     held = {json.loads(path.read_text())["contract"]
-            for path in (TESTS / "vectors").glob("*.json")}
+            for path in VECTORS.glob("*.json")}
     assert set(re.findall(r"`(\w+ \d+\.\d+)`", listed[0][1])) == held
-    page = (TESTS / "vectors" / "README.md").read_text()
+    page = (CONTRACT / "README.md").read_text()
     assert set(re.findall(r"`((?:send_event|hook|functions) \d+\.\d+)`", page)) == held
     made = re.search(r"^CONTRACTS .*,([\w ]+)\)\)$", MAKEFILE, re.M).group(1)
     assert set(made.split()) == {contract.split()[0] for contract in held}

@@ -127,7 +127,7 @@ def test_functions_are_short_and_flat(file):
 
 
 @pytest.mark.parametrize(
-    "path", [*(ROOT / name for name in SHIPPED), *TESTS.glob("*.py")],
+    "path", [*(ROOT / name for name in SHIPPED), *TESTS.rglob("*.py")],
     ids=lambda path: path.name)
 def test_lines_are_at_most_88_long(path):
     lines = path.read_text().splitlines()

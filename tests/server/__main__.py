@@ -7,7 +7,7 @@ import sys
 # A folder that is run stands first in the path, where its modules have no package.
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from server.command import main  # noqa: E402 - by the line above
+from server.command import main
 
 if __name__ == "__main__":
     main()

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Hold a command against the contract in tests/vectors, and say what differs.
+"""Hold a command against the contract in tests/contract/vectors, and say what differs.
 
-    python3 tests/conformance.py [options] -- COMMAND...
-    python3 tests/conformance.py [options] --port FILE
+    python3 tests/contract/conformance.py [options] -- COMMAND...
+    python3 tests/contract/conformance.py [options] --port FILE
 
     -k PATTERN          only cases with this in their id, or that this glob matches;
                         a whole id is that case alone
@@ -22,7 +22,7 @@ Exit 0: the command does what the contract says, but for what its port file admi
 Exit 1: it does not, or the port file says what is not so.  Exit 2: nothing was run,
 for a mistake in the arguments, the port file or the vectors.
 
-tests/vectors/README.md tells the format of the vectors; the forms below are the same.
+tests/contract/README.md tells the format of the vectors; the forms below are the same.
 """
 
 import argparse
@@ -50,6 +50,9 @@ import urllib.parse
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+HERE = Path(__file__).resolve().parent
+TESTS = HERE.parent
+sys.path.insert(0, str(TESTS))
 from server import (
     FAULTS,
     POLL_S,
@@ -59,7 +62,6 @@ from server import (
     parsed,
 )
 
-TESTS = Path(__file__).resolve().parent
 SAMPLES = TESTS / "samples"
 WINDOWS = os.name == "nt"
 SHOWN_CHARS = 200  # of a value in a difference
@@ -1218,7 +1220,7 @@ def main():
     heed_signals()
     try:
         options = parsed_options(sys.argv[1:])
-        every = [case for case in load(options.vectors or TESTS / "vectors")
+        every = [case for case in load(options.vectors or HERE / "vectors")
                  if options.name in (case["contract"], case["contract"].split()[0])]
         cases = chosen(every, options.pattern)
     except Mistake as mistake:

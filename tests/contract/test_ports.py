@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from conftest import TESTS
+from conftest import CONTRACT, RUNNER
 
-PORTS = sorted((TESTS / "ports").glob("*/conformance.json"))
+PORTS = sorted((CONTRACT / "ports").glob("*/conformance.json"))
 LIMIT_S = 600  # for all of it on a busy machine; never a measure
 #: port -> the programs that it is made of
 PROGRAMS = {"sh": ("sh", "curl", "jq", "timeout")}
@@ -25,7 +25,7 @@ def test_a_port_is_what_its_file_says(path):
     if missing:
         pytest.skip(f"needs {', '.join(missing)}")
     done = subprocess.run(
-        [sys.executable, str(TESTS / "conformance.py"), "-j", "4", "--port", str(path)],
+        [sys.executable, str(RUNNER), "-j", "4", "--port", str(path)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=LIMIT_S)
     said = done.stdout.decode()
     assert done.returncode == 0, said
@@ -33,7 +33,7 @@ def test_a_port_is_what_its_file_says(path):
 
 
 def test_the_sender_in_shell_is_short_enough_to_be_read():
-    lines = (TESTS / "ports/sh/send_event.sh").read_text().splitlines()
+    lines = (CONTRACT / "ports/sh/send_event.sh").read_text().splitlines()
     assert len(lines) <= 80
     assert [n for n, line in enumerate(lines, 1) if len(line) > 120] == []
 

@@ -5,13 +5,13 @@
 
 stdout: what the function returns, one line of JSON.  Exit 1: it refuses these
 arguments, and one line on stderr says why.  Exit 2: the call is none.
-NAME: a key of CALLS.  The contract: tests/vectors/README.md, "The functions contract".
+NAME: a key of CALLS.  The contract: tests/contract/README.md, "The functions contract".
 """
 
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+sys.path.insert(0, os.path.realpath(os.path.join(__file__, "../../..")))
 import hook_io
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Run the real agents with our hooks installed, against a model that is scripted.
 
-    python3 tests/live.py [CLIENT ...]
+    python3 tests/live/live.py [CLIENT ...]
 
 Installs each client from npm into a cache folder (HOOK_IO_CLIENTS, else
 ~/.cache/hook-io/clients), makes a project, installs the hooks by `make install`, and
@@ -33,11 +33,11 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+TESTS = Path(__file__).resolve().parent.parent
+ROOT = TESTS.parent
+sys.path[:0] = [str(TESTS), str(ROOT)]
+import hook_io
 from server import EventServer, closed_port
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-import hook_io  # noqa: E402 - its folder has to be on the path
 
 INSTALL_S, RUN_S, ARRIVE_S = 600, 60, 10
 FINAL = "LIVE-DONE"

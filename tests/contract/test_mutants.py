@@ -12,11 +12,11 @@ from typing import NamedTuple, Tuple
 
 import pytest
 
-from conftest import PATIENCE_S, ROOT, TESTS
+from conftest import PATIENCE_S, ROOT, RUNNER, VECTORS
 
 HOOK_IO, SEND_EVENT = "hook_io.py", "send_event.py"
-REFERENCE_HOOK = "tests/reference_hook.py"
-REFERENCE_FUNCTIONS = "tests/reference_functions.py"
+REFERENCE_HOOK = "tests/contract/reference_hook.py"
+REFERENCE_FUNCTIONS = "tests/contract/reference_functions.py"
 DELIVERED = "post/an-event-is-one-post-and-silence"
 SILENT = "emit/no-opinion-is-silence"
 
@@ -328,7 +328,7 @@ MUTANTS = [pytest.param(contract, mutant, id=name)
 
 def copied(folder):
     """Return *folder* with our scripts in it, laid out as they are here."""
-    (folder / "tests").mkdir()
+    (folder / "tests" / "contract").mkdir(parents=True)
     for name in (HOOK_IO, SEND_EVENT, REFERENCE_HOOK, REFERENCE_FUNCTIONS):
         shutil.copy(str(ROOT / name), str(folder / name))
     return folder
@@ -347,7 +347,7 @@ def mutated(folder, mutant):
 
 
 def kit(contract, *options):
-    return [sys.executable, str(TESTS / "conformance.py"), "--contract", contract,
+    return [sys.executable, str(RUNNER), "--contract", contract,
             "--json", "-j", "1", *options]
 
 
@@ -379,7 +379,7 @@ def test_without_a_fault_the_same_cases_pass(contract, tmp_path):
              for name in (mutant.case, mutant.control)}
     vectors = tmp_path / "vectors"
     vectors.mkdir()
-    for path in (TESTS / "vectors").glob("*.json"):
+    for path in VECTORS.glob("*.json"):
         content = json.loads(path.read_text(encoding="utf-8"))
         content["cases"] = [case for case in content["cases"] if case["id"] in named]
         (vectors / path.name).write_text(json.dumps(content), encoding="utf-8")

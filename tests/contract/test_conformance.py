@@ -17,12 +17,10 @@ import pytest
 
 import conformance
 import hook_io
-from conftest import NEWEST, PATIENCE_S, PYTHONS, TESTS
+from conftest import CONTRACT, NEWEST, PATIENCE_S, PYTHONS, RUNNER, TESTS, VECTORS
 from server import EventServer
 from test_style import code_lines, depth, functions
 
-VECTORS = TESTS / "vectors"
-RUNNER = TESTS / "conformance.py"
 STOP = TESTS / "samples" / "claude-code" / "Stop.json"
 SECRET = 'sk-"Ä/+?~' + "7" * 9
 
@@ -149,7 +147,7 @@ def test_ids_are_names_in_words_and_sentences_are_said_once(vectors):
 
 
 def test_the_page_names_every_capability_that_a_case_needs_and_no_other(vectors):
-    page = (VECTORS / "README.md").read_text(encoding="utf-8")
+    page = (CONTRACT / "README.md").read_text(encoding="utf-8")
     table = page.partition("| a port that lacks | |")[2].partition("\n\n")[0]
     named = set(re.findall(r"(?m)^\| `([^`]+)` \|", table))
     needed = {name for case in vectors for name in case.get("needs", ())}
@@ -161,7 +159,7 @@ def test_the_page_names_every_capability_that_a_case_needs_and_no_other(vectors)
 
 
 def test_every_member_of_the_format_is_on_the_page():
-    page = (VECTORS / "README.md").read_text(encoding="utf-8")
+    page = (CONTRACT / "README.md").read_text(encoding="utf-8")
     forms = (conformance.CASE, *conformance.TEXT[1:], *conformance.FILE[2:],
              conformance.STEP["expect"], conformance.REQUEST, *conformance.MATCHER)
     assert [name for form in forms for name in form

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Throw hostile input, faults and load at the two files, and count what went wrong.
 
-    python3 tests/soak.py [--part NAME]... [--seconds N] [--seed N] [--scale X]
+    python3 tests/measure/soak.py [--part NAME]... [--seconds N] [--seed N] [--scale X]
 
     --part     one of PARTS; all of them by default, about 15 minutes on two CPUs
     --seconds  that a part may take before it ends early, and says so
@@ -34,11 +34,12 @@ import urllib.request
 import uuid
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+TESTS = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 
 import hook_io
 import hostile
-from conftest import NEWEST, PYTHONS, ROOT, SAMPLES, TESTS, Hook
+from conftest import CONTRACT, NEWEST, PYTHONS, ROOT, SAMPLES, Hook
 from server import EventServer, closed_port
 
 HANG_S = 15  # a hook that takes longer waits for something that never comes
@@ -89,10 +90,10 @@ class Soak:
         """Return a Hook with a home and a hooks folder of its own, compiled."""
         home = self.folder / f"home{next(self.numbers)}"
         hooks = home / "hooks"
-        (hooks / "tests").mkdir(parents=True)
+        (hooks / "tests" / "contract").mkdir(parents=True)
         for name in ("hook_io.py", "send_event.py"):
             shutil.copy2(str(ROOT / name), str(hooks))
-        shutil.copy2(str(TESTS / "reference_hook.py"), str(hooks / "tests"))
+        shutil.copy2(str(CONTRACT / "reference_hook.py"), str(hooks / "tests/contract"))
         hook = Hook(PYTHONS[NEWEST], hooks, home, {})
         hook.run("send_event.py", "--version")
         return hook
@@ -205,7 +206,7 @@ def atheris_part(soak):
     corpus.mkdir()
     for data in hostile.seeds():
         (corpus / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
-    script = ATHERIS.format(path=[str(TESTS), str(ROOT)])
+    script = ATHERIS.format(path=[str(TESTS), str(TESTS / "measure"), str(ROOT)])
     done = subprocess.run(
         [sys.executable, "-c", script, str(corpus), f"-runs={soak.many(200_000)}",
          f"-max_total_time={int(min(soak.seconds, 240))}", f"-seed={soak.seed}",
@@ -283,7 +284,7 @@ GUARDS = (("deny", "no"), ("block", "on"), ("context", "c"), ("hint", "h"), ("ec
 
 
 def guard(hook, words, data=EVENT, pieces=1, **options):
-    command = hook.command("tests/reference_hook.py", "--fail-closed", *words)
+    command = hook.command("tests/contract/reference_hook.py", "--fail-closed", *words)
     return run(command, data, pieces, env=hook.env, **options)
 
 
@@ -724,7 +725,7 @@ def closed_row(soak):
             row.note(done[0].problem(), redirection.encode())
             row.note(done[1].problem(), redirection.encode())
             for words in (("deny", "no"), ("hint", "h")):
-                command = hook.command("tests/reference_hook.py", *words)
+                command = hook.command("tests/contract/reference_hook.py", *words)
                 ran = redirected(hook, command, redirection)
                 row.note(ran.problem((0, 2)), redirection.encode())
             arrived, lost = len(server.events()), len(hook.losses())

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Measure what hooks cost a real Claude Code, beside what else sends its events.
 
-    python tests/cost.py [--rounds N] [--calls N] [--only PATTERN] [--peers FOLDER]
-        [--server up|down|silent]
+    python tests/measure/cost.py [--rounds N] [--calls N] [--only PATTERN]
+        [--peers FOLDER] [--server up|down|silent]
 
 Runs short sessions against the scripted model of live.py.  The time from the end of an
 answer that asks for a tool until the next request comes in, less the median of the
@@ -36,6 +36,8 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
+
+sys.path.insert(0, os.path.abspath(os.path.join(__file__, "../../live")))
 
 import bench
 import live

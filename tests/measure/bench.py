@@ -1,6 +1,6 @@
 """Measure what a hook costs an agent, side by side with floors and alternatives.
 
-    python tests/bench.py [--rounds N] [--quick] [--only PATTERN] [--check]
+    python tests/measure/bench.py [--rounds N] [--quick] [--only PATTERN] [--check]
         [--json FILE] [--hooks FOLDER] [--peers FOLDER]
 
 Prints a Markdown table of whole-process wall time, spawn to reaped child, with the
@@ -518,7 +518,7 @@ def head(version: str, uv: str, rounds: int, missing: list) -> str:
 
 def parse_options() -> argparse.Namespace:
     """Return the options; exit 1 where --check asks for too few rounds."""
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    here = os.path.abspath(os.path.join(__file__, "../../.."))
     parser = argparse.ArgumentParser(prog="bench", description="Measure the hook.")
     add = parser.add_argument
     add("--rounds", type=int, default=ROUNDS, help="default: %(default)s")

@@ -5,14 +5,14 @@
     python3 reference_hook.py --version
 
 INTENT: a key of INTENTS.  A TEXT `@prompt` stands for the event's member `prompt`.
-The contract: tests/vectors/README.md, "The hook contract's command".
+The contract: tests/contract/README.md, "The hook contract's command".
 """
 
 import os
 import subprocess
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+sys.path.insert(0, os.path.realpath(os.path.join(__file__, "../../..")))
 import hook_io
 
 CHILD = "import os, sys; [os.write(fd, sys.argv[1].encode() + b'\\n') for fd in (1, 2)]"

@@ -484,7 +484,7 @@ def kind_of(address):
                             ) else "public"
 
 
-with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "corpus",
+with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "corpus",
                        "addresses.json"), encoding="utf-8") as file:
     ADDRESSES = json.load(file)
 METADATA = {address for row in ADDRESSES["metadata"].values() for address in row}
