@@ -87,6 +87,7 @@ STDIN_MAX_BYTES = 1 << 20
 STDIN_TIMEOUT_MS = 5000
 STDIN_IDLE_MS = 500  # without a byte, for a hook that sends
 NESTING_MAX = 100  # levels of a JSON value; real events stay below 20
+MEMBERS_MAX = 1000  # of an event that is cut; real ones have some twenty
 INTEGER_MAX_DIGITS = 4300  # newer Pythons stop there, too: int() is quadratic
 ECHO_MAX_CHARS = 80  # of somebody's input in an error message
 HINT_MAX_CHARS = 9900  # above 10,000 Claude Code shows a preview instead
@@ -100,6 +101,11 @@ NAME_MAX_CHARS = 64  # of a flag whose next word may be a secret
 BODY_MAX_BYTES = 1 << 18  # of a request
 OPTION_MAX_BYTES = 1 << 17  # of JSON on the command line, as it is sent
 HELD_MAX_BYTES = 1 << 16  # of held back output, shown when a hook fails
+EFFORT_MIN_MS = 25  # of processor time for looking an event through
+EFFORT_STAY_S = 2  # by the wall clock beyond it, where others have the processor
+EFFORT_STEP_CHARS = 8192  # between two looks at the clock
+EFFORT_CALL_CHARS = 64  # what a call costs beside its characters
+DOCUMENT_MAX_CHARS = 1 << 16  # of JSON in a string that is looked through as JSON
 WRITE_TIMEOUT_MS = 1000  # for an agent that does not empty its pipe
 LOUD_AFTER = 3  # losses in a row before a person is told
 SESSION_MAX_CHARS = 1000  # of an id that names a file
@@ -965,6 +971,10 @@ class Done(Exception):
         self.result = result
 
 
+class _Spent(Exception):
+    """The effort is spent before a text was looked through."""
+
+
 class _Loss(Exception):
     """The request ended here; args are the outcome's name, fact and status."""
 
@@ -993,13 +1003,48 @@ def _clean(text: str) -> str:
     return text.strip()
 
 
+# Effort: a hook's own work is charged by processor time, as a wait for a free processor
+# is nobody's fault, and bounded, as the shape of an event is somebody else's choice.
+
+
+class Effort:
+    """A share of processor time, and the wall-clock time within which it must be had.
+
+    seconds: of this process's time from now on; it ends EFFORT_STAY_S later by the wall
+        clock all the same.
+    """
+
+    __slots__ = ("_chars", "_cpu_deadline", "_deadline", "_is_spent")
+
+    def __init__(self, seconds: float) -> None:
+        self._cpu_deadline = time.process_time() + seconds
+        self._deadline = time.monotonic() + seconds + EFFORT_STAY_S
+        self._chars, self._is_spent = 0, False
+
+    def is_spent(self, chars: int = 0) -> bool:
+        """Tell whether it is over, before *chars* more are worked on.
+
+        The clocks are looked at once in EFFORT_STEP_CHARS only: they cost more than a
+        short string does.
+        """
+        self._chars -= chars + EFFORT_CALL_CHARS
+        if self._chars < 0:
+            self._chars = EFFORT_STEP_CHARS
+            self._is_spent = self._is_spent or (
+                time.process_time() > self._cpu_deadline
+                or time.monotonic() > self._deadline)
+        return self._is_spent
+
+
+_UNBOUND = Effort(float("inf"))
+
 # JSON: one value, nothing behind it, no NaN; what only looks like it is an error.
 # The C halves of json cost 0.3 ms to import, json itself 8 (it brings re).
 
 
 def _finite(digits: str) -> float:
     number = float(digits)
-    if number in (float("inf"), float("-inf")):
+    if number - number:  # not 0, but NaN, for an infinity
         raise InputError(f"a number is too large: {digits[:ECHO_MAX_CHARS]}")
     return number
 
@@ -1146,7 +1191,8 @@ def read_event(
     at most *timeout_ms* in all and *idle_ms* without a byte.  A terminal, an empty or
     closed stdin and white space are {}.  Of more than STDIN_MAX_BYTES the rest is read
     and dropped, so that the writer gets no EPIPE, and the event is what arrived whole:
-    its first top-level members, with "truncated": true and "stdin_bytes".
+    its first top-level members, MEMBERS_MAX at most, with "truncated": true and
+    "stdin_bytes".
 
     Raises InputError for anything that is not one JSON object.  Vectors: stdin/*.
     """
@@ -1248,7 +1294,7 @@ def _whole_members(text: str) -> "Event":
     if text[at:at + 1] != "{":
         raise InputError(f"not a JSON object: {_excerpt(text)}")
     try:
-        while text[at] in "{,":
+        while text[at] in "{," and len(members) < MEMBERS_MAX:
             name, at = _scan(text, _skip_blanks(text, at + 1))
             colon = _skip_blanks(text, at)
             value, at = _scan(text, _skip_blanks(text, colon + 1))
@@ -1383,37 +1429,58 @@ def canonical(event_name: str) -> str:
 
 
 def redact(
-    value: "Any", max_chars: "Optional[int]" = None, deadline: "Optional[float]" = None
+    value: "Any", max_chars: "Optional[int]" = None, effort: "Optional[Effort]" = None
 ) -> "Any":
     """Return a copy of the JSON *value* with each secret replaced by "[redacted]".
 
     Secret is a member whose name says so (SECRET_ENDINGS, SECRET_NAMES), and the part
     of any string that looks like one (SECRET_PATTERNS, KEY_PREFIXES), also inside
     strings that hold JSON.  With *max_chars* strings are cut as clip() does, and no
-    more of them is looked through than may stay.  Objects and arrays in *value* that
-    are not reached by the *deadline*, absolute time.monotonic() seconds, become
-    SKIPPED: what was not looked through does not leave.  Not covered: secrets without
-    a name or a form, such as a password in prose.  Vectors: redact/*.
+    more of them is looked through than may stay.  What is not reached before *effort*
+    is spent does not leave: SKIPPED stands for a string, for the rest of an array, and,
+    as a name, for the number of members that an object lacks.  Of an object the short
+    scalars come first.  Not covered: secrets without a name or a form, such as a
+    password in prose.  Vectors: redact/*.
     """
+    effort, max_chars = effort or _UNBOUND, max_chars or sys.maxsize
     if isinstance(value, str):
-        return _redact_string(value, max_chars or sys.maxsize)
+        return _redact_string(value, max_chars, effort)
     if isinstance(value, list):
-        return [_redact_inner(inner, max_chars, deadline)
-                for inner in _redact_flags(value)]
+        return _redact_array(value, max_chars, effort)
     if isinstance(value, dict):
-        return {_redact_string(name, max_chars or sys.maxsize):
-                REDACTED if inner and _holds_secret(name, inner)
-                else _redact_inner(inner, max_chars, deadline)
-                for name, inner in _redact_pairs(value).items()}
+        return _redact_object(_redact_pairs(value), max_chars, effort)
     return value
 
 
-def _redact_inner(
-    value: "Any", max_chars: "Optional[int]", deadline: "Optional[float]"
-) -> "Any":
-    late = deadline is not None and isinstance(value, (dict, list)) and (
-        time.monotonic() > deadline)
-    return SKIPPED if late else redact(value, max_chars, deadline)
+def _redact_array(values: "List[Any]", max_chars: int, effort: Effort) -> "List[Any]":
+    """Return the array redacted; so is what follows the flag or header of it."""
+    safe: "List[Any]" = []
+    for flag, value in zip([None, *values], values):
+        if effort.is_spent():
+            return [*safe, SKIPPED]
+        hidden = isinstance(flag, str) and isinstance(value, str) and value and (
+            _is_followed(flag, value, len(values) == 2))
+        safe.append(REDACTED if hidden else redact(value, max_chars, effort))
+    return safe
+
+
+def _redact_object(pairs: "Event", max_chars: int, effort: Effort) -> "Event":
+    known: "Dict[str, Tuple[str, Any]]" = {}
+    for name in sorted(pairs, key=lambda name: _is_long(pairs[name])):
+        if effort.is_spent(len(name)):
+            break
+        inner = pairs[name]
+        known[name] = _redact_string(name, max_chars, effort), (
+            REDACTED if inner and _holds_secret(name, inner)
+            else redact(inner, max_chars, effort))
+    safe = dict(known[name] for name in pairs if name in known)
+    missing = len(pairs) - len(known)
+    return {**safe, SKIPPED: missing} if missing else safe
+
+
+def _is_long(value: "Any") -> bool:
+    return isinstance(value, (dict, list)) or (
+        isinstance(value, str) and len(value) > SESSION_MAX_CHARS)
 
 
 def _holds_secret(name: str, value: "Any") -> bool:
@@ -1457,17 +1524,6 @@ def _redact_pairs(value: "Event") -> "Event":
     return value
 
 
-def _redact_flags(values: "List[Any]") -> "List[Any]":
-    """Return the array *values*; what follows the flag or header of it is replaced."""
-    safe = values
-    for at, (flag, said) in enumerate(zip(values, values[1:]), 1):
-        if isinstance(flag, str) and isinstance(said, str) and said and _is_followed(
-                flag, said, len(values) == 2):
-            safe = safe if safe is not values else values[:]
-            safe[at] = REDACTED
-    return safe
-
-
 def _is_followed(flag: str, said: str, is_pair: bool) -> bool:
     is_flag = flag[:1] == "-" and said[:1] not in ("-", "$") and "=" not in flag
     return (is_flag or (is_pair and _is_mixed(said))) and (
@@ -1480,30 +1536,37 @@ def _bare_name(text: str) -> str:
     return text.lower()
 
 
-def _redact_string(text: str, max_chars: int) -> str:
+def _redact_string(text: str, max_chars: int, effort: Effort) -> str:
     if len(text) < SECRET_MIN_CHARS:
         return text
-    document = _redact_document(text) if text.lstrip()[:1] in ("{", "[") else None
+    try:
+        return _redact_long(text, max_chars, effort)
+    except _Spent:
+        return SKIPPED
+
+
+def _redact_long(text: str, max_chars: int, effort: Effort) -> str:
+    document = _redact_document(text, effort)
     if document is not None or len(text) <= max_chars + 2 * CUT_MARGIN_CHARS:
-        clipped: str = clip(document or _redact_text(text), max_chars)
+        clipped: str = clip(document or _redact_text(text, effort), max_chars)
         return clipped
     head, tail = _halves(max_chars)
-    begin = _redact_head(text[:head + CUT_MARGIN_CHARS])[:head]
+    begin = _redact_head(text[:head + CUT_MARGIN_CHARS], effort)[:head]
     at = len(text) - tail - CUT_MARGIN_CHARS
-    end = _redact_tail(_opening(text[:at]) + text[at:])[-tail:]
+    end = _redact_tail(_opening(text[:at]) + text[at:], effort)[-tail:]
     return _mark_cut(begin, len(text) - len(begin) - len(end), end)
 
 
-def _redact_head(text: str) -> str:
+def _redact_head(text: str, effort: Effort) -> str:
     """Return *text* redacted, without what of its margin is still as it was."""
-    safe = _redact_text(text)
+    safe = _redact_text(text, effort)
     margin = _common_chars(*(part[:-CUT_MARGIN_CHARS - 1:-1] for part in (safe, text)))
     return safe[:len(safe) - margin]
 
 
-def _redact_tail(text: str) -> str:
+def _redact_tail(text: str, effort: Effort) -> str:
     """Return *text* redacted, without its margin and what may go on from before it."""
-    safe = _redact_text(text)
+    safe = _redact_text(text, effort)
     margin = text[:_common_chars(safe[:CUT_MARGIN_CHARS], text)]
     end = safe[len(margin):]
     if len(margin) < CUT_MARGIN_CHARS or any(
@@ -1529,30 +1592,37 @@ def _opening(text: str) -> str:
     return line[header:header + 99] if is_open else ""
 
 
-def _redact_document(text: str) -> "Optional[str]":
+def _redact_document(text: str, effort: Effort) -> "Optional[str]":
     """Return JSON *text* redacted member by member; None if it need not be, or is none.
 
     Patterns see no members, and could take the quote that ends one for their own.
     """
+    if len(text) > DOCUMENT_MAX_CHARS or text.lstrip()[:1] not in ("{", "["):
+        return None
     names = _bare_name(text)
     if "\\u" not in names and not any(
             word in names for word in SECRET_ENDINGS + SECRET_NAMES):
         return None
+    if effort.is_spent(2 * len(text)):
+        raise _Spent
     try:
         value = decode(text)
-        safe = redact(value)
+        safe = redact(value, None, effort)
     except (ValueError, RecursionError):
         return None
     return text if safe == value else encode(safe)
 
 
-def _redact_text(text: str) -> str:
+def _redact_text(text: str, effort: Effort = _UNBOUND) -> str:
+    """Return *text* redacted; raises _Spent where there is no time to."""
+    if effort.is_spent(len(text)):
+        raise _Spent
     lowered = _lowered(text)
     for marker in _MARKERS:  # one flat loop, as most texts hold none
         if marker in lowered:
-            text = _redact_marked(text, lowered)
+            text = _redact_marked(text, lowered, effort)
             break
-    return _redact_keys(text) if len(text) >= KEY_MIN_CHARS else text
+    return _redact_keys(text, effort) if len(text) >= KEY_MIN_CHARS else text
 
 
 def _lowered(text: str) -> str:
@@ -1561,7 +1631,7 @@ def _lowered(text: str) -> str:
     return lowered if len(lowered) == len(text) else text.replace("İ", "I").lower()
 
 
-def _redact_keys(text: str) -> str:
+def _redact_keys(text: str, effort: Effort) -> str:
     for sign, prefixes in _PREFIXES:
         for prefix in prefixes if sign in text else ():
             if prefix in text and _may_begin(prefix, text):
@@ -1569,7 +1639,7 @@ def _redact_keys(text: str) -> str:
                 body = rf"{body}(?!\w)" if body else (
                     rf"[\w.-]{{{KEY_PREFIXES[prefix]},}}")
                 begin = prefix.replace(".", r"\.")
-                text = _replace(rf"{_START}(?P<key>{begin}{body})", text)
+                text = _replace(rf"{_START}(?P<key>{begin}{body})", text, effort)
     return text
 
 
@@ -1596,11 +1666,11 @@ def _is_start(before: str) -> bool:
     return is_colour or not is_word or "\\" in before or "%" in before
 
 
-def _redact_marked(text: str, lowered: str) -> str:
+def _redact_marked(text: str, lowered: str, effort: Effort) -> str:
     for markers, reach, signs, patterns in SECRET_PATTERNS:
         if _is_suspect(lowered, markers, reach, signs):
             for pattern in patterns:
-                text = _replace(pattern, text)
+                text = _replace(pattern, text, effort)
     return text
 
 
@@ -1615,8 +1685,11 @@ def _is_suspect(
     return False
 
 
-def _replace(pattern: str, text: str) -> str:
+def _replace(pattern: str, text: str, effort: Effort) -> str:
     import re
+
+    if effort.is_spent(len(text)):
+        raise _Spent
 
     seen = text
     if pattern[:4] == "(?i)":  # much slower than lower case in both
@@ -2961,8 +3034,9 @@ def hand_over(event: AgentEvent, options: "Options") -> bool:
         _note(options, f"[WARNING] No background process: {_error_text(error)}")
         return False
     budget_ms = options["background_timeout_ms"]
-    options.update(deadline=time.monotonic() + int(budget_ms) / 1000, fail_loud="off",
-                   timeout_ms=budget_ms, is_away=True)
+    budget_s = int(budget_ms) / 1000
+    options.update(deadline=time.monotonic() + budget_s, effort=Effort(budget_s / 2),
+                   fail_loud="off", timeout_ms=budget_ms, is_away=True)
     return False
 
 
@@ -3782,14 +3856,35 @@ def _receive_event(
     except InputError as error:
         event = {"input_error": str(error)}
         notes.append(f"[WARNING] The event on stdin is {error}")
-    # no wait so far, for the agent or for a free processor, is the server's fault
-    used_s = time.process_time() - started
-    deadline = time.monotonic() + int(values["timeout_ms"]) / 1000 - used_s
+    effort = _half_of(int(values["timeout_ms"]) / 1000, started)
     options.update(
-        values, notes=notes, deadline=deadline, name=name, argv=argv, env=os.environ,
-        event_type=canonical(values["event_type"]), metadata=redact(values["metadata"]),
+        values, notes=notes, started=started, deadline=0, effort=effort, name=name,
+        argv=argv, env=os.environ, event_type=canonical(values["event_type"]),
+        metadata=redact(values["metadata"], None, effort),
         time_ns=time.time_ns(), key=os.urandom(16).hex(), summary="", is_away=False)
     return event
+
+
+def _half_of(budget_s: float, started: float) -> Effort:
+    """Return what of half the budget is left since *started*, EFFORT_MIN_MS at least.
+
+    The other half is for the network.
+    """
+    left = budget_s / 2 - (time.process_time() - started)
+    return Effort(max(left, EFFORT_MIN_MS / 1000))
+
+
+def _network_deadline(options: "Options") -> float:
+    """Return until when a request may take that begins now, monotonic seconds.
+
+    It has what the hook's own work left of the budget, and half of it at least.
+    No wait before, for the agent or for a free processor, is the server's fault.
+    """
+    budget_s = int(options["timeout_ms"]) / 1000
+    left = budget_s - (time.process_time() - options["started"])
+    deadline: float = (
+        options["deadline"] or time.monotonic() + max(left, budget_s / 2))
+    return deadline
 
 
 def _handle_event(event: AgentEvent, options: "Options") -> HookResult:
@@ -3872,7 +3967,7 @@ def _log(event: "Event", options: "Options") -> None:
 def _post_event(event: "Event", options: "Options") -> "Tuple[Outcome, str]":
     """Send the redacted *event*; return what became of it, and where it went."""
     url, headers, body = _envelope(event, options)
-    outcome = post_json(url, body, options["deadline"], headers,
+    outcome = post_json(url, body, _network_deadline(options), headers,
                         bool(options["allow_http"]), options["ca_file"])
     return outcome, url
 
@@ -4009,10 +4104,9 @@ def _flush_spool(options: "Options") -> HookResult:
 
 
 def _redacted_event(event: AgentEvent, options: "Options") -> "Event":
-    """Return what of the native event may leave, redacted in half of the time left."""
-    half = time.monotonic() + (options["deadline"] - time.monotonic()) / 2
+    """Return what of the native event may leave, redacted."""
     leaving = _permitted_members(event, options["fields"])
-    safe: "Event" = redact(leaving, STRING_MAX_CHARS, half)
+    safe: "Event" = redact(leaving, STRING_MAX_CHARS, options["effort"])
     return safe
 
 

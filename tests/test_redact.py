@@ -473,9 +473,49 @@ def test_no_pattern_takes_long_for_a_mebibyte(text, monkeypatch):
     assert {k: ms for k, ms in slow.items() if ms > PATTERN_MAX_MS} == {}
 
 
+class Late(hook_io.Effort):
+    """An Effort that is spent when it has been looked at so many times."""
+
+    def __init__(self, looks):
+        super().__init__(60)
+        self.looks = iter(range(looks))
+
+    def is_spent(self, chars=0):
+        return next(self.looks, None) is None
+
+
 def test_what_is_not_reached_in_time_does_not_leave():
     event = {"a": "plain text", "b": {"c": f"API_KEY={LETTERS}"}, "d": [1]}
-    past, future = time.monotonic() - 1, time.monotonic() + 60
-    assert redact(event, None, past) == {"a": "plain text", "b": SKIPPED, "d": SKIPPED}
-    assert redact([[1], 2], None, past) == [SKIPPED, 2]
-    assert redact(event, None, future) == {**event, "b": {"c": f"API_KEY={GONE}"}}
+    assert redact(event, None, hook_io.Effort(-1)) == {SKIPPED: 3}
+    assert redact(["plain text"], None, hook_io.Effort(-1)) == [SKIPPED]
+    assert redact("plain text", None, hook_io.Effort(-1)) == SKIPPED
+    assert redact(event, None, hook_io.Effort(60)) == {**event, "b": {
+        "c": f"API_KEY={GONE}"}}
+
+
+def test_an_effort_ends_by_the_wall_clock_as_well(monkeypatch):
+    effort, now = hook_io.Effort(60), time.monotonic()
+    assert not effort.is_spent(1 << 20)
+    monkeypatch.setattr(hook_io.time, "monotonic", lambda: now + 60)
+    assert not effort.is_spent(1 << 20)
+    monkeypatch.setattr(hook_io.time, "monotonic", lambda: now + 63)
+    assert effort.is_spent(1 << 20)
+
+
+def test_short_scalars_are_reached_first_and_all_stay_in_their_places():
+    event = {"list": [["plain text"] * 9], "long": "a b " * 500, "name": "plain text",
+             "number": 7}
+    assert redact(event, None, Late(3)) == {
+        "name": "plain text", "number": 7, SKIPPED: 2}
+    assert list(redact(event, None, hook_io.Effort(60))) == list(event)
+
+
+def test_at_no_point_of_its_time_a_secret_leaves():
+    inner = json.dumps({"password": LETTERS, "log": f"token={LETTERS}9 AKIA{HEX[:16]}"})
+    event = {"env": [f"API_KEY={LETTERS}1", "--token", LETTERS], "out": inner,
+             "deep": [json.dumps([inner])], "text": f"Authorization: Basic {LETTERS}7",
+             "cut": f"PASSWORD={LETTERS}8 " + "word " * 9000 + f"SECRET={LETTERS}5"}
+    for looks in range(200):
+        safe = json.dumps(redact(event, 2000, Late(looks)))
+        assert LETTERS not in safe and HEX not in safe, (looks, safe)
+    assert SKIPPED not in safe

@@ -194,7 +194,7 @@ def options(chance):
         "event_type": chance.choice(("PreToolUse", "Stop", "UserPromptSubmit")),
         "session_id": "", "metadata": "", "summary": "", "env": {}, "notes": [],
         "key": "0" * 32, "format": chance.choice(list(hook_io.FORMATS)), "fields": "",
-        "spool_dir": "", "headers": "", "deadline": time.monotonic() + 60}
+        "spool_dir": "", "headers": "", "effort": hook_io.Effort(60)}
 
 
 def misbuilt(got, chance):
