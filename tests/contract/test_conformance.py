@@ -243,7 +243,7 @@ DIFFERENCES = [
     ("print('a\\nb\\nc')", {"stdout": {"at_most_lines": 2, "columns": 1}},
      'stdout: expected {"at_most_lines": 2}, got "a\\nb\\nc\\n"'),
     ("print('a\\nbc')", {"stdout": {"at_most_lines": 2, "columns": 1}},
-     'stdout: expected {"columns": 1}, got "a\\nbc\\n"'),
+     'stdout line 2: expected at most 1 columns, got 2: "bc"'),
     ("pass", {"stdout": {"once": "a\n"}}, "stdout: expected of 1 process, got of 0"),
     ("print('b')", {"stdout": {"once": "a\n"}}, 'stdout: expected "a\\n", got "b\\n"'),
     ("pass", {"requests": [{}]}, "requests: expected 1, got 0"),
@@ -591,6 +591,58 @@ def test_what_does_not_come_when_the_command_has_ended_is_told(kit, monkeypatch,
     assert says in conformance.play(case, options)[0]
 
 
+def played(kit, monkeypatch, **limits):
+    """Play the one case of *kit* with other limits; return the differences."""
+    for name, value in limits.items():
+        monkeypatch.setattr(conformance, name, value)
+    command = conformance.absolute(kit.command(), kit.folder)
+    options = SimpleNamespace(variables={}, argv=command, limit_s=PATIENCE_S)
+    (case,) = conformance.load(kit.write().folder / "vectors")
+    return conformance.play(case, options)[0]
+
+
+def test_a_command_that_lasts_too_long_is_told_beside_the_time_of_its_version(
+    kit, monkeypatch
+):
+    kit.case(code="time.sleep(0.5)", expect={"lasts_ms": 400})
+    (line,) = played(kit, monkeypatch, STARTS=0, MORE_MS=0)
+    assert re.fullmatch(
+        r"lasts_ms: expected at most 400 ms, 0 times the \d+ ms of --version and 0 ms,"
+        r" it took \d+ ms", line)
+
+
+def test_a_slower_machine_gives_a_command_more_time(kit, monkeypatch):
+    kit.case(code="time.sleep(0.1)", expect={"lasts_ms": 1})
+    assert played(kit, monkeypatch, STARTS=10**6, MORE_MS=0) == []
+
+
+LATE_LINE, OTHER_LINE = "step 1: lasts_ms: expected at most 1 ms", "exit: expected 0"
+
+
+@pytest.mark.parametrize(("tries", "counts"), [
+    ([[]], 0), ([[LATE_LINE], []], 1), ([[LATE_LINE], [LATE_LINE], []], 2),
+    ([[LATE_LINE]] * 3, 2), ([[LATE_LINE, OTHER_LINE]], 0), ([[OTHER_LINE]], 0),
+    ([[LATE_LINE], [OTHER_LINE]], 1),
+])
+def test_of_three_tries_the_best_counts_where_only_the_time_differs(
+    monkeypatch, tries, counts
+):
+    made = iter([(differences, ["it"]) for differences in tries])
+    monkeypatch.setattr(conformance, "tried", lambda case, options: next(made))
+    assert conformance.play({}, None) == (tries[counts], ["it"])
+    assert list(made) == []
+
+
+def test_cases_of_a_file_that_wants_to_be_alone_run_one_at_a_time(kit):
+    busy = str(kit.folder / "busy")
+    for n in range(3):
+        kit.case(str(n), code=f"os.mkdir({busy!r}); time.sleep(0.2);"
+                              f" os.rmdir({busy!r})")
+    kit.write(alone=True)
+    code, lines, _ = kit.start(kit.line("-j", "3"))
+    assert (code, verdicts(lines)) == (0, dict.fromkeys("012", "ok"))
+
+
 def test_a_name_stands_for_one_value_in_its_own_case_only(kit):
     for n in range(2):
         kit.case(str(n), code=f"post(b'{n}')",
@@ -795,6 +847,23 @@ def test_what_a_port_says_of_itself_is_heard(kit):
         for line in lines)
 
 
+def test_a_port_that_has_to_be_built_is_built_first_in_its_own_folder(kit):
+    maker = "import os; os.rename('tiny.py', 'built.py')"
+    command = [*kit.command()[:-1], "built.py"]
+    code, lines, _ = with_port(
+        kit.case("good", code="pass"), command=command,
+        build=[PYTHONS[NEWEST], "-c", maker])
+    assert (code, verdicts(lines)) == (0, {"good": "ok"})
+
+
+def test_a_port_that_cannot_be_built_is_not_judged(kit):
+    code, lines, _ = with_port(kit.case(), build=[
+        PYTHONS[NEWEST], "-c", "print('no\\ncompiler'); raise SystemExit(3)"])
+    assert (code, len(lines), lines[0]) == (1, 2, "TAP version 13")
+    assert lines[1].startswith("Bail out! ") and "exit 3" in lines[1]
+    assert lines[1].endswith('exit 3, "no\\ncompiler"')
+
+
 def test_what_a_command_lacks_can_be_said_on_the_command_line(kit):
     kit.case("flies", needs=["wings"], code="sys.exit(1)")
     kit.case("sees", needs=["eyes"], code="sys.exit(1)").case("bad", code="sys.exit(1)")
@@ -869,6 +938,14 @@ def test_without_a_version_nothing_is_run(kit, command, says):
     code, lines, _ = kit.case().run("--limit-s", "0.5", command=command)
     assert (code, len(lines), lines[0]) == (1, 2, "TAP version 13")
     assert lines[1].startswith("Bail out! ") and says in lines[1]
+
+
+def test_what_is_said_last_ends_with_a_line_s_end_and_is_one_line(kit):
+    command = [PYTHONS[NEWEST], "-c", "import sys; sys.exit('a\\nb')"]
+    done = subprocess.run(
+        kit.case().write().line(command=command), cwd=str(kit.folder), env=kit.env,
+        stdout=subprocess.PIPE, timeout=PATIENCE_S)
+    assert done.stdout.endswith(b"\n") and done.stdout.count(b"\n") == 2
 
 
 def test_a_command_that_does_nothing_fails(kit):
