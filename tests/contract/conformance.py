@@ -1154,8 +1154,9 @@ def build(options):
     """Make the command, as its port file says; raise ValueError where that fails."""
     if not options.build:
         return
-    done = subprocess.run(options.build, cwd=str(options.base), stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(
+        options.build, cwd=str(options.base), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
         said = done.stdout.decode("utf-8", "backslashreplace").strip()
         raise ValueError(f"{shlex.join(options.build)}: exit {done.returncode},"

@@ -248,6 +248,38 @@ SENDERS = {
         "        400 <= status < 500 or", "        600 <= status < 700 or",
         "spool/what-will-never-be-taken-is-set-aside",
         "spool/what-may-be-taken-another-time-waits"),
+    "sleeps before it connects": in_library(
+        "        sock = _connect(target, deadline, allow_http)\n",
+        "        time.sleep(4)\n"
+        "        sock = _connect(target, deadline + 4, allow_http)\n",
+        "time/a-delivered-event-costs-no-wait"),
+    "waits to connect as long as it likes": in_library(
+        "            sock.settimeout(min(left, max(left / (len(addresses) - index), "
+        "0.25)))\n",
+        "            sock.settimeout(4)\n",
+        "time/a-connection-that-nobody-takes-costs-the-budget"),
+    "tries again until its budget is over": in_library(
+        "        except OSError as error:\n"
+        "            failures.append(_Loss(\"refused\", _error_text(error)))\n",
+        "        except OSError as error:\n            time.sleep(left)\n"
+        "            failures.append(_Loss(\"refused\", _error_text(error)))\n",
+        "time/a-refused-connection-costs-no-wait"),
+    "lingers after its answer": in_library(
+        "        if sock:\n            sock.close()\n\n\ndef _parse_url",
+        "        if sock:\n            sock.close()\n            time.sleep(4)\n\n\n"
+        "def _parse_url",
+        "time/the-answer-is-the-end"),
+    "waits for a stdin that is silent": in_library(
+        "STDIN_IDLE_MS = 500 ", "STDIN_IDLE_MS = 4000 ",
+        "time/half-an-event-is-waited-for-500-ms"),
+    "waits for a writer without end": in_library(
+        "STDIN_TIMEOUT_MS = 5000", "STDIN_TIMEOUT_MS = 12000",
+        "time/a-writer-without-end-is-waited-for-5-s"),
+    "waits for the background": in_library(
+        "        if os.fork():\n            os._exit(EXIT_OK)",
+        "        child = os.fork()\n        if child:\n"
+        "            os.waitpid(child, 0)\n            os._exit(EXIT_OK)",
+        "time/nobody-waits-for-the-background"),
     "stays in the agent's process group": in_library(
         "    os.setsid()\n", "", "background/the-agent-waits-for-no-network"),
     "has the hook's own budget in the background": in_library(
