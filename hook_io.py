@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         Any,
         Callable,
         Dict,
+        Iterable,
         Iterator,
         List,
         NoReturn,
@@ -78,7 +79,7 @@ __all__ = (
     "clip", "context", "decode", "deny", "earlier_losses", "encode", "fit", "hand_over",
     "hint", "log_event", "normalise", "parse_headers", "parse_options", "platform_of",
     "post_json", "read_event", "redact", "render", "rewrite", "run", "send",
-    "shown_url", "strings", "summary", "with_user_hint",
+    "shown_url", "story", "strings", "summary", "with_user_hint",
 )
 
 # Limits: a port has the same ones.
@@ -240,6 +241,7 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             "PreToolUse PostToolUse PermissionRequest UserPromptSubmit SessionStart"
             " SessionEnd Stop SubagentStart SubagentStop PreCompact PostCompact"
             " Interrupt"),
+        "fields": {"turn_id": "prompt_id"},
         "context": _on("PreToolUse PostToolUse UserPromptSubmit SessionStart"
                        " SubagentStart", _CONTEXT),
         "hint": {"*": _MESSAGE, "SessionEnd": None},
@@ -4141,6 +4143,334 @@ def _permitted_members(said: AgentEvent, fields: str) -> "Event":
     targets = PLATFORMS[said.agent].get("fields", {})
     return {name: value for name, value in said.native.items() if name in allowed
             or targets.get(name, "").partition(".")[0] in allowed}
+
+
+# The story: what events tell of a turn, in whatever order they came.
+
+#: what begins a turn where none goes on, and what ends one
+_ACTS = ("UserPromptSubmit", "PreToolUse", "PostToolUse", "PostToolUseFailure",
+         "PermissionRequest", "PermissionDenied", "SubagentStart", "SubagentStop",
+         "PreCompact", "PostCompact", "Stop", "StopFailure", "Interrupt")
+_ENDS = ("Stop", "StopFailure", "Interrupt", "SessionEnd")
+
+#: agent -> members of a PostToolUse that say how the call went; RESULTS has the words,
+#: and any other text is an error
+RESULT_MEMBERS = {
+    "copilot": ("tool_response.resultType", "tool_response.result_type"),
+    "gemini": ("tool_response.error",), "qwen": ("tool_response.error",),
+    "cline": ("postToolUse.success",), "antigravity": ("error",),
+}
+RESULTS = {"": "ok", "success": "ok", "true": "ok", "rejected": "denied",
+           "denied": "denied"}
+CANDIDATES_MAX = 10  # of open calls that one without an id may be the end of
+
+
+def story(events: "Iterable[Any]") -> "List[Event]":
+    """Return the turns that *events* tell of, by the time at which they begin.
+
+    events: in any order; lines of the event log, as text, bytes or objects, or events
+        as an agent or normalise() has them.  What is none of these is passed over.  One
+        without a time happened when the one before it did.
+
+    A turn: session_id, agent, source_app, prompt_id, prompt, model, user_email ("" if
+    nobody says); prompt_ms, started_ms, ended_ms, duration_ms; end, the event that
+    ended it, "" if none did; error, of a turn that failed; calls, subagents, waits,
+    compactions; counts.
+    A call: id, tool, agent_id, started_ms, ended_ms, duration_ms (the agent's own, else
+    what lies between), outcome (ok, error, denied, open), error, input, output.
+    A subagent: agent_id, agent_type, call_id (of the call that started it, where that
+    says so), started_ms, ended_ms, duration_ms, calls.  A wait for permission: tool,
+    call_id, started_ms, ended_ms, duration_ms; without an agent's duration_ms it
+    includes the call's own time.  A compaction: trigger, started_ms, ended_ms.
+    Times are ms since the epoch, None where nothing says them.
+
+    An event belongs to the turn of its agent_id, of its prompt_id, or to the one that
+    goes on in its session.  Without an id a turn goes on until the next prompt, and
+    one that began with none until its Stop.  Vectors: story/*.
+    """
+    facts: "List[Tuple[int, int, str, AgentEvent]]" = []
+    at_ms = 0
+    for record in events:
+        name, said, own_ms = _fact(record)
+        at_ms = own_ms or at_ms
+        if name:
+            facts.append((at_ms, len(facts), name, said))
+    sessions: "Dict[str, _Session]" = {}
+    for at_ms, _, name, said in sorted(facts, key=lambda fact: fact[:2]):
+        session_id = _text(said, "session_id")
+        if session_id not in sessions:
+            sessions[session_id] = _Session()
+        sessions[session_id].tell(name, said, at_ms)
+    turns = [turn for session in sessions.values() for turn in session.turns]
+    return [_counted(turn) for turn in sorted(turns, key=lambda t: t["started_ms"])]
+
+
+def _fact(record: "Any") -> "Tuple[str, AgentEvent, int]":
+    """Return the canonical name of an event, the event, and its time in ms; "", 0."""
+    try:
+        if isinstance(record, bytes):
+            record = record.decode("utf-8", "replace")
+        outer = decode(record) if isinstance(record, str) else record
+        inner = outer.get("metadata") if isinstance(outer, dict) else None
+        is_kept = isinstance(outer, dict) and "event_type" in outer
+        event = decode(inner) if is_kept and isinstance(inner, str) else outer
+    except InputError:
+        outer = event = None
+    if not isinstance(outer, dict):
+        return "", AgentEvent(), 0
+    said = normalise(event if isinstance(event, dict) else {})
+    kept = outer if is_kept else {}
+    for member in ("session_id", "source_app"):
+        if isinstance(kept.get(member), str):
+            said[member] = kept[member]
+    name = str(kept.get("event_type") or said.get("hook_event_name") or "")
+    moment = kept.get("timestamp") or said.get("timestamp")
+    known = name if name in _ACTS else canonical(name) or name
+    return known, said, _moment_ms(moment)
+
+
+def _moment_ms(moment: "Any") -> int:
+    """Return a time, ISO 8601 or a number of s, ms or ns since the epoch, in ms; 0."""
+    from calendar import timegm
+
+    text = str(moment)
+    if text.replace(".", "", 1).isdigit() and 0 < float(text) < 1e20:
+        number, digits = float(text), len(text.partition(".")[0])
+        return int(number * 1000 if digits < 12 else number / 10 ** (digits // 17 * 6))
+    try:
+        seconds = timegm(tuple(int(text[at:at + (2 if at else 4)])
+                               for at in (0, 5, 8, 11, 14, 17)))
+        rest = text[19:].rstrip("Z")
+        fraction, sign, zone = rest[1:4] * (rest[:1] == "."), rest[-6:-5], rest[-5:]
+        if sign and sign in "+-":
+            away_s = (int(zone[:2]) * 60 + int(zone[3:])) * 60
+            seconds -= away_s if sign == "+" else -away_s
+        return seconds * 1000 + int(f"{fraction:0<3}")
+    except (ValueError, OverflowError):
+        return 0
+
+
+class _Session:
+    """What is known of a session while its events are told in their order."""
+
+    def __init__(self) -> None:
+        self.turns: "List[Event]" = []
+        self.turn_of: "Dict[str, Event]" = {}  # by the id of a prompt or a subagent
+        self.agents: "Dict[str, Event]" = {}
+        self.calls: "Dict[Tuple[int, str], Event]" = {}  # by id() of the turn, and id
+        self.open: "Dict[Tuple[str, str], List[Event]]" = {}  # by agent_id and tool
+        self.asked: "Dict[str, List[Event]]" = {}  # waits that go on, by agent_id
+        self.waits: "Dict[int, Event]" = {}  # by id() of the call
+
+    def tell(self, name: str, said: AgentEvent, at_ms: int) -> None:
+        """Add an event to the turn that it belongs to, if there is one."""
+        turn = self._turn(name, said, at_ms)
+        if turn is None:
+            return
+        turn["counts"]["events"] += 1
+        for member in ("model", "user_email"):
+            turn[member] = _text(said, member) or turn[member]
+        if name in _ENDS and not (name == "SessionEnd" and turn["end"]):
+            turn.update(end=name, ended_ms=max(at_ms, turn["started_ms"]),
+                        error=_error_of(said))
+            self._answer(list(self.asked), at_ms)
+        if name in _TELLERS:
+            _TELLERS[name](self, turn, said, at_ms)
+
+    def _turn(self, name: str, said: AgentEvent, at_ms: int) -> "Optional[Event]":
+        agent_id, prompt_id = _text(said, "agent_id"), _text(said, "prompt_id")
+        turn = self.turn_of.get(agent_id) or self.turn_of.get(prompt_id)
+        now = self.turns[-1] if self.turns else None
+        is_new = now is None or name == "UserPromptSubmit" or bool(
+            now["end"] and now["prompt_ms"] is None) or bool(
+            prompt_id and (now["prompt_id"] or now["end"]) and not agent_id)
+        if turn is None:
+            turn = self._begin(said, at_ms) if is_new and name in _ACTS else now
+        if turn is not None:
+            turn["prompt_id"] = turn["prompt_id"] or prompt_id
+            for known in filter(None, (turn["prompt_id"], agent_id)):
+                self.turn_of[known] = turn
+        return turn
+
+    def _begin(self, said: AgentEvent, at_ms: int) -> "Event":
+        self.open, self.asked = {}, {}
+        members = ("session_id", "source_app", "prompt_id")
+        self.turns.append({
+            **{member: _text(said, member) for member in members},
+            "agent": said.agent, "model": "", "user_email": "", "prompt": "",
+            "prompt_ms": None, "started_ms": at_ms, "ended_ms": None,
+            "duration_ms": None, "end": "", "error": "", "calls": [], "subagents": [],
+            "waits": [], "compactions": [], "counts": {"events": 0}})
+        return self.turns[-1]
+
+    def prompt(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
+        if turn["prompt_ms"] is None:  # else it is told by two hooks
+            turn.update(prompt=_text(said, "prompt"), prompt_ms=at_ms)
+
+    def call(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
+        self._answer([_text(said, "agent_id")], at_ms)
+        call = self._known(turn, said) or self._new_call(turn, said, at_ms)
+        call["started_ms"] = min(call["started_ms"], at_ms)
+
+    def _known(self, turn: "Event", said: AgentEvent) -> "Optional[Event]":
+        return self.calls.get((id(turn), _text(said, "tool_use_id")))
+
+    def _new_call(self, turn: "Event", said: AgentEvent, at_ms: int) -> "Event":
+        agent_id, call_id = _text(said, "agent_id"), _text(said, "tool_use_id")
+        call: "Event" = {
+            "id": call_id, "tool": _text(said, "tool_name"), "agent_id": agent_id,
+            "started_ms": at_ms, "ended_ms": None, "duration_ms": None,
+            "outcome": "open", "error": "", "input": said.get("tool_input"),
+            "output": None}
+        if agent_id and agent_id not in self.agents:
+            self.start_agent(turn, said, at_ms)
+        (self.agents[agent_id] if agent_id else turn)["calls"].append(call)
+        self.open.setdefault((agent_id, call["tool"]), []).append(call)
+        if call_id:
+            self.calls[(id(turn), call_id)] = call
+        return call
+
+    def _likely(self, said: AgentEvent) -> "Optional[Event]":
+        """Return the open call that an event without its id is about, or the latest."""
+        own = self.open.get((_text(said, "agent_id"), _text(said, "tool_name")), [])
+        while own and own[-1]["outcome"] != "open":
+            own.pop()
+        recent = [c for c in own[-CANDIDATES_MAX:] if c["outcome"] == "open"]
+        same = [c for c in recent if c["input"] == said.get("tool_input")]
+        found = same or recent
+        return found[-1] if found else None
+
+    def end_call(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
+        known = self._known(turn, said)
+        if known is None and not _text(said, "tool_use_id"):
+            known = self._likely(said)
+        took_ms = _count(said.get("duration_ms"))
+        call = known or self._new_call(turn, said, at_ms - (took_ms or 0))
+        if call["outcome"] != "open":
+            return  # it is told by two hooks
+        lasted_ms = max(0, at_ms - call["started_ms"])
+        call.update(
+            ended_ms=call["started_ms"] + lasted_ms, outcome=_outcome(said),
+            error=_error_of(said), output=said.get("tool_response"),
+            duration_ms=lasted_ms if took_ms is None else took_ms)
+        if id(call) in self.waits:
+            _end_wait(self.waits[id(call)], call["ended_ms"] - (took_ms or 0))
+        launched = _get_path(said, "tool_response.agentId")
+        if isinstance(launched, str) and launched in self.agents:
+            self.agents[launched]["call_id"] = call["id"]
+
+    def wait(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
+        latest = turn["calls"][-1:] if "tool_name" not in said else []
+        call = self._known(turn, said) or self._likely(said) or (latest or [{}])[0]
+        wait = {"tool": call.get("tool") or _text(said, "tool_name"),
+                "call_id": call.get("id", ""), "started_ms": at_ms, "ended_ms": None,
+                "duration_ms": None}
+        turn["waits"].append(wait)
+        self.waits[id(call)] = wait
+        self.asked.setdefault(_text(said, "agent_id"), []).append(wait)
+
+    def notice(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
+        if said.get("notification_type") == "ToolPermission":
+            self.wait(turn, said, at_ms)
+
+    def _answer(self, agent_ids: "List[str]", at_ms: int) -> None:
+        """End the waits of agents that go on; the end of a call tells better."""
+        for agent_id in agent_ids:
+            for wait in self.asked.pop(agent_id, ()):
+                if wait["ended_ms"] is None:
+                    _end_wait(wait, at_ms)
+
+    def start_agent(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
+        agent_id = _text(said, "agent_id")
+        known = self.agents.get(agent_id or _text(said, "agent_type"))
+        if known is not None and (agent_id or known["ended_ms"] is None):
+            known["ended_ms"] = None  # it goes on, or is told by two hooks
+            return
+        agent: "Event" = {
+            "agent_id": agent_id, "agent_type": _text(said, "agent_type"),
+            "call_id": "", "started_ms": at_ms, "ended_ms": None, "duration_ms": None,
+            "calls": []}
+        turn["subagents"].append(agent)
+        self.agents[agent_id or agent["agent_type"]] = agent
+
+    def end_agent(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
+        known = _text(said, "agent_id") or _text(said, "agent_type")
+        if known not in self.agents:
+            self.start_agent(turn, said, at_ms)
+        agent = self.agents[known]
+        lasted_ms = max(0, at_ms - agent["started_ms"])
+        agent.update(ended_ms=agent["started_ms"] + lasted_ms, duration_ms=lasted_ms)
+
+    def compact(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
+        turn["compactions"].append({"trigger": _text(said, "trigger"),
+                                    "started_ms": at_ms, "ended_ms": None})
+
+    def compacted(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
+        if not turn["compactions"] or turn["compactions"][-1]["ended_ms"] is not None:
+            self.compact(turn, said, at_ms)
+        last = turn["compactions"][-1]
+        last["ended_ms"] = max(at_ms, last["started_ms"])
+
+
+#: event -> what it tells of a turn
+_TELLERS: "Dict[str, Callable[[_Session, Event, AgentEvent, int], None]]" = {
+    "UserPromptSubmit": _Session.prompt, "PreToolUse": _Session.call,
+    "PostToolUse": _Session.end_call, "PostToolUseFailure": _Session.end_call,
+    "PermissionDenied": _Session.end_call, "PermissionRequest": _Session.wait,
+    "Notification": _Session.notice, "SubagentStart": _Session.start_agent,
+    "SubagentStop": _Session.end_agent, "PreCompact": _Session.compact,
+    "PostCompact": _Session.compacted,
+}
+
+
+def _end_wait(wait: "Event", at_ms: int) -> None:
+    lasted_ms = max(0, at_ms - wait["started_ms"])
+    wait.update(ended_ms=wait["started_ms"] + lasted_ms, duration_ms=lasted_ms)
+
+
+def _outcome(said: AgentEvent) -> str:
+    """Return how a call went, by the event that ended it."""
+    known = {"PostToolUseFailure": "error", "PermissionDenied": "denied"}
+    if said.get("hook_event_name") in known:
+        return known[said["hook_event_name"]]
+    values = [_get_path(said, path) for path in RESULT_MEMBERS.get(said.agent, ())]
+    told = next((value for value in values if value is not None), "")
+    return RESULTS.get(str(told).lower(), "error")
+
+
+def _error_of(said: AgentEvent) -> str:
+    error = said.get("error")
+    text = _get_path(error, "message") if isinstance(error, dict) else error
+    return text if isinstance(text, str) else ""
+
+
+def _text(said: AgentEvent, member: str) -> str:
+    value = said.get(member)
+    return value if isinstance(value, str) else ""
+
+
+def _count(value: "Any") -> "Optional[int]":
+    """Return a number that counts something, as a whole one; None if it is none."""
+    is_count = type(value) in (int, float) and 0 <= value < 1 << 53
+    return int(value) if is_count else None
+
+
+def calls_of(turn: "Event") -> "List[Event]":
+    """Return the calls of a turn, those of its subagents behind its own."""
+    return [*turn["calls"],
+            *(call for agent in turn["subagents"] for call in agent["calls"])]
+
+
+def _counted(turn: "Event") -> "Event":
+    calls = calls_of(turn)
+    outcomes = [call["outcome"] for call in calls]
+    if turn["ended_ms"] is not None:
+        turn["duration_ms"] = turn["ended_ms"] - turn["started_ms"]
+    turn["counts"].update(
+        {name: outcomes.count(name) for name in ("ok", "error", "denied", "open")},
+        calls=len(calls), **{name: len(turn[name]) for name in (
+            "subagents", "waits", "compactions")})
+    return turn
 
 
 # Installing.  No hook comes here, so that what this needs is imported in its place.

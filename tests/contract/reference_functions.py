@@ -24,6 +24,7 @@ def normalise(event, agent=""):
 #: ValueError
 CALLS = {
     "normalise": normalise,
+    "story": hook_io.story,
     "clip": hook_io.clip,
     "shown_url": hook_io.shown_url,
     "address_kind": hook_io.address_kind,

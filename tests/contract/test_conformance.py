@@ -126,7 +126,7 @@ def test_every_topic_has_cases(vectors):
     topics = {case["id"].partition("/")[0] for case in vectors}
     assert {"cli", "stdin", "post", "faults", "endpoint", "redact", "streak", "emit",
             "platform", "formats", "headers", "check", "log", "spool",
-            "background", "time", "address"} <= topics
+            "background", "time", "address", "story"} <= topics
 
 
 def test_no_case_is_another_with_a_number_changed(vectors):
