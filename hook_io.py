@@ -4258,7 +4258,7 @@ class _Session:
         self.turn_of: "Dict[str, Event]" = {}  # by the id of a prompt or a subagent
         self.agents: "Dict[str, Event]" = {}
         self.calls: "Dict[Tuple[int, str], Event]" = {}  # by id() of the turn, and id
-        self.open: "Dict[Tuple[str, str], List[Event]]" = {}  # by agent_id and tool
+        self.unended: "Dict[Tuple[str, str], List[Event]]" = {}  # by agent_id and tool
         self.asked: "Dict[str, List[Event]]" = {}  # waits that go on, by agent_id
         self.waits: "Dict[int, Event]" = {}  # by id() of the call
 
@@ -4293,7 +4293,7 @@ class _Session:
         return turn
 
     def _begin(self, said: AgentEvent, at_ms: int) -> "Event":
-        self.open, self.asked = {}, {}
+        self.unended, self.asked = {}, {}
         members = ("session_id", "source_app", "prompt_id")
         self.turns.append({
             **{member: _text(said, member) for member in members},
@@ -4325,14 +4325,14 @@ class _Session:
         if agent_id and agent_id not in self.agents:
             self.start_agent(turn, said, at_ms)
         (self.agents[agent_id] if agent_id else turn)["calls"].append(call)
-        self.open.setdefault((agent_id, call["tool"]), []).append(call)
+        self.unended.setdefault((agent_id, call["tool"]), []).append(call)
         if call_id:
             self.calls[(id(turn), call_id)] = call
         return call
 
     def _likely(self, said: AgentEvent) -> "Optional[Event]":
         """Return the open call that an event without its id is about, or the latest."""
-        own = self.open.get((_text(said, "agent_id"), _text(said, "tool_name")), [])
+        own = self.unended.get((_text(said, "agent_id"), _text(said, "tool_name")), [])
         while own and own[-1]["outcome"] != "open":
             own.pop()
         recent = [c for c in own[-CANDIDATES_MAX:] if c["outcome"] == "open"]
