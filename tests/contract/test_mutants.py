@@ -101,8 +101,8 @@ SENDERS = {
         "        raise Done(NOTHING)\n",
         "stdin/words-are-no-event-but-sent-and-told"),
     "takes NaN for JSON": in_library(
-        "parse_constant = _finite, _integer, _no_constant",
-        "parse_constant = _finite, _integer, lambda name: None",
+        "parse_constant = staticmethod(_no_constant)",
+        "parse_constant = staticmethod(lambda name: None)",
         "stdin/nan-and-infinity-are-not-json"),
     "sends what is no JSON": in_library(
         'body = encode(build(clip(event, max_chars))).encode("ascii")',
