@@ -183,8 +183,9 @@ def test_the_server_takes_a_log_to_begin_with(one_hook, log):
 
 def test_a_log_that_cannot_be_read_is_a_line_and_no_trace(tmp_path):
     done = subprocess.run(
-        [sys.executable, str(TESTS / "server"), "--port", "0", "--import",
-         str(tmp_path / "none")], stderr=subprocess.PIPE, timeout=PATIENCE_S)
+        [sys.executable, str(TESTS / "server"), "--port", "0", "--db", ":memory:",
+         "--import", str(tmp_path / "none")],
+        stderr=subprocess.PIPE, timeout=PATIENCE_S)
     assert done.returncode == 1
     assert done.stderr.decode().startswith("server: cannot read ")
 

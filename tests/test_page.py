@@ -141,11 +141,13 @@ def test_a_server_on_every_address_answers_to_the_one_that_was_connected_to():
         assert server.exchanges[1].address == "127.0.0.1"
 
 
-def test_hooks_and_monitors_may_use_any_name():
-    with EventServer() as server:
-        request = http_request(event_bytes()).replace(b"localhost", b"collector.lan")
+def test_hooks_on_other_machines_and_monitors_may_use_any_name(monkeypatch):
+    request = http_request(event_bytes()).replace(b"localhost", b"collector.lan")
+    with EventServer(host="0.0.0.0") as server:
+        monkeypatch.setattr("server.serving.plain_address", lambda text: "10.0.0.7")
         assert parts(talk(server, request))[0] == 201
         assert parts(talk(server, asked("/health", "collector.lan")))[0] == 200
+        assert parts(talk(server, asked("/", "collector.lan")))[0] == 403
 
 
 # The stream.
@@ -271,7 +273,7 @@ def test_viewers_that_do_not_read_slow_no_hook(server):
         for _ in range(8):
             stack.enter_context(Viewer(server))
         eventually(lambda: len(server.exchanges) == 8 and all(
-            viewer.follows for viewer in server.exchanges))
+            viewer.follow for viewer in server.exchanges))
         assert {post(server)[0] for _ in range(20)} == {201}
         held = sorted(exchange.held_ms for exchange in server.wait(20))
         assert held[0] < 100
@@ -280,7 +282,7 @@ def test_viewers_that_do_not_read_slow_no_hook(server):
 
 def test_a_viewer_that_leaves_is_let_go(server):
     with Viewer(server):
-        eventually(lambda: server.exchanges and server.exchanges[0].follows)
+        eventually(lambda: server.exchanges and server.exchanges[0].follow)
     assert server.wait(1)[0].ended_by == "client"
 
 
@@ -290,14 +292,14 @@ def test_stopping_ends_every_stream_at_once():
         for _ in range(3):
             stack.enter_context(Viewer(server))
         eventually(lambda: len(server.exchanges) == 3 and all(
-            viewer.follows for viewer in server.exchanges))
+            viewer.follow for viewer in server.exchanges))
         server.__exit__()
         assert server_threads(before) == []
 
 
 def test_a_store_that_fails_ends_the_stream(server):
     with Viewer(server) as viewer:
-        eventually(lambda: server.exchanges and server.exchanges[0].follows)
+        eventually(lambda: server.exchanges and server.exchanges[0].follow)
         server.store._sqlite.execute("DROP TABLE events")
         server.store._sqlite.execute("INSERT INTO runs (after_id) VALUES (0)")
         assert server.wait(1)[0].ended_by == "server"

@@ -59,6 +59,8 @@ def connected(server):
 def http_request(body=b"", path="/events", method="POST", headers=()):
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost",
              f"Content-Length: {len(body)}", *headers, "", ""]
+    if not any(line.startswith("Connection:") for line in lines):
+        lines.insert(2, "Connection: close")
     return "\r\n".join(lines).encode() + body
 
 
@@ -942,7 +944,8 @@ class Command:
 def fixture_command():
     with contextlib.ExitStack() as stack:
         def run(*argv, **env):
-            process = stack.enter_context(started("--port", "0", *argv, **env))
+            process = stack.enter_context(started(
+                "--port", "0", "--db", ":memory:", *argv, **env))
             stack.callback(process.kill)
             return Command(process)
         yield run
@@ -1054,4 +1057,4 @@ def test_what_cannot_be_opened_is_one_line_and_exit_1(argv, fact):
 
 def test_without_options_the_command_takes_the_contracts_port_on_loopback():
     options = parse_options([])
-    assert (options.host, options.port, options.db) == ("127.0.0.1", 4000, ":memory:")
+    assert (options.host, options.port, options.db) == ("127.0.0.1", 4000, None)

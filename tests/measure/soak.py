@@ -873,7 +873,8 @@ LOADS = {"healthy": (), "slow (300 ms)": ("--fault", "slow"), "dead": None}
 @contextlib.contextmanager
 def serving(*arguments):
     """Yield the URL of an event server in a process of its own."""
-    command = [sys.executable, str(TESTS / "server"), "--port", "0", "--quiet"]
+    command = [sys.executable, str(TESTS / "server"), "--port", "0", "--quiet",
+               "--db", ":memory:"]
     process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE)
     try:
         yield process.stdout.readline().decode().split()[2]

@@ -6,6 +6,7 @@ import bisect
 import contextlib
 import errno
 import itertools
+import os
 import shutil
 import signal
 import sqlite3
@@ -13,10 +14,16 @@ import sys
 import time
 import unicodedata
 
-from .contract import Refused, checked_event
+from .contract import BODY_MAX_BYTES, Refused, checked_event
 from .faults import FAULTS
 from .http1 import POLL_S
+from .keys import Keys, new_key
 from .serving import UNUSABLE, EventServer
+from .shared import Shared
+
+IMPORT_MAX_BYTES = 1 << 28
+FILES_MAX = 4096  # open at once; each connection is one
+UNBOUNDED = 1 << 30  # columns
 
 
 def readable(event, columns):
@@ -37,31 +44,74 @@ def show(event):
     """Print *event*; that nobody reads our output is no reason to refuse events."""
     with contextlib.suppress(OSError):
         # One write a line, so that threads do not mix theirs.
-        line = readable(event, shutil.get_terminal_size().columns)
-        print(line + "\n", end="", flush=True)
+        columns = shutil.get_terminal_size().columns
+        if not (sys.stdout.isatty() or os.environ.get("COLUMNS")):
+            columns = UNBOUNDED  # a pipe or a file has no width
+        sys.stdout.write(readable(event, columns) + "\n")
+        sys.stdout.flush()
+
+
+def duration_s(text):
+    """Return the seconds of a time such as 30d, 12h or 90m; for ever: 0."""
+    unit = {"m": 60, "h": 3600, "d": 86400}.get(text[-1:], 0)
+    if text == "0" or (unit and text[:-1].isdigit() and int(text[:-1])):
+        return int(text[:-1] or 0) * unit
+    raise argparse.ArgumentTypeError(f"{text!r} is no time such as 30d, 12h or 90m")
+
+
+def own_file():
+    """Return the path of the events where no other is asked for."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(state):
+        state = os.path.join(os.path.expanduser("~"), ".local", "state")
+    return os.path.join(state, "hook-io", "events.db")
+
+
+#: option -> (its arguments of argparse)
+OPTIONS = {
+    "--host": {"default": "127.0.0.1", "help": "address to listen on (%(default)s)"},
+    "--port": {"type": int, "default": 4000, "help": "0: any free one (%(default)s)"},
+    "--db": {"metavar": "FILE", "help": "keep events in this file, or :memory: "
+             "(~/.local/state/hook-io/events.db)"},
+    "--keep": {"type": duration_s, "default": "30d", "metavar": "TIME",
+               "help": "remove what is older (%(default)s; 0: never)"},
+    "--keys": {"metavar": "FILE", "help": "take telemetry only with one of these keys"},
+    "--new-key": {"nargs": 2, "metavar": ("PROJECT", "ORGANISATION"),
+                  "help": "print a key, and its line for the file of --keys"},
+    "--require-identity": {"action": "store_true", "help": "drop events of which "
+                           "telemetry names nobody within 10 minutes"},
+    "--redis": {"metavar": "URL", "help": "share what is pending and who is known with "
+                "other servers (needs the package redis)"},
+    "--share-port": {"action": "store_true", "help": "let several servers of this "
+                     "machine listen on one port (not on Windows)"},
+    "--name": {"action": "append", "default": [], "help": "a host name that the page "
+               "and loopback hooks may call this server, besides localhost"},
+    "--import": {"metavar": "FILE", "dest": "log", "help": "take the events of a log,"
+                 " a JSON object a line, to begin with"},
+    "--fault": {"choices": sorted(FAULTS), "metavar": "NAME", "help":
+                "misbehave on every connection: " + ", ".join(FAULTS)},
+    "--quiet": {"action": "store_true", "help": "do not print the events"},
+}
 
 
 def parse_options(argv):
     """Return the options as a namespace."""
-    parser = argparse.ArgumentParser(description="Receive hook events and show them.")
-    add = parser.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    add("--port", type=int, default=4000, help="0: any free one (%(default)s)")
-    add("--db", default=":memory:", metavar="FILE", help="keep events in this file")
-    add("--import", metavar="FILE", dest="log",
-        help="take the events of a log, a JSON object a line, to begin with")
-    add("--fault", choices=sorted(FAULTS), metavar="NAME",
-        help="misbehave on every connection: " + ", ".join(FAULTS))
-    add("--quiet", action="store_true", help="do not print the events")
+    parser = argparse.ArgumentParser(
+        prog="python3 tests/server", description="Receive hook events and show them.")
+    for name, arguments in OPTIONS.items():
+        parser.add_argument(name, **arguments)
     return parser.parse_args(argv)
 
 
 def opened_server(options):
     """Return the server that *options* ask for; raise SystemExit with one line."""
     try:
-        return EventServer(fault=options.fault, host=options.host, port=options.port,
-                           db=options.db, keep_exchanges=False,
-                           on_event=None if options.quiet else show)
+        return EventServer(
+            fault=options.fault, host=options.host, port=options.port, db=options.db,
+            keep_exchanges=False, keep_alive=True, names=options.name,
+            keys=opened_keys(options.keys), shared=opened_shared(options.redis),
+            require_identity=options.require_identity, keep_s=options.keep,
+            share_port=options.share_port, on_event=None if options.quiet else show)
     except sqlite3.Error as error:
         sys.exit(f"server: cannot keep events in {options.db}: {error}")
     except UNUSABLE as error:
@@ -71,20 +121,45 @@ def opened_server(options):
         sys.exit(f"server: cannot listen on {options.host}: {error}")
 
 
+def opened_keys(path):
+    try:
+        return Keys(path)
+    except (OSError, ValueError) as error:
+        sys.exit(f"server: cannot use the keys in {path}: {error}")
+
+
+def opened_shared(url):
+    if not url:
+        return None
+    try:
+        return Shared(url)
+    except ImportError:
+        sys.exit("server: --redis needs the package redis:"
+                 " python3 -m pip install redis")
+    except ValueError as error:
+        sys.exit(f"server: cannot use {url}: {error}")
+
+
 def import_log(store, path):
     """Add the events of the file *path* to *store*; return how many, and line numbers.
 
-    These are of the lines that are no event of the contract.  Raises OSError.
+    These are of the lines that are no event of the contract.  A file without an end, or
+    one that is no file, is read for IMPORT_MAX_BYTES.  Raises OSError.
     """
-    count, bad = 0, []
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
+    count, bad, left, number = 0, [], IMPORT_MAX_BYTES, 0
+    with open(path, "rb") as file, store.changing():
+        while left > 0:
+            line = file.readline(BODY_MAX_BYTES + 2)
+            left, number = left - max(len(line), 1), number + 1
+            if not line:
+                return count, bad
             try:
                 store.add(checked_event(line))
                 count += 1
             except Refused:
                 bad.append(number)
-    return count, bad
+    raise OSError(f"it has no end within {IMPORT_MAX_BYTES >> 20} MiB; {count} events"
+                  " of it are stored")
 
 
 def imported(store, path):
@@ -97,9 +172,32 @@ def imported(store, path):
     return f"imported {count} events from {path}{lines}{', ...' if bad[5:] else ''}"
 
 
+def prepare(options):
+    """Make the folder of the events, private, and room for many connections."""
+    if options.db is None:
+        options.db = own_file()
+        try:
+            os.makedirs(os.path.dirname(options.db), mode=0o700, exist_ok=True)
+        except OSError as error:
+            sys.exit(f"server: cannot keep events in {options.db}: {error}")
+    if options.db != ":memory:" and hasattr(os, "umask"):
+        os.umask(0o077)  # prompts and outputs are nobody else's
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        few = most == resource.RLIM_INFINITY or most > FILES_MAX
+        resource.setrlimit(resource.RLIMIT_NOFILE, (FILES_MAX if few else most, most))
+
+
 def main(argv=None):
     """Serve until Ctrl-C or SIGTERM."""
     options = parse_options(argv)
+    if options.new_key:
+        key, line = new_key(*options.new_key)
+        print(f"for the sender, not shown again:\n{key}\n"
+              f"for the file of --keys:\n{line}")
+        return
+    prepare(options)
     sys.stdout.reconfigure(errors="replace")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

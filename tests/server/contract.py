@@ -6,6 +6,7 @@ import json
 import re
 
 BODY_MAX_BYTES = 1 << 20  # above it: 413
+NAME_MAX_CHARS = 10_000  # a hook clips strings at 8 KiB and says so
 #: parameter of GET /events -> (when absent, least, most)
 PAGING = {"since_id": ("0", 0, 10**15), "limit": ("100", 1, 10_000)}
 FILTERS = ("session_id", "event_type", "source_app", "tool_name")
@@ -31,8 +32,10 @@ EVENT_TYPES = (
 )
 
 #: status of a refusal -> its name in the answer
-ERRORS = {400: "ValidationError", 403: "Forbidden", 404: "NotFound",
-          405: "MethodNotAllowed", 413: "PayloadTooLarge", 500: "StorageError"}
+ERRORS = {400: "ValidationError", 401: "Unauthorized", 403: "Forbidden",
+          404: "NotFound", 405: "MethodNotAllowed", 409: "Conflict",
+          413: "PayloadTooLarge", 415: "UnsupportedMediaType", 500: "StorageError",
+          503: "Unavailable", 507: "InsufficientStorage"}
 INSTANT = re.compile(
     r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:?\d\d)", re.A)
 NUMBER = re.compile(r"\d{1,15}", re.A)
@@ -56,6 +59,11 @@ def is_text(value, least=0, most=BODY_MAX_BYTES):
             and not LONE_SURROGATE.search(value))
 
 
+def is_name(value):
+    """Tell whether *value* is a string that a list or a lane can be named after."""
+    return is_text(value, most=NAME_MAX_CHARS)
+
+
 def is_read_by(reader, value):
     """Tell whether *value* is a string for which *reader* raises no ValueError."""
     try:
@@ -67,20 +75,22 @@ def is_read_by(reader, value):
 
 def is_instant(value):
     """Tell whether *value* is an ISO 8601 time that says which zone it is in."""
-    match = is_text(value) and INSTANT.fullmatch(value)
+    match = is_text(value, most=64) and INSTANT.fullmatch(value)
     return bool(match) and is_read_by(datetime.datetime.fromisoformat, match.group(1))
 
 
+NAME = f"string of at most {NAME_MAX_CHARS} characters"
 #: field, in the wire's order -> (required, test, what it must be)
 FIELDS = {
     "timestamp": (True, is_instant, "an ISO 8601 time ending in Z or an offset"),
-    "source_app": (True, lambda v: is_text(v, least=1), "a non-empty string"),
+    "source_app": (True, lambda v: is_text(v, least=1, most=NAME_MAX_CHARS),
+                   f"a non-empty {NAME}"),
     "event_type": (True, lambda v: v in EVENT_TYPES,
                    f"one of [{', '.join(EVENT_TYPES)}]"),
-    "tool_name": (False, is_text, "a string"),
+    "tool_name": (False, is_name, f"a {NAME}"),
     "summary": (False, lambda v: is_text(v, most=200),
                 "a string of at most 200 characters"),
-    "session_id": (False, is_text, "a string"),
+    "session_id": (False, is_name, f"a {NAME}"),
     "metadata": (False, lambda v: is_text(v) and is_read_by(parsed, v),
                  "a string that holds JSON"),
 }

@@ -17,7 +17,7 @@ from .contract import is_read_by, parsed
 
 READ_MAX_BYTES = 1 << 24  # of a body; more is not read before the answer
 HEAD_MAX_BYTES = 1 << 16
-READ_LIMIT_MS = 30_000  # for a client that begins a request and does not end it
+READ_LIMIT_MS = 30_000  # for a client that does not end its request, or begins none
 LINGER_MS = 50  # after an answer, for the client's own close
 POLL_S = 0.05  # how late a waiting thread may notice that the server stops
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -66,8 +66,10 @@ class Exchange:
     method, path (with its query), headers (lower-case names; None unless the request
     is HTTP) and body are there once read whole; raw is every byte read for them.
     reply: the dict or name that was followed; None: the contract's own answer.
-    address: ours, that the client connected to.  follow: what goes on after the
-    answer, a function of the Connection that does not return.
+    address: ours, that the client connected to.  peer: the client's own.
+    follow: what goes on after the answer, a function of the Connection that does not
+    return.
+    is_kept: the client means to send another request on this connection.
     status: of the status line that was sent whole, 1xx aside.
     accepted_ms: since the server's start.  held_ms: from then until the client closed
     or reset the connection, or until we did (ended_by: "client" or "server").
@@ -76,12 +78,14 @@ class Exchange:
     accepted_ms: float
     reply: object = None
     address: str = None
+    peer: str = None
     follow: object = None
     method: str = None
     path: str = None
     headers: dict = field(default=None, repr=False)
     body: bytes = field(default=b"", repr=False)
     raw: bytes = field(default=b"", repr=False)
+    is_kept: bool = False
     status: int = None
     bytes_sent: int = 0
     held_ms: float = None
@@ -128,13 +132,27 @@ class Connection:
 
     def receive(self, size=1 << 16):
         """Return the next bytes, at most *size*."""
-        while True:
-            self.sock.settimeout(self.left())
-            with contextlib.suppress(socket.timeout):
-                data = self.sock.recv(size)
-                if not data:
-                    raise ConnectionError("closed by the client")
-                return data
+        self.left()
+        self.sock.settimeout(max(0.001, min(self.deadline - time.monotonic(), 1e6)))
+        try:
+            data = self.sock.recv(size)
+        except socket.timeout:
+            raise ServerEnds from None
+        if not data:
+            self.left()  # woken by wake(), or
+            raise ConnectionError("closed by the client")
+        return data
+
+    def wake(self):
+        """End a receive() that another thread waits in, as if the client had left."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RD)
+
+    def forget(self):
+        """Make room for the next request of this connection."""
+        del self.raw[:self.taken]
+        self.taken, self.sent_head = 0, b""
+        self.deadline = time.monotonic() + READ_LIMIT_MS / 1000
 
     def take(self, size):
         """Return exactly *size* bytes of the request."""
@@ -219,6 +237,12 @@ def read_request(link, exchange):
     exchange.body = (read_chunks(link) if chunked
                      else link.take(min(int(length), READ_MAX_BYTES)))
     exchange.headers = headers
+    exchange.is_kept = (version == "HTTP/1.1" and not is_last(headers))
+
+
+def is_last(headers):
+    """Tell whether a request says that it is the last of its connection."""
+    return "close" in headers.get("connection", "").lower()
 
 
 def read_chunks(link):

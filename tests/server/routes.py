@@ -1,20 +1,40 @@
 # SPDX-License-Identifier: MIT
-"""Which function answers which path, and to whom."""
+"""Which function answers which path, and to whom.
+
+A function of the Exchange and the EventServer returns a reply (see `faults`) or raises
+Refused.  What shows or changes something answers to this machine's own names alone; a
+hook on another machine may use any name for POSTING where the server listens beyond
+loopback, since no browser is told to post there without saying whose page it is.
+"""
 
 import contextlib
 import ipaddress
 import sqlite3
 from urllib.parse import urlsplit
 
-from .contract import FILTERS, PAGING, PRIVATE, Refused, checked_event, numbers, refusal
+from .contract import (
+    FILTERS,
+    NAME,
+    PAGING,
+    PRIVATE,
+    Refused,
+    is_name,
+    is_read_by,
+    numbers,
+    parsed,
+    refusal,
+)
+from .intake import keep, post_logs, post_metrics, post_traces, read_event
 from .page import get_page
 from .stream import get_stream
 
 
 def post_event(exchange, server):
-    event = server.store.add(checked_event(exchange.body))
-    server.on_event(event)
-    return {"status": 201, "json": event}
+    event, is_agents_own = read_event(exchange)
+    stored = keep(server, event, exchange.headers.get("idempotency-key"))
+    if is_agents_own:  # an http hook of an agent, which reads an answer as a decision
+        return {"status": 200, "json": {}}
+    return {"status": 201, "json": stored}
 
 
 def get_events(exchange, server):
@@ -28,14 +48,69 @@ def get_health(exchange, server):
     return {"status": 200, "json": {"status": "ok", "events": server.store.count()}}
 
 
+def get_sessions(exchange, server):
+    query = {name: values[-1] for name, values in exchange.query.items()}
+    found = server.attribution.sessions(session_id=query.get("session_id"))
+    return {"status": 200, "json": found, "headers": PRIVATE}
+
+
+def get_telemetry(exchange, server):
+    query = {name: values[-1] for name, values in exchange.query.items()}
+    found = server.attribution.telemetry(query.get("session_id", ""),
+                                         numbers(query, PAGING)["limit"])
+    return {"status": 200, "json": found, "headers": PRIVATE}
+
+
+def get_server_names(exchange, server):
+    project, _ = server.keys.owner(exchange)
+    return {"status": 200, "json": server.attribution.server_names(project),
+            "headers": PRIVATE}
+
+
+def given_names(exchange, *names):
+    """Return the members *names* of the body, strings that name something."""
+    body = parsed(exchange.body) if is_read_by(parsed, exchange.body) else None
+    body = body if isinstance(body, dict) else {}
+    for name in names:
+        if not (is_name(body.get(name)) and body[name]):
+            raise Refused(400, f"Invalid {name}: must be a non-empty {NAME}")
+    return [body[name] for name in names]
+
+
+def put_server_name(exchange, server):
+    project, _ = server.keys.owner(exchange)
+    names = given_names(exchange, "raw_server_name", "display_name")
+    return {"status": 200, "json": server.attribution.name_server(project, *names)}
+
+
+def delete_server_name(exchange, server):
+    project, _ = server.keys.owner(exchange)
+    names = given_names(exchange, "raw_server_name")
+    if not server.attribution.forget_server_name(project, *names):
+        raise Refused(404, f"Invalid raw_server_name: {names[0][:100]} has no name")
+    return {"status": 204, "body": ""}
+
+
 def get_runs(exchange, server):
     return {"status": 200, "json": server.store.runs(), "headers": PRIVATE}
 
 
-ROUTES = {"/events": {"GET": get_events, "POST": post_event},
-          "/health": {"GET": get_health}, "/": {"GET": get_page},
-          "/stream": {"GET": get_stream}, "/runs": {"GET": get_runs}}
-ANY_HOST = {("POST", "/events"), ("GET", "/health")}  # these show no events
+#: path -> method -> function
+ROUTES = {
+    "/events": {"GET": get_events, "POST": post_event},
+    "/health": {"GET": get_health}, "/": {"GET": get_page},
+    "/stream": {"GET": get_stream}, "/runs": {"GET": get_runs},
+    "/sessions": {"GET": get_sessions}, "/telemetry": {"GET": get_telemetry},
+    "/server-names": {"GET": get_server_names, "PUT": put_server_name,
+                      "DELETE": delete_server_name},
+    "/rpc/hooks.ingest": {"POST": post_event},
+    "/v1/logs": {"POST": post_logs}, "/v1/metrics": {"POST": post_metrics},
+    "/v1/traces": {"POST": post_traces},
+}
+ANY_HOST = {("GET", "/health")}  # shows no events
+#: what hooks and agents send; a browser names its page when it posts, others do not
+OPEN_HOST = {("POST", path) for path in (
+    "/events", "/rpc/hooks.ingest", "/v1/logs", "/v1/metrics", "/v1/traces")}
 
 
 def is_own_host(host, names):
@@ -49,8 +124,30 @@ def is_own_host(host, names):
     return False
 
 
-def routed(exchange, host):
-    """Return the function that answers *exchange* on *host*; raise Refused."""
+def is_own_page(exchange, names):
+    """Tell whether *exchange* comes from no page, or from one of this server's."""
+    if exchange.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        return False
+    origin = exchange.headers.get("origin")
+    return origin is None or is_own_host(origin.partition("://")[2], names)
+
+
+def may_call(exchange, server, call):
+    """Tell why *exchange* may not make *call* (method, path); "" where it may."""
+    names = (server.host, exchange.address, *server.names)
+    if exchange.method != "GET" and not is_own_page(exchange, names):
+        return "Invalid Origin: must be this server's own page, or none"
+    if call in ANY_HOST or is_own_host(exchange.headers.get("host", ""), names):
+        return ""
+    is_shared = not ipaddress.ip_address(exchange.address).is_loopback
+    if call in OPEN_HOST and (is_shared or "host" not in exchange.headers):
+        return ""
+    return ("Invalid Host: must be localhost, the address listened on, or a --name that"
+            " the server was started with")
+
+
+def routed(exchange, server):
+    """Return the function that answers *exchange*; raise Refused."""
     if exchange.headers is None:
         raise Refused(400, "Invalid request: must be HTTP/1.1")
     path = exchange.path.partition("?")[0]
@@ -59,18 +156,18 @@ def routed(exchange, host):
     if exchange.method not in ROUTES[path]:
         methods = ", ".join(ROUTES[path])
         raise Refused(405, f"Invalid method: must be one of [{methods}]")
-    names = (host, exchange.address)
-    if (exchange.method, path) not in ANY_HOST and not is_own_host(
-            exchange.headers.get("host", ""), names):
-        raise Refused(403, "Invalid Host: must be localhost or the address listened on")
+    reason = may_call(exchange, server, (exchange.method, path))
+    if reason:
+        raise Refused(403, reason)
     return ROUTES[path][exchange.method]
 
 
 def contract_reply(exchange, server):
     """Return the contract's answer to *exchange*, having done what it asks for."""
     try:
-        return routed(exchange, server.host)(exchange, server)
+        return routed(exchange, server)(exchange, server)
     except Refused as refused:
         return refusal(*refused.args)
     except sqlite3.Error as error:
-        return refusal(500, f"Cannot store: {error}")
+        is_full = "full" in str(error)
+        return refusal(507 if is_full else 500, f"Cannot store: {error}")

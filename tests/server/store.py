@@ -1,89 +1,309 @@
 # SPDX-License-Identifier: MIT
-"""The events, in SQLite."""
+"""The events and what is known of their sessions, in SQLite.
+
+One connection that threads take turns at; several processes may have one file.
+"""
 
 import contextlib
+import datetime
+import os
 import sqlite3
 import threading
+import time
 
-from .contract import FIELDS, utc_now
+from .contract import FIELDS, is_read_by, parsed, utc_now
+
+SCHEMA = 1  # of the file; the file of a newer server is refused
+BUSY_S = 5  # for another process that writes
+CHECKPOINT_S = 1  # how often the log of changes is put into the file
+PURGED_AT_ONCE = 1000  # events; hooks wait meanwhile
+MEMBERS = ("id", *FIELDS, "created_at")
+#: of the identity that an event is attributed to
+WHO = ("user_email", "user_id", "organisation", "project")
+FUTURE_S = 60  # a time stamp further ahead of our clock is a clock gone wrong
+
+TABLES = f"""
+CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY AUTOINCREMENT,
+    {' TEXT, '.join(MEMBERS[1:])} TEXT);
+CREATE TABLE IF NOT EXISTS runs (id INTEGER PRIMARY KEY, after_id, started_at,
+    stopped_at);
+"""
+ADDED = """
+ALTER TABLE events ADD COLUMN key TEXT;
+ALTER TABLE events ADD COLUMN at REAL;
+ALTER TABLE events ADD COLUMN identity INTEGER;
+ALTER TABLE events ADD COLUMN pending_until REAL;
+CREATE UNIQUE INDEX event_key ON events (key) WHERE key IS NOT NULL;
+CREATE INDEX event_session ON events (session_id, id);
+CREATE INDEX event_pending ON events (pending_until) WHERE pending_until IS NOT NULL;
+CREATE TABLE identities (id INTEGER PRIMARY KEY, session_id TEXT, service TEXT,
+    user_email TEXT, user_id TEXT, claude_organisation TEXT, organisation TEXT,
+    project TEXT, first_at REAL, last_at REAL,
+    UNIQUE (session_id, user_email, user_id, organisation, project));
+CREATE TABLE sessions (session_id TEXT PRIMARY KEY, source_app TEXT, folder TEXT,
+    first_at REAL, last_at REAL, last_event TEXT, events INTEGER DEFAULT 0,
+    begun INTEGER DEFAULT 0, ended INTEGER DEFAULT 0, failures INTEGER DEFAULT 0,
+    waiting_since REAL, waited_ms REAL DEFAULT 0);
+CREATE INDEX session_last ON sessions (last_at);
+CREATE TABLE records (id INTEGER PRIMARY KEY, key TEXT UNIQUE, session_id TEXT, at REAL,
+    name TEXT, attributes TEXT);
+CREATE INDEX record_session ON records (session_id, id);
+CREATE TABLE spans (key TEXT PRIMARY KEY, session_id TEXT, at REAL, name TEXT,
+    ended_at REAL, attributes TEXT);
+CREATE INDEX span_session ON spans (session_id);
+CREATE TABLE points (key TEXT PRIMARY KEY, start TEXT, value REAL, seen_at REAL);
+CREATE TABLE usage (session_id TEXT, model TEXT, kind TEXT, source TEXT, value REAL,
+    PRIMARY KEY (session_id, model, kind, source));
+CREATE TABLE server_names (project TEXT, raw_server_name TEXT, display_name TEXT,
+    updated_at TEXT, PRIMARY KEY (project, raw_server_name));
+"""
+
+CALL_BEGINS = ("PreToolUse",)
+CALL_ENDS = ("PostToolUse", "PostToolUseFailure")
+#: events after which an agent waits for its person, as far as their metadata says so
+ASKS = ("PermissionRequest", "Elicitation")
+NOTICES = ("permission_prompt", "elicitation_dialog", "ToolPermission")
 
 
 class Store:
-    """The events, in SQLite; one connection that threads take turns at.
+    """The events and their sessions in *db*: a file, or ":memory:".
 
-    Raises sqlite3.Error where *db* (a file, or ":memory:") cannot hold events.
+    who_of, pending_s: set by `attribution`.  Raises sqlite3.Error where *db* cannot
+    hold events.
     """
 
-    COLUMNS = ("id", *FIELDS, "created_at")
-    RUN = ("after_id", "started_at", "stopped_at")
-
     def __init__(self, db):
-        self._lock, self._own_run = threading.Lock(), None
-        self._sqlite = sqlite3.connect(db, isolation_level=None,
+        self.lock, self._own_run, self.path = threading.RLock(), None, db
+        self.who_of = self.pending_s = None
+        self._stopping = threading.Event()
+        self._sqlite = sqlite3.connect(db, isolation_level=None, timeout=BUSY_S,
                                        check_same_thread=False)
         try:
-            # No sync to disk for each event: a hook waits for the answer.
-            self._run("PRAGMA journal_mode=WAL")
-            self._run("PRAGMA synchronous=NORMAL")
-            self._run("CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY"
-                      f" AUTOINCREMENT, {' TEXT, '.join(self.COLUMNS[1:])} TEXT)")
-            self.select(limit=1)  # a table of that name with other columns fails here
-            self._run("CREATE TABLE IF NOT EXISTS runs (id INTEGER PRIMARY KEY,"
-                      f" {', '.join(self.RUN)})")
-            _, self._own_run = self._run(
-                "INSERT INTO runs (after_id, started_at) VALUES (?, ?)",
-                self.newest_id(), utc_now())
+            self._open()
         except sqlite3.Error:
             self.close()
             raise
 
-    def _run(self, statement, *values):
-        with self._lock:
+    def _open(self):
+        # No sync to disk for each event: a hook waits for the answer.
+        self.run("PRAGMA journal_mode=WAL")
+        self.run("PRAGMA synchronous=NORMAL")
+        with self.changing():
+            self._migrate()
+        self.select(limit=1)  # a table of that name with other columns fails here
+        _, self._own_run = self.run(
+            "INSERT INTO runs (after_id, started_at) VALUES (?, ?)",
+            self.newest_id(), utc_now())
+        if self.path != ":memory:":  # in a thread of its own, as it syncs
+            self.run("PRAGMA wal_autocheckpoint=0")
+            threading.Thread(target=self._checkpoint, daemon=True).start()
+
+    def _migrate(self):
+        found = self.run("PRAGMA user_version")[0][0][0]
+        if found > SCHEMA:
+            raise sqlite3.DatabaseError(
+                f"it is of a newer server (schema {found}; this one knows {SCHEMA})")
+        for statement in (TABLES + (ADDED if found < 1 else "")).split(";"):
+            self.run(statement)
+        self.run(f"PRAGMA user_version={SCHEMA}")
+
+    def _checkpoint(self):
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(
+                sqlite3.connect(self.path, timeout=0)) as own:
+            while not self._stopping.wait(CHECKPOINT_S):
+                with contextlib.suppress(sqlite3.OperationalError):  # busy, or full
+                    own.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def run(self, statement, *values):
+        """Return the rows of *statement* and the id of the row that it added."""
+        with self.lock:
             cursor = self._sqlite.execute(statement, values)
             return cursor.fetchall(), cursor.lastrowid
 
+    @contextlib.contextmanager
+    def changing(self):
+        """Hold the lock, and make what is run in the block happen whole or not."""
+        with self.lock:
+            if self._sqlite.in_transaction:
+                yield
+                return
+            self._sqlite.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._sqlite.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._sqlite.execute("ROLLBACK")
+                raise
+
     def add(self, event):
         """Store *event*; return it with its id and created_at (UTC, ms)."""
-        row = {**event, "created_at": utc_now()}
-        _, row_id = self._run(f"INSERT INTO events ({', '.join(row)}) VALUES"
-                              f" ({', '.join('?' * len(row))})", *row.values())
-        return {"id": row_id, **row}
+        return self.add_once(event)[0]
 
-    def select(self, since_id=0, limit=-1, **equal):
-        """Return events after *since_id*, oldest first; a negative limit is none."""
-        where = " AND ".join(["id > ?"] + [f"{name} = ?" for name in equal])
-        rows, _ = self._run(f"SELECT {', '.join(self.COLUMNS)} FROM events"
-                            f" WHERE {where} ORDER BY id LIMIT ?",
-                            since_id, *equal.values(), limit)
-        return [{name: value for name, value in zip(self.COLUMNS, row)
-                 if value is not None} for row in rows]
+    def add_once(self, event, key=None):
+        """Return the stored event, and whether it is new: one that had no such *key*.
+
+        key: names the event however often it is sent; None: it has no name.
+        """
+        row = {**event, "created_at": utc_now()}
+        now, session_id = time.time(), event.get("session_id")
+        at = min(seconds(event["timestamp"], now), now + FUTURE_S)
+        with self.changing():
+            earlier = key and self._with_key(key)
+            if earlier:
+                return earlier, False
+            who = session_id and self.who_of and self.who_of(session_id, now)
+            until = now + self.pending_s if self.pending_s and not who else None
+            kept = {**row, "key": key, "at": at, "identity": who or None,
+                    "pending_until": until}
+            _, row_id = self.run(f"INSERT INTO events ({', '.join(kept)}) VALUES"
+                                 f" ({', '.join('?' * len(kept))})", *kept.values())
+            if session_id:
+                self._count(event, at)
+        return {"id": row_id, **row}, True
+
+    def _with_key(self, key):
+        rows, _ = self.run("SELECT id FROM events WHERE key = ?", key)
+        found = rows and self.select(since_id=rows[0][0] - 1, limit=1)[0]
+        return found and {name: found[name] for name in MEMBERS if name in found}
+
+    def _count(self, event, at):
+        kind, session_id = event["event_type"], event["session_id"]
+        known, _ = self.run("SELECT waiting_since FROM sessions WHERE session_id = ?",
+                            session_id)
+        folder = None
+        if not known or kind in ("SessionStart", "UserPromptSubmit"):
+            folder = folder_of(event)
+        asks = is_asking(event)
+        waited = known and known[0][0] and kind != "Notification" and not asks
+        self.run(
+            "INSERT INTO sessions (session_id, source_app, folder, first_at, last_at,"
+            " last_event, events, begun, ended, failures, waiting_since) VALUES"
+            " (?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?) ON CONFLICT (session_id) DO UPDATE SET"
+            " folder = COALESCE(excluded.folder, folder),"
+            " first_at = MIN(first_at, excluded.first_at),"
+            " last_at = MAX(last_at, excluded.last_at),"
+            " last_event = CASE WHEN excluded.last_at < last_at THEN last_event"
+            " ELSE excluded.last_event END, events = events + 1,"
+            " begun = begun + excluded.begun, ended = ended + excluded.ended,"
+            " failures = failures + excluded.failures, waiting_since = CASE WHEN ? THEN"
+            " NULL ELSE COALESCE(waiting_since, excluded.waiting_since) END,"
+            " waited_ms = waited_ms + ?",
+            session_id, event["source_app"], folder, at, at, kind,
+            kind in CALL_BEGINS, kind in CALL_ENDS, kind == "PostToolUseFailure",
+            at if asks else None, bool(waited),
+            max(0, at - known[0][0]) * 1000 if waited else 0)
+
+    def select(self, since_id=0, limit=-1, newest_first=False, until_id=None, text="",
+               **equal):
+        """Return events after *since_id*, oldest first; a negative limit is none.
+
+        until_id: only those before it.  text: only those that have it somewhere.
+        newest_first: the newest that fit, in that order.
+        """
+        where = ["events.id > ?"] + [f"events.{name} = ?" for name in equal]
+        values = [since_id, *equal.values()]
+        if until_id:
+            where, values = [*where, "events.id < ?"], [*values, until_id]
+        if text:
+            sought = " || char(10) || ".join(
+                f"COALESCE(events.{name}, '')" for name in FIELDS)
+            where = [*where, f"instr(lower({sought}), ?) > 0"]
+            values = [*values, text.lower()]
+        columns = [*(f"events.{name}" for name in MEMBERS),
+                   *(f"NULLIF(identities.{name}, '')" for name in WHO)]
+        rows, _ = self.run(
+            f"SELECT {', '.join(columns)} FROM events LEFT JOIN identities ON"
+            f" identities.id = events.identity WHERE {' AND '.join(where)} ORDER BY"
+            f" events.id {'DESC' if newest_first else ''} LIMIT ?", *values, limit)
+        return [named((*MEMBERS, *WHO), row) for row in rows]
 
     def count(self):
         """Return how many events there are."""
-        return self._run("SELECT COUNT(*) FROM events")[0][0][0]
+        return self.run("SELECT COUNT(*) FROM events")[0][0][0]
 
     def newest_id(self):
         """Return the highest id, 0 where there are no events."""
-        return self._run("SELECT COALESCE(MAX(id), 0) FROM events")[0][0][0]
+        return self.run("SELECT COALESCE(MAX(id), 0) FROM events")[0][0][0]
 
     def changes(self):
-        """Return a number that another event changes; costs no query."""
-        with self._lock:
-            return self._sqlite.total_changes
+        """Return what another event changes, also one that another process stores."""
+        with self.lock:
+            return self._sqlite.total_changes, self.run("PRAGMA data_version")[0]
 
     def runs(self):
         """Return when a server had this store, oldest first; the last is our own.
 
         A run that has no stopped_at was killed, unless it is going on.
         """
-        rows, _ = self._run(f"SELECT {', '.join(self.RUN)} FROM runs ORDER BY id")
-        return [{name: value for name, value in zip(self.RUN, row)
-                 if value is not None} for row in rows]
+        names = ("after_id", "started_at", "stopped_at")
+        rows, _ = self.run(f"SELECT {', '.join(names)} FROM runs ORDER BY id")
+        return [named(names, row) for row in rows]
+
+    def purge(self, keep_s):
+        """Remove what is older than *keep_s* seconds, a few at a time."""
+        oldest = time.time() - keep_s
+        moment = datetime.datetime.fromtimestamp(oldest, datetime.timezone.utc)
+        text, count = moment.isoformat(timespec="milliseconds")[:23] + "Z", 1
+        while count:
+            with self.changing():
+                before = self._sqlite.total_changes
+                self.run("DELETE FROM events WHERE created_at < ? AND id IN (SELECT id"
+                         " FROM events ORDER BY id LIMIT ?)", text, PURGED_AT_ONCE)
+                count = self._sqlite.total_changes - before
+        for table, column in (("sessions", "last_at"), ("identities", "last_at"),
+                              ("records", "at"), ("spans", "at"),
+                              ("points", "seen_at")):
+            self.run(f"DELETE FROM {table} WHERE {column} < ?", oldest)
+        self.run("DELETE FROM usage WHERE session_id NOT IN (SELECT session_id FROM"
+                 " sessions) AND session_id NOT IN (SELECT session_id FROM identities)")
 
     def close(self):
         """Close the file; nothing can be read afterwards."""
+        self._stopping.set()
         with contextlib.suppress(sqlite3.Error):  # closed before, or never usable
-            self._run("UPDATE runs SET stopped_at = ? WHERE id = ?",
-                      utc_now(), self._own_run)
-        with self._lock:
+            self.run("UPDATE runs SET stopped_at = ? WHERE id = ?",
+                     utc_now(), self._own_run)
+        with self.lock:
             self._sqlite.close()
+
+
+def named(names, row):
+    """Return the members of *row* that are there, by *names*."""
+    return {name: value for name, value in zip(names, row) if value is not None}
+
+
+def seconds(text, otherwise):
+    """Return an ISO 8601 time as seconds since the epoch, or *otherwise*."""
+    text = text[:-1] + "+00:00" if text.endswith("Z") else text
+    with contextlib.suppress(ValueError, OverflowError):
+        whole, point, rest = text.partition(".")
+        digits = rest[:len(rest) - len(rest.lstrip("0123456789"))]
+        zone = rest[len(digits):] if point else ""
+        zone = zone if ":" in zone or not zone else f"{zone[:3]}:{zone[3:]}"
+        moment = datetime.datetime.fromisoformat(whole + zone)
+        return moment.timestamp() + float(f"0.{digits or 0}")
+    return otherwise
+
+
+def metadata_of(event):
+    """Return the agent's own event, {} where there is none."""
+    text = event.get("metadata")
+    value = parsed(text) if text and is_read_by(parsed, text) else None
+    return value if isinstance(value, dict) else {}
+
+
+def folder_of(event):
+    """Return the name of the folder that a session works in, or None."""
+    cwd = metadata_of(event).get("cwd")
+    if not isinstance(cwd, str):
+        return None
+    name = os.path.basename(cwd.replace("\\", "/").rstrip("/"))
+    return name[:200].encode("utf-8", "replace").decode() or None
+
+
+def is_asking(event):
+    """Tell whether the agent waits for its person from *event* on."""
+    if event["event_type"] == "Notification":
+        return metadata_of(event).get("notification_type") in NOTICES
+    return event["event_type"] in ASKS
