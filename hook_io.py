@@ -999,8 +999,16 @@ def _note(options: "Options", line: str) -> None:
 
 
 def _clean(text: str) -> str:
-    """Return *text* on one line, without control characters."""
+    """Return *text* on one line, without control characters.
+
+    Bytes of arguments and variables that this Python has not decoded are UTF-8 or, each
+    of the others, a replacement character.
+    """
     if not text.isprintable():
+        try:
+            text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        except UnicodeEncodeError:
+            pass  # half of a surrogate pair, which JSON can escape
         text = "".join(c if c.isprintable() else " " for c in text)
     return text.strip()
 
