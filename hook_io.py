@@ -42,12 +42,38 @@ if sys.path[:1] == _OWN_PATH:
 else:
     _OWN_PATH = []
 
-import os
 import stat
 import time
 
+
+class _Posix:
+    """os, until something of it is used that the C module below it lacks.
+
+    os costs a fifth of Python's start, and with -S nobody has loaded it by now.
+    """
+
+    name, devnull, SEEK_SET, SEEK_CUR, SEEK_END = "posix", "/dev/null", 0, 1, 2
+
+    def __init__(self) -> None:
+        self._calls = __import__("posix")
+        self._environ = {
+            name.decode(*_CODING): value.decode(*_CODING)
+            for name, value in self._calls.environ.items()}
+
+    @property
+    def environ(self) -> "Any":
+        return sys.modules["os"].environ if "os" in sys.modules else self._environ
+
+    def __getattr__(self, name: str) -> "Any":
+        is_here = name[:2] == "O_" or hasattr(self._calls, name)
+        return getattr(self._calls if is_here else __import__("os"), name)
+
+
+_CODING = sys.getfilesystemencoding(), "surrogateescape"
+
 TYPE_CHECKING = False  # typing itself would cost more than this whole module
 if TYPE_CHECKING:
+    import os
     from typing import (
         Any,
         Callable,
@@ -70,6 +96,8 @@ if TYPE_CHECKING:
     Target = Tuple[str, str, int, str, str]
 else:
     Event = dict
+    is_cheap = "os" in sys.modules or "posix" not in sys.builtin_module_names
+    os = __import__("os") if is_cheap else _Posix()
 
 __version__ = "0.1.0"
 __all__ = (
@@ -2622,7 +2650,7 @@ class FailureStreak:
 
     def __init__(self, name: str, threshold: int = LOUD_AFTER) -> None:
         self.threshold = threshold
-        self.path = os.path.join(_state_folder(), _file_name(name))
+        self.path = _joined(_state_folder(), _file_name(name))
 
     def record(self, event_name: str, outcome: str, session_id: str) -> int:
         """Add a loss; return its place in the streak, which no other process gets.
@@ -2743,15 +2771,22 @@ def _session_of(event: "Event") -> str:
 
 
 def _state_folder() -> str:
+    is_posix = os.name == "posix"  # where the hot path does without os.path
     for base, folder in (
         (os.environ.get("HOOK_IO_STATE_DIR", ""), ""),
-        (os.environ.get("LOCALAPPDATA", "") if os.name == "nt" else "", "hook-io"),
+        ("" if is_posix else os.environ.get("LOCALAPPDATA", ""), "hook-io"),
         (os.environ.get("XDG_STATE_HOME", ""), "hook-io"),
-        (os.path.expanduser("~"), ".local/state/hook-io"),
+        ((is_posix and os.environ.get("HOME")) or os.path.expanduser("~"),
+         ".local/state/hook-io"),
     ):
-        if os.path.isabs(base):
-            return os.path.join(base, folder)
-    return os.path.join(os.devnull, "no home folder")  # so that every use fails
+        if base[:1] == "/" if is_posix else os.path.isabs(base):
+            return _joined(base, folder) if folder else base
+    return _joined(os.devnull, "no home folder")  # so that every use fails
+
+
+def _joined(folder: str, name: str) -> str:
+    is_posix = os.name == "posix"
+    return f"{folder.rstrip('/')}/{name}" if is_posix else os.path.join(folder, name)
 
 
 def _file_name(text: str) -> str:

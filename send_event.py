@@ -35,15 +35,29 @@ if __name__ == "__main__" and not (
         sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
     del sys.path[0]  # this folder, which may hold a json.py; only hook_io is wanted
 
-import os
 
-FOLDER = os.path.dirname(os.path.realpath(__file__))
+def _folder() -> str:
+    """Return where this file is; a link, and Windows, take os, which takes long."""
+    try:
+        from posix import readlink
+
+        readlink(__file__)
+    except OSError:  # it is none
+        return __file__.rpartition("/")[0] or "."
+    except ImportError:
+        pass
+    import os
+
+    return os.path.dirname(os.path.realpath(__file__))
+
+
+FOLDER = _folder()
 sys.path.insert(0, FOLDER)
 
 try:
     import hook_io
 except (EOFError, ValueError):  # a full disk has cut the compiled file short
-    sys.pycache_prefix, prefix = os.devnull, sys.pycache_prefix
+    sys.pycache_prefix, prefix = "/dev/null", sys.pycache_prefix
     import hook_io
     sys.pycache_prefix = prefix
     hook_io.forget_compiled()
