@@ -2649,8 +2649,8 @@ class FailureStreak:
     """
 
     def __init__(self, name: str, threshold: int = LOUD_AFTER) -> None:
-        self.threshold = threshold
-        self.path = _joined(_state_folder(), _file_name(name))
+        self.threshold, self.folder = threshold, _state_folder()
+        self.path = _joined(self.folder, _file_name(name))
 
     def record(self, event_name: str, outcome: str, session_id: str) -> int:
         """Add a loss; return its place in the streak, which no other process gets.
@@ -2661,9 +2661,12 @@ class FailureStreak:
         words = [word.encode("ascii", "replace").decode() for word in
                  (event_name or "-", outcome, session_id or "-")]
         line = "{} {:19.19} {:11.11} {:10.10}".format(now, *words)
-        os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
+        try:
+            os.stat(self.folder)
+        except OSError:
+            os.makedirs(self.folder, 0o700, exist_ok=True)
         if self._is_astray():
-            raise OSError(f"{os.path.dirname(self.path)} is a symbolic link")
+            raise OSError(f"{self.folder} is a symbolic link")
         return self._append("".join(c if c.isprintable() else "?" for c in line))
 
     def _append(self, line: str) -> int:
@@ -2723,7 +2726,10 @@ class FailureStreak:
         return _read_losses(kept)
 
     def _is_astray(self) -> bool:
-        return os.path.islink(os.path.dirname(self.path))
+        try:
+            return bool(os.readlink(self.folder))
+        except OSError:  # it is none
+            return False
 
     def claim_notice(self, session_id: str) -> bool:
         """Tell whether this process is the one to tell *session_id* of the outage.
@@ -3885,6 +3891,8 @@ def send(name: str, argv: "List[str]", table: str, started: float) -> None:
         runs.
     """
     options: "Options" = {}
+    if _OWN_PATH and sys.path[-1:] == _OWN_PATH:
+        sys.path.pop()  # nothing else in that folder is ever run
     run(lambda event: _handle_event(normalise(event), options), name,
         read=lambda: _receive_event(options, argv, table, name, started))
 

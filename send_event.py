@@ -35,35 +35,23 @@ if __name__ == "__main__" and not (
         sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
     del sys.path[0]  # this folder, which may hold a json.py; only hook_io is wanted
 
-
-def _folder() -> str:
-    """Return where this file is; a link, and Windows, take os, which takes long."""
-    try:
-        from posix import readlink
-
-        readlink(__file__)
-    except OSError:  # it is none
-        return __file__.rpartition("/")[0] or "."
-    except ImportError:
-        pass
-    import os
-
-    return os.path.dirname(os.path.realpath(__file__))
-
-
-FOLDER = _folder()
-sys.path.insert(0, FOLDER)
+AT = max(map(__file__.rfind, "/\\"))
+sys.path.insert(0, __file__[:AT] if AT > 0 else ".")
 
 try:
     import hook_io
+except ImportError:  # this is a link, and hook_io stands beside what it leads to
+    import os  # which costs a fifth of Python's start
+
+    sys.path[0] = os.path.dirname(os.path.realpath(__file__))
+    import hook_io
 except (EOFError, ValueError):  # a full disk has cut the compiled file short
-    sys.pycache_prefix, prefix = "/dev/null", sys.pycache_prefix
+    import os
+
+    sys.pycache_prefix, prefix = os.devnull, sys.pycache_prefix
     import hook_io
     sys.pycache_prefix = prefix
     hook_io.forget_compiled()
-
-if FOLDER in sys.path:  # nothing else in it is ever run
-    sys.path.remove(FOLDER)
 
 #: option ("-": none), its variable, default, what it takes, what it is for; a text,
 #: because that is compiled at no cost; hook_io.parse_options says what the words mean

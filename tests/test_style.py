@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 import hook_io
-from conftest import NEWEST, PYTHONS, ROOT, TESTS, sample
+from conftest import NEWEST, PYTHONS, ROOT, TESTS, is_cpython, nowhere, sample
 from server import EventServer
 from test_readme import blocks
 
@@ -195,6 +195,53 @@ def test_both_files_carry_the_licence_and_the_same_version():
 def test_all_names_of_the_api_exist_and_are_sorted():
     assert [name for name in hook_io.__all__ if not hasattr(hook_io, name)] == []
     assert len(set(hook_io.__all__)) == len(hook_io.__all__)
+
+
+BEFORE_EXIT = """
+import posix, sys
+before, leave = set(sys.modules), posix._exit
+def report(code):
+    posix.write(leave_fd, " ".join(set(sys.modules) - before).encode())
+    leave(code)
+leave_fd, posix._exit = posix.dup(2), report
+"""
+
+
+@pytest.mark.parametrize("is_up", [True, False], ids=["delivered", "server down"])
+def test_os_is_not_imported_where_nobody_has_loaded_it(one_hook, is_up):
+    """It costs a fifth of Python's start, which the registered command has spared."""
+    script = one_hook.folder / "send_event.py"
+    script.write_text(script.read_text().replace(
+        "import time\n", f"import time\n{BEFORE_EXIT}", 1))
+    with EventServer() as server:
+        url = server.url if is_up else nowhere()
+        for _ in range(2):  # the first makes the folder of the state
+            result = one_hook.send(
+                url, stdin=sample("PreToolUse"), flags=("-I", "-S"))
+        assert len(server.exchanges) == 2 * is_up
+    imported = set(result.stderr.splitlines()[-1].split())
+    assert imported <= {
+        "hook_io", "gc", "stat", "_stat", "_json", "_socket", "select"}
+
+
+ENVIRONMENT = """
+import sys
+import hook_io
+early = "os" in sys.modules, hook_io.os.environ.get("ONE"), hook_io.os.O_RDONLY
+import os
+os.environ["TWO"] = "2"
+late = hook_io.os.environ.get("TWO"), hook_io.os.path is os.path, os.environ["ONE"]
+hook_io.Emitter().emit_text(hook_io.encode([early, late]))
+"""
+
+
+def test_os_is_there_for_what_needs_more_of_it(hook):
+    (hook.folder / "more.py").write_text(ENVIRONMENT)
+    result = hook.run("more.py", flags=("-S", "-E"), env={"ONE": "é\udcff"})
+    assert result.document[0][2] == 0 and result.document[1][:2] == ["2", True], result
+    assert result.document[0][1] == result.document[1][2] != ""
+    if is_cpython(hook.python) and not hook.env.get("HOOK_IO_PURE"):
+        assert result.document[0][0] is False
 
 
 def imported_on_the_way(hook, url):
