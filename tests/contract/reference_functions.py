@@ -20,6 +20,11 @@ def normalise(event, agent=""):
     return {"agent": said.agent, "event_name": said.event_name, "event": said}
 
 
+def commands(text):
+    calls, unclear = hook_io.commands(text)
+    return {"commands": calls, "understood": not unclear}
+
+
 #: name of a call -> function of JSON values that returns one, or raises OSError or
 #: ValueError
 CALLS = {
@@ -28,6 +33,8 @@ CALLS = {
     "clip": hook_io.clip,
     "shown_url": hook_io.shown_url,
     "address_kind": hook_io.address_kind,
+    "commands": commands,
+    "is_within": hook_io.is_within,
 }
 
 

@@ -1,0 +1,155 @@
+"""What a guard asks: of each line of a shell what a real sh and a real bash run of it.
+
+A promise is tried, not a parser: where commands() says that all is clear, no program is
+started that is not among what it returned.  The programs are stubs that write down how
+they are called, in a folder that is all of PATH; no line can name another one.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+import hook_io
+from conftest import TESTS
+
+hypothesis = pytest.importorskip("hypothesis")
+st = hypothesis.strategies
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="there is no sh")
+
+SHELLS = [shell for shell in ("sh", "bash", "dash") if shutil.which(shell)]
+LIMIT_S = 5  # of a line that waits for ever; never a measure
+EXAMPLES = int(os.environ.get("HOOK_EXAMPLES", "150"))
+#: one write a call: two programs of a pipe note at the same time
+STUB = """#!/bin/sh
+said=$(printf "%s\\036" "${0##*/}" "$@"; printf "\\035")
+printf "%s" "$said" >> "$NOTES"
+"""
+STUBS = ("a", "b", "rm", "-rf", "echo", "a=b")
+REAL = ("env", "xargs", "sh", "bash", "nohup", "timeout", "nice", "find")
+#: what a line may find in variables
+VARIABLES = {"A": "rm", "B": "-rf x", "C": "a[$(rm -rf c)]"}
+
+#: what lines are thrown together from
+PIECES = (
+    *"ab1x=+-,:!#~^%@ \t\n;&|()<>{}[]*?'\"\\`$", "rm", "-rf", "echo", "&&", "||", ">>",
+    "2>", "&>", "<<-", "<<<", "\\\n", "|&", "<(", ">(", "$A", "$B", "${A}", "${A:-b}",
+    "${#A}", "$(", "$((", "))", "$'", '$"', "$@", "$_", "$?", "$1", "A=", "C", "{a,b}",
+    "{a..b}", "if ", "then ", "fi", "for ", "in ", "do ", "done", "[[ ", "]]", "case ",
+    "time ", "env ", "-i ", "xargs ", "-I ", "sh ", "-c ", "bash ", "eval ", "trap ",
+    "EXIT", "nohup ", "command ", "exec ", "-a ", "timeout ", "5 ", "nice ", "-n ",
+    "find ", "-exec ", "{}", "\\;", "test ", "-v ", "read ", "printf ", "-- ", "EOF",
+    "\nEOF\n", "<<EOF\n", "<<'EOF'\n", "export ", "unset ", "cd ", ". ", "é", "\r", "/")
+noise = st.lists(st.sampled_from(PIECES), min_size=1, max_size=12).map("".join)
+
+
+def joined(*parts):
+    return st.tuples(*parts).map("".join)
+
+
+def spoken(line):
+    """Return a strategy for words of a *line*, in the many ways to write one."""
+    plain = st.sampled_from(["a", "b", "rm", "-rf", "x", "1", "r", "m", "=", "~", "{}"])
+    piece = st.one_of(
+        plain, plain, st.sampled_from([
+            "''", '""', "\\r", "\\\n", "$A", '"$A"', "$B", '"$@"', "${A}", "${A:-rm}",
+            "$((1+2))", "*", "[ab]", "{a,b}", "$'a'", "\\ ", "\\;", "{", "}", "#"]),
+        joined(st.just("'"), plain, st.sampled_from(["", " ", ";", "`"]), st.just("'")),
+        joined(st.just('"'), plain, st.sampled_from(["", " ", "'", "$A"]), st.just('"')),
+        joined(st.just("$("), line, st.just(")")),
+        joined(st.just('"$('), line, st.just(')"')),
+        joined(st.just("`"), line, st.just("`")),
+        joined(st.just("<("), line, st.just(")")))
+    return st.lists(piece, min_size=1, max_size=3).map("".join)
+
+
+def composed(line):
+    """Return a strategy for lines made of a *line* and signs of a shell."""
+    word = spoken(line)
+    before = st.sampled_from([
+        "", "", "A=b ", "env ", "env -i A=x ", "xargs ", "xargs -I{} ", "sh -c ", "! ",
+        "bash -c ", "eval ", "nohup ", "command ", "exec ", "time ", "timeout 5 ",
+        "nice -n 1 ", "find . -exec ", "trap ", "command -v ", "builtin ", "\\\n"])
+    behind = st.sampled_from([
+        "", "", " >o", " 2>&1", " >o 2>&1", " <<< x", " &>o", " # a", " \\;", " {} +",
+        " <<E\n$(rm h)\nE\n", " <<'E'\n$(rm h)\nE\n", " <<-E\n\tE\n", " | sh", " </dev/null"])
+    simple = joined(before, st.lists(word, min_size=1, max_size=3).map(" ".join), behind)
+    sign = st.sampled_from([";", " && ", " || ", "|", " & ", "\n", " ;\\\n", " |\n"])
+    return st.one_of(
+        simple, simple, joined(line, sign, line),
+        joined(st.just("("), line, st.just(")")),
+        joined(st.just("{ "), line, st.just("; }")),
+        joined(st.just("if "), line, st.just("\nthen "), line, st.just("; fi")),
+        joined(st.just("for A in "), word, st.just("; do "), line, st.just("; done")))
+
+
+grammar = st.recursive(
+    st.sampled_from(["a", "b x", "rm -rf x", "echo rm", "'rm' x"]), composed, max_leaves=4)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Return a folder in which `bin` holds programs that note how they are called."""
+    folder = tmp_path_factory.mktemp("shell")
+    (folder / "bin").mkdir()
+    (folder / "cwd").mkdir()
+    for name in STUBS:
+        (folder / "bin" / name).write_text(STUB)
+        (folder / "bin" / name).chmod(0o755)
+    for name in REAL:
+        (folder / "bin" / name).symlink_to(shutil.which(name))
+    return folder
+
+
+def run_by(shell, line, place):
+    """Return the commands that *shell* runs of a line, each a list of words."""
+    notes = place / "notes"
+    notes.write_bytes(b"")
+    process = subprocess.Popen(
+        [shutil.which(shell), "-c", line], cwd=str(place / "cwd"),
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={"PATH": str(place / "bin"), "NOTES": str(notes), **VARIABLES})
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(LIMIT_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    records = notes.read_bytes().decode("utf-8", "surrogateescape").split("\035")
+    return [record.split("\036")[:-1] for record in records[:-1]]
+
+
+def is_of(words, call):
+    """Tell whether *words* are those of a *call*, in which None is any number."""
+    if not call or call[0] is None:
+        return not words if not call else any(
+            is_of(words[at:], call[1:]) for at in range(len(words) + 1))
+    return bool(words) and words[0] == call[0] and is_of(words[1:], call[1:])
+
+
+def broken_promises(shell, line, place):
+    """Return what *shell* runs of a line that is said to be clear, and is not in it."""
+    calls, unclear = hook_io.commands(line)
+    may_loop = re.search(r"\(\s*(\\\n)*\s*\)", line)  # a function that calls itself
+    if unclear or may_loop:
+        return []
+    named = [[os.path.basename(call[0]) if call[0] else None, *call[1:]]
+             for call in calls]
+    return [words for words in run_by(shell, line, place)
+            if not any(is_of(words, call) for call in named)]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("lines", [noise, grammar], ids=["noise", "grammar"])
+@hypothesis.given(data=st.data())
+@hypothesis.settings(max_examples=EXAMPLES, deadline=None, database=None,
+                     suppress_health_check=list(hypothesis.HealthCheck))
+def test_a_shell_runs_no_command_that_a_clear_answer_leaves_out(
+        shell, lines, place, data):
+    assert broken_promises(shell, data.draw(lines), place) == []
