@@ -4960,7 +4960,10 @@ class _Line:
         name = known.rpartition("/")[2]
         if name in _UNPARSED.split():
             raise _Unclear(f"{name} is not read")
+        self.depth += 1
         try:
+            if self.depth > SHELL_MAX_DEPTH:
+                raise _Unclear("commands within commands, too deep")
             if not name or known[0] in "-+":
                 raise _Unclear("the name of a command is not known")
             if name in _UNREAD.split() or _has_code(name, words):
@@ -4972,6 +4975,7 @@ class _Line:
         except _Unclear as why:
             shown = clamp(_clean(known), NAME_MAX_CHARS, "…")
             self.unclear.append(f"{shown}: {why}" if shown else str(why))
+        self.depth -= 1
 
     def shell(self, _name: str, rest: "List[Any]") -> None:
         """Read what follows -c; other commands come from a file, or from stdin."""
@@ -5009,9 +5013,10 @@ class _Line:
                 continue
             size = next((at for at, sign in enumerate(rest) if sign == ";" or (
                 sign == "+" and rest[at - 1] == "{}")), 0)
+            if not size:
+                raise _Unclear("the command that it runs has no end")
             call, rest = rest[:size], rest[size + 1:]
-            if call:
-                self.run([... if isinstance(w, str) and "{}" in w else w for w in call])
+            self.run([... if isinstance(w, str) and "{}" in w else w for w in call])
         if ... in left or (None in left and (";" in left or "+" in left)):
             raise _Unclear("it may run a command that is not known")
 

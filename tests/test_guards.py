@@ -17,13 +17,17 @@ import pytest
 
 import hook_io
 from conftest import TESTS
+from test_readme import blocks
 
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there is no sh")
 
-SHELLS = [shell for shell in ("sh", "bash", "dash") if shutil.which(shell)]
+#: evasions: lines that delete folders, or may, whatever they look like; harmless: lines
+#: that delete none
+LINES = json.loads((TESTS / "corpus" / "commands.json").read_text(encoding="utf-8"))
+SHELLS = [shell for shell in ("sh", "bash") if shutil.which(shell)]
 LIMIT_S = 5  # of a line that waits for ever; never a measure
 EXAMPLES = int(os.environ.get("HOOK_EXAMPLES", "150"))
 #: one write a call: two programs of a pipe note at the same time
@@ -61,7 +65,7 @@ def spoken(line):
             "''", '""', "\\r", "\\\n", "$A", '"$A"', "$B", '"$@"', "${A}", "${A:-rm}",
             "$((1+2))", "*", "[ab]", "{a,b}", "$'a'", "\\ ", "\\;", "{", "}", "#"]),
         joined(st.just("'"), plain, st.sampled_from(["", " ", ";", "`"]), st.just("'")),
-        joined(st.just('"'), plain, st.sampled_from(["", " ", "'", "$A"]), st.just('"')),
+        joined(st.just('"'), plain, st.sampled_from(["", " ", "'"]), st.just('"')),
         joined(st.just("$("), line, st.just(")")),
         joined(st.just('"$('), line, st.just(')"')),
         joined(st.just("`"), line, st.just("`")),
@@ -78,7 +82,8 @@ def composed(line):
         "nice -n 1 ", "find . -exec ", "trap ", "command -v ", "builtin ", "\\\n"])
     behind = st.sampled_from([
         "", "", " >o", " 2>&1", " >o 2>&1", " <<< x", " &>o", " # a", " \\;", " {} +",
-        " <<E\n$(rm h)\nE\n", " <<'E'\n$(rm h)\nE\n", " <<-E\n\tE\n", " | sh", " </dev/null"])
+        " <<E\n$(rm h)\nE\n", " <<'E'\n$(rm h)\nE\n", " <<-E\n\tE\n",
+        " | sh"])
     simple = joined(before, st.lists(word, min_size=1, max_size=3).map(" ".join), behind)
     sign = st.sampled_from([";", " && ", " || ", "|", " & ", "\n", " ;\\\n", " |\n"])
     return st.one_of(
@@ -86,11 +91,13 @@ def composed(line):
         joined(st.just("("), line, st.just(")")),
         joined(st.just("{ "), line, st.just("; }")),
         joined(st.just("if "), line, st.just("\nthen "), line, st.just("; fi")),
-        joined(st.just("for A in "), word, st.just("; do "), line, st.just("; done")))
+        joined(st.just("for A in "), word, st.just("; do "), line, st.just("; done")),
+    )
 
 
 grammar = st.recursive(
-    st.sampled_from(["a", "b x", "rm -rf x", "echo rm", "'rm' x"]), composed, max_leaves=4)
+    st.sampled_from(["a", "b x", "rm -rf x", "echo rm", "'rm' x"]), composed,
+    max_leaves=4)
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +160,28 @@ def broken_promises(shell, line, place):
 def test_a_shell_runs_no_command_that_a_clear_answer_leaves_out(
         shell, lines, place, data):
     assert broken_promises(shell, data.draw(lines), place) == []
+
+
+@pytest.fixture(scope="module")
+def guard():
+    """Return the handler of README's guard."""
+    (source,) = [text for text in blocks("python") if '"guard"' in text]
+    names = {"__file__": __file__}
+    exec(source.partition("\nhook_io.run(")[0], names)
+    return lambda line: names["guard"]({"tool_input": {"command": line}}).intent
+
+
+@pytest.mark.parametrize("line", LINES["evasions"])
+def test_the_guard_lets_no_evasion_pass(guard, line):
+    assert guard(line) in ("deny", "ask")
+
+
+@pytest.mark.parametrize("line", LINES["harmless"])
+def test_the_guard_has_no_opinion_of_what_deletes_nothing(guard, line):
+    assert guard(line) == ""
+
+
+def test_a_line_that_nobody_wrote_by_hand_is_bounded():
+    for line in ("env " * 16000, "find " + "-exec " * 9000, "a $(" * 9000, "`a" * 9000,
+                 "sh -c '" * 99, "a" * 70000):
+        assert hook_io.commands(line)[1]

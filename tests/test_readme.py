@@ -352,7 +352,7 @@ def test_the_example_guard_denies_and_else_has_no_opinion(hook, flags):
     assert said == {
         "hookEventName": "PreToolUse", "permissionDecision": "deny",
         "permissionDecisionReason":
-            "rm -rf needs a human — move it to the trash instead"}
+            "deleting folders needs a human — move it to the trash instead"}
     event["tool_input"] = {"command": "ls"}
     result = hook.run(guard, stdin=event, flags=flags)
     assert (result.exit, result.stdout, result.stderr) == (0, "", "")

@@ -348,6 +348,30 @@ FUNCTIONS = {
         "return address_kind(net.inet_ntop(net.AF_INET, packed[at:at + 4]))",
         'return "public"',
         "address/ipv4-within-ipv6-is-judged-as-such", "address/anybody-else"),
+    "takes what is substituted for text": in_library(
+        "            self.at += 1\n            self.nested()\n        elif c == \"(\":",
+        '            self.up_to(")")\n        elif c == "(":',
+        "commands/what-is-substituted-is-run", "commands/each-command-of-a-line-is-one"),
+    "takes a variable for its name": in_library(
+        "        return None if None in parts else",
+        '        parts = [p or "$" for p in parts]\n'
+        "        return None if None in parts else",
+        "commands/what-is-known-at-run-time-only-is-null",
+        "commands/words-are-what-the-shell-makes-of-them"),
+    "says that all is understood": in_library(
+        "    return line.calls, list(dict.fromkeys(line.unclear))",
+        "    return line.calls, []",
+        "commands/what-is-not-understood-is-never-said-to-be",
+        "commands/each-command-of-a-line-is-one"),
+    "follows no link": in_library(
+        "os.path.realpath(os.path.join(root, path)), os.path.realpath(root)",
+        "os.path.abspath(os.path.join(root, path)), os.path.abspath(root)",
+        "within/a-link-is-followed", "within/what-leaves-a-folder-is-not"),
+    "compares the beginnings of paths": in_library(
+        "        if _is_same(real, top):\n            return True\n    return False",
+        "        pass\n    return os.path.realpath(os.path.join(root, path)) != top and "
+        "os.path.realpath(os.path.join(root, path)).startswith(top)",
+        "within/what-leaves-a-folder-is-not", "within/what-cannot-be-judged-is-not-within"),
 }
 
 #: contract -> (the file that is run, its mutants)
