@@ -104,16 +104,11 @@ __all__ = (
     "FORMATS", "INTENTS", "NOTHING", "OUTCOMES", "PLATFORMS", "AgentEvent", "Done",
     "Emitter", "Event", "FailureStreak", "HookResult", "InputError", "Outcome",
     "StderrBuffer", "account_for", "allow", "ask", "block", "canonical", "channel",
-    "clip", "context", "decode", "deny", "earlier_losses", "encode", "fit", "hand_over",
-    "hint", "log_event", "normalise", "parse_headers", "parse_options", "platform_of",
-    "post_json", "read_event", "redact", "render", "rewrite", "run", "send",
-    "shown_url", "story", "strings", "summary", "with_user_hint",
-
-
     "clip", "commands", "context", "decode", "deny", "earlier_losses", "encode", "fit",
     "hand_over", "hint", "is_within", "log_event", "normalise", "parse_headers",
     "parse_options", "platform_of", "post_json", "read_event", "redact", "render",
-    "rewrite", "run", "send", "shown_url", "strings", "summary", "with_user_hint",
+    "rewrite", "run", "send", "shown_url", "story", "strings", "summary",
+    "with_user_hint",
 )
 
 # Limits: a port has the same ones.

@@ -84,7 +84,8 @@ def composed(line):
         "", "", " >o", " 2>&1", " >o 2>&1", " <<< x", " &>o", " # a", " \\;", " {} +",
         " <<E\n$(rm h)\nE\n", " <<'E'\n$(rm h)\nE\n", " <<-E\n\tE\n",
         " | sh"])
-    simple = joined(before, st.lists(word, min_size=1, max_size=3).map(" ".join), behind)
+    words = st.lists(word, min_size=1, max_size=3).map(" ".join)
+    simple = joined(before, words, behind)
     sign = st.sampled_from([";", " && ", " || ", "|", " & ", "\n", " ;\\\n", " |\n"])
     return st.one_of(
         simple, simple, joined(line, sign, line),

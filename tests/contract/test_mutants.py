@@ -349,9 +349,10 @@ FUNCTIONS = {
         'return "public"',
         "address/ipv4-within-ipv6-is-judged-as-such", "address/anybody-else"),
     "takes what is substituted for text": in_library(
-        "            self.at += 1\n            self.nested()\n        elif c == \"(\":",
+        '            self.at += 1\n            self.nested()\n        elif c == "(":',
         '            self.up_to(")")\n        elif c == "(":',
-        "commands/what-is-substituted-is-run", "commands/each-command-of-a-line-is-one"),
+        "commands/what-is-substituted-is-run",
+        "commands/each-command-of-a-line-is-one"),
     "takes a variable for its name": in_library(
         "        return None if None in parts else",
         '        parts = [p or "$" for p in parts]\n'
@@ -369,9 +370,10 @@ FUNCTIONS = {
         "within/a-link-is-followed", "within/what-leaves-a-folder-is-not"),
     "compares the beginnings of paths": in_library(
         "        if _is_same(real, top):\n            return True\n    return False",
-        "        pass\n    return os.path.realpath(os.path.join(root, path)) != top and "
-        "os.path.realpath(os.path.join(root, path)).startswith(top)",
-        "within/what-leaves-a-folder-is-not", "within/what-cannot-be-judged-is-not-within"),
+        "        pass\n    real = os.path.realpath(os.path.join(root, path))\n"
+        "    return real != top and real.startswith(top)",
+        "within/what-leaves-a-folder-is-not",
+        "within/what-cannot-be-judged-is-not-within"),
 }
 
 #: contract -> (the file that is run, its mutants)
