@@ -135,6 +135,7 @@ EFFORT_MIN_MS = 25  # of processor time for looking an event through
 EFFORT_STAY_S = 2  # by the wall clock beyond it, where others have the processor
 EFFORT_STEP_CHARS = 8192  # between two looks at the clock
 EFFORT_CALL_CHARS = 64  # what a call costs beside its characters
+STAGE_MIN_S = 0.01  # for each of connect, send and answer, however late it begins
 DOCUMENT_MAX_CHARS = 1 << 16  # of JSON in a string that is looked through as JSON
 WRITE_TIMEOUT_MS = 1000  # for an agent that does not empty its pipe
 LOUD_AFTER = 3  # losses in a row before a person is told
@@ -2209,7 +2210,8 @@ def post_json(
 
     deadline: absolute time.monotonic() seconds, for name lookup, connect, TLS, send
         and status line together.  A timeout for each socket call would let a server
-        that drips bytes hold the hook for seconds.
+        that drips bytes hold the hook for seconds.  What a busy processor has held up
+        is tried all the same: connect, send and answer have STAGE_MIN_S each.
     allow_http: plain http also to addresses that are neither loopback nor private.
     ca_file: certificates to trust in place of the system's, PEM.
     headers: in place of our own of the same name; no value gets into the outcome.
@@ -2227,7 +2229,7 @@ def post_json(
         if target[0] == "https":
             sock = _wrap_tls(sock, target[1], deadline, ca_file)
         _send(sock, head + body, deadline)
-        link = sock, deadline, _tokens(headers or {})
+        link = sock, _at_least(deadline), _tokens(headers or {})
         status, answer = _read_status(link)
         is_read = status < 200 or status >= 400 or (
             status < 300 and "Accept" in (headers or {}))
@@ -2341,13 +2343,20 @@ def _seconds_left(deadline: float) -> float:
     return left
 
 
+def _at_least(deadline: float) -> float:
+    """Return when a stage of the request that begins now ends at the latest."""
+    return max(deadline, time.monotonic() + STAGE_MIN_S)
+
+
 def _connect(
     target: "Target", deadline: float, allow_http: bool
 ) -> "Any":
     scheme, host, port = target[:3]
     net, failures = _network(), []
     timeouts = (TimeoutError, net.timeout)  # two classes before Python 3.10
-    addresses = _permitted(_addresses(net, host, port, deadline), scheme, allow_http)
+    addresses = _permitted(
+        _addresses(net, host, port, _at_least(deadline)), scheme, allow_http)
+    deadline = _at_least(deadline)
     for index, (family, address) in enumerate(addresses):
         sock = None
         try:
@@ -2479,6 +2488,7 @@ def _tls_context(ssl: "Any", ca_file: str) -> "Any":
 def _send(sock: "Any", data: bytes, deadline: float) -> None:
     timeouts = (TimeoutError, _network().timeout)
     view = memoryview(data)
+    deadline = _at_least(deadline)
     try:
         while view:
             sock.settimeout(_seconds_left(deadline))

@@ -1,50 +1,36 @@
 """An event is prepared within the budget, whatever its shape, and it still goes."""
 
 import json
+import time
 
 import pytest
 
+import hook_io
+import hostile
 from conftest import arrived
 from hook_io import SKIPPED
 
-SESSION = "0198c0de-0000-4000-8000-000000000001"
-BUDGET_MS = "2000"  # half of it would not do for any of these, one step at a time
-WORDS = "token = word password: 'x' "
+BUDGET_MS = "2000"  # half of it would not do for most of these, one step at a time
 
 
-def nested(depth, value):
-    for _ in range(depth):
-        value = json.dumps({"stdout": value})
-    return value
-
-
-#: what took seconds, or was lost for want of the time that it took
-SHAPES = {
-    "a document in a string in a string": nested(2, [
-        {"a": "b", "token": f"x{n}"} for n in range(12_000)]),
-    "a hundred thousand strings": [f"s{n:06}" for n in range(95_000)],
-    "strings that may be flags": [f"key-{n:04}tok" for n in range(65_000)],
-    "names that may be secrets": {f"token{n:05}": f"value of {n}"
-                                  for n in range(32_000)},
-    "beginnings of keys": ["sk-ghp_xoxb-AKIA_npm_hf_glpat-AIza " * 20] * 1_400,
-    "words and quotes": ['password="' * 50] * 1_700,
-    "text with names of secrets": [WORDS * 200] * 150,
-    "addresses": ["://a:b" * 150] * 1_100,
-}
-
-
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", hostile.SHAPES)
 def test_an_event_of_any_shape_goes_with_its_scalar_members(one_hook, server, shape):
-    event = {"tool_response": SHAPES[shape], "hook_event_name": "PostToolUse",
-             "tool_name": "Bash", "session_id": SESSION}
-    got = one_hook.send(server.url, "--timeout-ms", BUDGET_MS, stdin=event)
+    got = one_hook.send(server.url, "--timeout-ms", BUDGET_MS,
+                        event_type="PostToolUse", stdin=hostile.shaped(shape))
     assert (got.exit, got.stdout, got.stderr) == (0, "", "")
-    (seen,) = arrived(server)
-    assert seen.json["session_id"] == SESSION and seen.json["tool_name"] == "Bash"
+    body = arrived(server)[0].json
+    assert (body["session_id"], body["tool_name"]) == (hostile.SHAPE_SESSION, "Bash")
+
+
+@pytest.mark.parametrize("late_s", [0, 1, 3600])
+def test_what_a_busy_processor_held_up_is_sent_all_the_same(server, late_s):
+    deadline = time.monotonic() - late_s
+    assert hook_io.post_json(server.url, b"{}", deadline).name != "timed_out"
+    assert arrived(server)[0].body == b"{}"
 
 
 def test_what_was_not_looked_through_is_named_in_its_place(one_hook, server):
-    event = {"tool_response": [WORDS * 200] * 150, "hook_event_name": "PostToolUse"}
+    event = hostile.shaped("text with names of secrets")
     one_hook.send(server.url, "--timeout-ms", "100", stdin=event, event_type="Stop")
     assert SKIPPED in arrived(server)[0].json["metadata"]
 

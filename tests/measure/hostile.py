@@ -582,3 +582,48 @@ def random_address(chance):
 
 def random_word(chance, length=8):
     return "".join(chance.choice(string.ascii_lowercase) for _ in range(length))
+
+
+# Shapes of an event: each 1 MiB, or a little less.
+
+SHAPE_SESSION = "0198c0de-0000-4000-8000-000000000001"
+WORDS = "token = word password: 'x' "
+KEYS = "sk-ghp_xoxb-AKIA_npm_hf_glpat-AIza "
+
+
+def in_strings(value, depth):
+    """Return *value* as JSON in a string of JSON, and so on."""
+    for _ in range(depth):
+        value = json.dumps({"stdout": value})
+    return value
+
+
+#: name -> what a tool has answered
+SHAPES = {
+    "one string": lambda: "lorem ipsum dolor " * 58_000,
+    "one word": lambda: "a1B2c3D4" * 130_000,
+    "all quotes": lambda: '"' * 520_000,
+    "braces": lambda: "}" * 1_000_000,
+    "a text of beginnings of keys": lambda: KEYS * 29_000,
+    "beginnings of keys": lambda: [KEYS * 20] * 1_400,
+    "a document in a string": lambda: in_strings([
+        {"a": "b", "token": f"x{n}"} for n in range(24_000)], 1),
+    "a document in a string in a string": lambda: in_strings([
+        {"a": "b", "token": f"x{n}"} for n in range(12_000)], 2),
+    "a hundred thousand strings": lambda: [f"s{n:05}" for n in range(100_000)],
+    "strings that may be flags": lambda: [f"key-{n:04}tok" for n in range(65_000)],
+    "thirty thousand names": lambda: {
+        f"token{n:05}": f"value of {n}" for n in range(30_000)},
+    "words and quotes": lambda: ['password="' * 50] * 1_700,
+    "text with names of secrets": lambda: [WORDS * 200] * 150,
+    "addresses": lambda: ["://a:b" * 150] * 1_100,
+    "numbers": lambda: [1.5] * 200_000,
+    "empty arrays": lambda: [[]] * 250_000,
+}
+
+
+def shaped(name):
+    """Return an event of that shape, in bytes, with its scalar members last."""
+    return json.dumps({
+        "tool_response": SHAPES[name](), "hook_event_name": "PostToolUse",
+        "tool_name": "Bash", "session_id": SHAPE_SESSION}).encode()

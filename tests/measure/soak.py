@@ -43,6 +43,8 @@ from conftest import CONTRACT, NEWEST, PYTHONS, ROOT, SAMPLES, Hook
 from server import EventServer, closed_port
 
 HANG_S = 15  # a hook that takes longer waits for something that never comes
+BUDGET_MS, OWN_CPU_MS = 100, 50  # the hook's by default; for Python's start and more
+TRIES = 5  # of which the best counts, as other processes share caches and clocks
 SLACK_MS = 500  # for a busy machine, as in the tests of faults
 EVENT = (SAMPLES / "claude-code" / "PreToolUse.json").read_bytes()
 FLAGS = ("-I", "-S")  # as hooks.json starts it
@@ -945,7 +947,60 @@ def account(row, hook, done, stored, spool, is_dead):
                   + spread(ran.ms for ran in done.values()))
 
 
+def shapes_part(soak):
+    """Send events of 1 MiB; judge the processor time of the whole process."""
+    row, hook, slowest = Row("shapes", "events of 1 MiB, sent"), soak.hook(), (0, "")
+    with EventServer() as server:
+        for name in hostile.SHAPES:
+            cpu_ms, stderr = min(cpu_of(hook, server.url, hostile.shaped(name))
+                                 for _ in range(soak.many(TRIES)))
+            row.note(f"{name}: {cpu_ms:.0f} ms" if cpu_ms > BUDGET_MS + OWN_CPU_MS
+                     else stderr)
+            slowest = max(slowest, (cpu_ms, name))
+        known = {event.get("session_id") for event in server.events()}
+    row.note("" if known == {hostile.SHAPE_SESSION} else "a session was lost")
+    row.figure = "most processor time {:.0f} ms: {}".format(*slowest)
+    return [row]
+
+
+def cpu_of(hook, url, data):
+    """Return processor time, ms, of a hook that sends *data*, and its stderr."""
+    with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stderr:
+        stdin.write(data)
+        stdin.seek(0)
+        process = subprocess.Popen(
+            sender(hook, url, "--event-type", "PostToolUse"), env=hook.env,
+            stdin=stdin, stdout=subprocess.DEVNULL, stderr=stderr)
+        usage = os.wait4(process.pid, 0)[2]
+        process.returncode = 0
+        stderr.seek(0)
+        said = stderr.read().decode("utf-8", "replace")
+        return (usage.ru_utime + usage.ru_stime) * 1000, said
+
+
+def at_once_part(soak):
+    """Start 200 hooks in one moment; each event that the server could take arrives."""
+    row, hook, count = Row("at once", "hooks at once, on busy cores"), soak.hook(), (
+        soak.many(200))
+    sample = SAMPLES / "claude-code" / "PreToolUse.json"
+    with EventServer() as server:
+        started = [subprocess.Popen(
+            sender(hook, server.url, "--session-id", str(uuid.UUID(int=n + 1))),
+            env=hook.env, stdin=sample.open("rb"), stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE) for n in range(count)]
+        said = [process.stderr.read() for process in started]
+        for process in started:
+            row.note("" if process.wait(HANG_S) == 0 else "exit not 0")
+        time.sleep(1)  # what is in the server's hands is stored by then
+        stored = {event["session_id"] for event in server.events()}
+    late = sum(b"no answer within" in stderr for stderr in said)
+    row.note(f"{count - len(stored)} events lost" if len(stored) < count else "")
+    row.figure = f"{len(stored)} of {count} arrived, {late} unconfirmed"
+    return [row]
+
+
 PARTS = {
+    "shapes": shapes_part, "at once": at_once_part,
     "stdin": stdin_part, "hypothesis": hypothesis_part, "atheris": atheris_part,
     "answers": answers_part, "addresses": addresses_part, "state": state_part,
     "descriptors": descriptors_part, "processes": processes_part, "load": load_part,
