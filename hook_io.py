@@ -141,6 +141,7 @@ WRITE_TIMEOUT_MS = 1000  # for an agent that does not empty its pipe
 LOUD_AFTER = 3  # losses in a row before a person is told
 SESSION_MAX_CHARS = 1000  # of an id that names a file
 RECORD_BYTES = 64  # one loss in the streak file
+OUTCOME_AT = 41  # in that line
 STREAK_MAX_BYTES = 1 << 22  # 65,536 losses; the file grows no further
 SPOOL_MAX_FILES = 2000
 SPOOL_MAX_BYTES = 1 << 26
@@ -707,7 +708,7 @@ LOSSES = {
     "invalid": ("{fact}", "server URL not usable, event discarded"),
 }
 
-#: outcome of a test event -> what to do about it
+#: outcome of a test event, or of the last loss -> what to do about it
 REMEDIES = {
     "unconfirmed": "Give it more time with HOOK_IO_TIMEOUT_MS, or use --background.",
     "rejected": "See what the server says; --format must be one that it takes.",
@@ -2678,19 +2679,20 @@ class FailureStreak:
             os.makedirs(self.folder, 0o700, exist_ok=True)
         if self._is_astray():
             raise OSError(f"{self.folder} is a symbolic link")
-        return self._append("".join(c if c.isprintable() else "?" for c in line))
+        line = "".join(c if c.isprintable() else "?" for c in line)
+        return self._append(line.encode("ascii") + b"\n")
 
-    def _append(self, line: str) -> int:
+    def _append(self, lines: bytes, suffix: str = "") -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
             flags |= getattr(os, name, 0)
-        fd = os.open(self.path, flags, 0o600)
+        fd = os.open(self.path + suffix, flags, 0o600)
         try:
             size = os.fstat(fd).st_size
             if size >= STREAK_MAX_BYTES:
                 return size // RECORD_BYTES
             _lock_append(fd)
-            os.write(fd, line.encode("ascii") + b"\n")
+            os.write(fd, lines)
             place, torn = divmod(os.lseek(fd, 0, os.SEEK_CUR), RECORD_BYTES)
         finally:
             os.close(fd)
@@ -2709,8 +2711,22 @@ class FailureStreak:
         return self._end((self.path, last), (self.path + ".untold", last))
 
     def end_untold(self) -> "Tuple[int, str]":
-        """End the streak where nobody can be told of it; the next end() returns it."""
-        return self._end((self.path, self.path + ".untold"))
+        """End the streak where nobody can be told of it; the next end() returns it.
+
+        Several such streaks become one; one below the threshold is just over.
+        """
+        if self.count()[0] < self.threshold:
+            return self._end((self.path, self.path + ".last"))
+        mine = f"{self.path}.{os.getpid()}"
+        found = self._end((self.path, mine))
+        try:
+            with open(mine, "rb") as file:
+                lines = file.read(STREAK_MAX_BYTES)
+            os.unlink(mine)
+            self._append(lines, ".untold")
+        except OSError:
+            pass  # another process was here first, or it cannot be kept
+        return found
 
     def _end(self, *moves: "Tuple[str, str]") -> "Tuple[int, str]":
         for ended, kept in moves:
@@ -2759,14 +2775,24 @@ class FailureStreak:
         return _read_losses(self.path)
 
     def last_outcome(self) -> str:
-        """Return the outcome of the last loss, in words."""
+        """Return the outcome of the last loss; "refused" where it cannot be told."""
         try:
             with open(self.path, "rb") as file:
                 file.seek(-RECORD_BYTES, os.SEEK_END)
                 line = file.read(RECORD_BYTES).decode("ascii", "replace")
         except OSError:
-            return "lost"
-        return _clean(line[41:52]).replace("_", " ") or "lost"
+            line = ""
+        outcome = line[OUTCOME_AT:OUTCOME_AT + 11].strip()
+        return outcome if outcome in LOSSES else "refused"
+
+    def unconfirmed(self, suffix: str = "") -> int:
+        """Return how many of the losses were sent whole, but not answered in time."""
+        try:
+            with open(self.path + suffix, "rb") as file:
+                data = file.read(STREAK_MAX_BYTES)
+        except OSError:
+            return 0
+        return data[OUTCOME_AT::RECORD_BYTES].count(b"u")  # no other begins like that
 
     def _remove_notices(self) -> None:
         folder, name = os.path.split(self.path)
@@ -3336,7 +3362,7 @@ def account_for(
              *options["notes"]]
     try:
         losses = streak.record(options["event_type"], outcome.name, _session_of(event))
-        told = _outage(streak, losses, event, (url, fact, kept), options)
+        told = _outage(streak, losses, event, (url, outcome.name, fact, kept), options)
     except OSError as error:
         lines.append(f"[WARNING] Losses are not counted: {error}")
         told = NOTHING
@@ -3353,8 +3379,11 @@ def earlier_losses(event: "Event", url: str, options: "Options") -> HookResult:
     folder = options["spool_dir"]
     kept = f"spooled to {folder}" if folder else ""
     try:
+        outcome = streak.last_outcome()
+        fact = LOSSES[outcome][0].format(
+            fact=outcome.replace("_", " "), ms=options["background_timeout_ms"])
         told = _outage(streak, streak.count()[0], event,
-                       (url, streak.last_outcome(), kept), options)
+                       (url, outcome, fact, kept), options)
     except OSError as error:
         lines = [*lines, f"[WARNING] Losses are not told: {error}"]
         told = NOTHING
@@ -3370,22 +3399,32 @@ def _recovery(
     streak: FailureStreak, event: "Event", url: str, options: "Options"
 ) -> str:
     """End the streak; return what a person is told of that, "" if nothing."""
-    is_shown = channel("hint", event) is not None
+    is_shown = FAIL_LOUD[options["fail_loud"]] and channel("hint", event) is not None
     losses, since = streak.end() if is_shown else streak.end_untold()
-    if losses < streak.threshold or not FAIL_LOUD[options["fail_loud"]]:
+    if losses < streak.threshold or not is_shown:
         return ""
-    return (f"hook-io: events reach {shown_url(url)} again; "
-            f"{losses} were lost since {since}.")
+    unsure = min(streak.unconfirmed(".last"), losses)
+    lost = losses - unsure
+    begun = f" since {since}"
+    said = [f"{lost} {_were(lost)} lost{begun}"] if lost else []
+    if unsure:
+        said.append(f"{unsure} had no answer in time{'' if lost else begun} and may "
+                    "have arrived")
+    return f"hook-io: events reach {shown_url(url)} again; {', '.join(said)}."
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def _outage(
-    streak: FailureStreak, losses: int, event: "Event", facts: "Tuple[str, str, str]",
-    options: "Options",
+    streak: FailureStreak, losses: int, event: "Event",
+    facts: "Tuple[str, str, str, str]", options: "Options",
 ) -> HookResult:
     """Return what the session of *event* is told of so many *losses*, once.
 
     NOTHING below the threshold, and where the agent shows it to nobody.  facts: URL,
-    cause of the last loss, what was done with the events.  Raises OSError.
+    outcome and cause of the last loss, what was done with the events.  Raises OSError.
     """
     intent = FAIL_LOUD[options["fail_loud"]]
     if losses < streak.threshold or channel(intent, event) is None:
@@ -3393,13 +3432,32 @@ def _outage(
     since = streak.count()[1]  # "" where another process has just ended the streak
     if not since or not streak.claim_notice(_session_of(event)):
         return NOTHING
-    url, fact, kept = facts
-    kept = f"They are {kept}. " if kept else ""
+    url, outcome, fact, kept = facts
     calm = "Your work is not blocked. " if intent == "hint" else ""
-    text = (f"hook-io: {losses} events in a row did not reach {shown_url(url)} since "
-            f"{since} ({fact}). {kept}{calm}Start the server, set HOOK_IO_SERVER_URL, "
-            f"or HOOK_IO_OFF=1 to send nothing. Each loss is a line in {streak.path}")
+    text = (f"hook-io: {_of_events(streak, losses, shown_url(url), since, fact)}. "
+            f"{kept and f'They are {kept}. '}{calm}{REMEDIES[outcome]} HOOK_IO_OFF=1 "
+            f"sends nothing. Each loss is a line in {streak.path}")
     return hint(text) if intent == "hint" else HookResult(intent, text)
+
+
+def _of_events(
+    streak: FailureStreak, losses: int, shown: str, since: str, fact: str
+) -> str:
+    """Say what is true of the events of a streak: lost, not answered, or some of each.
+
+    fact: the cause of the last loss.
+    """
+    events = "1 event" if losses == 1 else f"{losses} events in a row"
+    unsure = min(streak.unconfirmed(), losses)
+    lost = losses - unsure
+    if not unsure:
+        return f"{events} did not reach {shown} since {since} ({fact})"
+    if not lost:
+        return (f"{events} {_were(losses)} sent to {shown} since {since}, but {fact}; "
+                f"{'it' if losses == 1 else 'they'} may have arrived")
+    return (f"{events} since {since}: {lost} did not reach {shown}, {unsure} "
+            f"{_were(unsure)} sent, but not answered in time, and may have arrived "
+            f"(the last one: {fact})")
 
 
 def _with_lines(result: HookResult, lines: "List[str]") -> HookResult:

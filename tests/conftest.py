@@ -163,8 +163,9 @@ class Hook:
 
     def losses(self):
         """Return the lines of every streak file that is not over."""
+        over = (".last", ".untold")
         files = [path for path in self.state.glob("*") if ".told." not in path.name
-                 and path.suffix != ".last"] if self.state.is_dir() else []
+                 and path.suffix not in over] if self.state.is_dir() else []
         lines = []
         for path in files:
             with contextlib.suppress(FileNotFoundError):  # it is over by now

@@ -190,6 +190,8 @@ def test_a_foreground_hook_tells_them_too_and_a_success_ends_the_streak(one_hook
         send(one_hook, server.url)
         server.wait(1)
         eventually(lambda: not one_hook.losses())
+        result = one_hook.send(server.url, stdin=sample("PreToolUse"))
+    assert "again; 4 were lost" in result.document["systemMessage"]
 
 
 def test_to_be_loud_may_block_there_as_well(one_hook):

@@ -102,6 +102,10 @@ SAID = (
     f"a line of {hook_io.RECORD_BYTES} bytes for each loss",
     f"{BUDGET}, from the first line of the script",
     f"and ends after {IDLE} without a byte, or {STDIN_S} in all",
+    f"in processor time, or {hook_io.EFFORT_MIN_MS} ms: what",
+    f"for a processor, which ends after {hook_io.EFFORT_STAY_S} s.",
+    f"{STDIN_S} for stdin, {hook_io.EFFORT_STAY_S} s for a processor, the budget, and "
+    f"{hook_io.WRITE_TIMEOUT_MS // 1000} s for an agent",
     f"does not answer within {BUDGET} over TLS",
     f"events around {STDIN_MIB}, read",
     f"few answers come within {BUDGET}",

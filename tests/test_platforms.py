@@ -369,7 +369,7 @@ def test_an_event_of_each_agent_is_sent_and_denied_on_every_python(
 def is_told(result, document):
     """Tell whether *result* says a loss in the shape of *document*, or not at all."""
     said = heard(result)[2]
-    notice = [text for text in texts(said) if text.startswith("hook-io: 1 events in a")]
+    notice = [text for text in texts(said) if text.startswith("hook-io: 1 event did n")]
     assert len(notice) == bool(document)
     return said == expected(with_text(document, "".join(notice)))[2]
 
