@@ -125,8 +125,14 @@ REASON_MAX_CHARS = 16000
 STRING_MAX_CHARS = 8192  # of one string that leaves
 CUT_MARGIN_CHARS = 1024  # read beyond a cut, for a secret that the cut would halve
 SECRET_MIN_CHARS = 8  # a shorter string is not looked through
-KEY_MIN_CHARS = 14  # of a provider's key
-FORM_MIN_CHARS = 20  # of what follows the prefix, in KEY_FORMS
+KEY_MIN_CHARS, KEY_MAX_CHARS = 16, 512  # of a word that may be a key; judged of one
+PREFIX_MAX_CHARS = 12  # of the word before a key's body
+KEY_BODY_MIN_CHARS, LETTERS_MIN_CHARS = 18, 24  # of a body; in a row, of one case
+RANDOM_MIN_CHARS = 16  # of what looks random
+MARKED_MIN_CHARS = 36  # of a word with one of KEY_MARKS in it
+NUMBER_MIN = 10000  # that is a secret
+VALUE_MAX_CHARS, KEY_BLOCK_MAX_CHARS = 4096, 1 << 14  # that are looked at in a row
+JOINT_CHARS, LINE_CHARS = 80, 200  # behind a name; before a flag
 NAME_MAX_CHARS = 64  # of a flag whose next word may be a secret
 BODY_MAX_BYTES = 1 << 18  # of a request
 OPTION_MAX_BYTES = 1 << 17  # of JSON on the command line, as it is sent
@@ -136,7 +142,6 @@ EFFORT_STAY_S = 2  # by the wall clock beyond it, where others have the processo
 EFFORT_STEP_CHARS = 8192  # between two looks at the clock
 EFFORT_CALL_CHARS = 64  # what a call costs beside its characters
 STAGE_MIN_S = 0.01  # for each of connect, send and answer, however late it begins
-DOCUMENT_MAX_CHARS = 1 << 16  # of JSON in a string that is looked through as JSON
 WRITE_TIMEOUT_MS = 1000  # for an agent that does not empty its pipe
 LOUD_AFTER = 3  # losses in a row before a person is told
 SESSION_MAX_CHARS = 1000  # of an id that names a file
@@ -179,6 +184,10 @@ def _permission(decision: str) -> "Shape":
 
 def _behavior(**decision: str) -> "Shape":
     return {"hookSpecificOutput": {"hookEventName": "$E", "decision": decision}}
+
+
+def _each(words: str, tail: str = "") -> "Tuple[str, ...]":
+    return tuple(word + tail for word in words.split())
 
 
 def _on(names: str, shape: "Optional[Shape]") -> "Dict[str, Any]":
@@ -765,229 +774,174 @@ OWN_HEADERS = ("host", "content-length", "connection", "transfer-encoding")
 REDACTED = "[redacted]"  # in the place of a secret
 SKIPPED = "[not looked through in time]"  # in the place of what may hold one
 
-#: a member is secret if its name, in lower case and without "-", "_", "." and blanks,
-#: ends like this, a number or one of NAME_TAILS aside, or is the whole of SECRET_NAMES;
-#: whatever its value, see _holds_secret()
+# Names, in lower case, without "-", "_", "." and blanks, and without digits at the end.
+
+#: the name of a secret ends like this, one of NAME_TAILS aside
 SECRET_ENDINGS = (
-    "password", "passwords", "passwd", "passphrase", "passcode", "secret", "secrets",
-    "token", "accesstokens", "refreshtokens", "authtokens", "apitokens", "apikey",
-    "apikeys", "accesskey", "accesskeys", "accountkey", "privatekey", "privatekeys",
-    "secretkey", "secretkeys", "signingkey", "encryptionkey", "sharedkey", "masterkey",
-    "authorization", "authheader", "cookie", "cookies", "credential", "credentials",
-    "connectionstring", "dbpass", "databasepass", "userpass", "rootpass", "adminpass",
-    "smtppass", "mailpass", "ftppass", "sshpass", "sudopass", "mysqlpass", "pgpass",
-    "postgrespass", "redispass", "mongopass", "ldappass", "storepass", "keypass",
-    "loginpass", "authpass",
-)
-SECRET_NAMES = ("auth", "bearer", "jwt", "pwd", "xauth")
-NAME_TAILS = ("header", "value", "base", "string", "hash")
-
-#: a name that ends like this holds a mark in a text, or a place in a list
-PLAIN_ENDINGS = tuple(kind + "token" for kind in (
-    "page", "next", "continuation", "eos", "bos", "pad", "unk", "sep", "cls", "mask"))
-
-#: what stands for no secret where one would stand, in lower case: words of programs
-PLAIN_VALUES = (
-    "none", "null", "true", "false", "undefined", REDACTED, "include", "same-origin",
-    "omit", "string", "str", "required", "optional", "password", "token", "secret",
-    "cookie", "bearer", "basic", "hidden", "text", "bytes", "uint8array", "int64",
-    "base64", "oauth2", "sha256", "hs256", "rs256", "utf-8", "utf8",
-)
-PLAIN_STARTS = (
-    "~/", "./", "../", "/home/", "/Users/", "/usr/", "/etc/", "/run/", "/var/", "/tmp/",
-    "/opt/", "/root/", "/mnt/", "/app/", "/workspace/", "$", "{{", "<", "%(", "#{",
-)
-#: what a program's values are members of, besides names of one or two letters
-PROGRAM_OBJECTS = (
-    "this", "self", "req", "res", "request", "response", "props", "config", "settings",
-    "options", "opts", "args", "params", "process", "os", "env", "data", "user", "ctx",
-    "context", "client", "state", "event", "session", "body",
-)
-#: an object with such a "type" says what a secret has to be like
-SCHEMA_TYPES = ("string", "object", "array", "integer", "number", "boolean")
-SCHEMA_VALUES = ("value", "default", "const", "example", "examples", "enum")
-
+    *_each(
+        "password passwords passwd passphrase passcode pwd secret secrets token"
+        " authtokens accesstokens refreshtokens apitokens authorization authheader"
+        " cookie cookies credential credentials connectionstring"),
+    *_each(
+        "api access account private secret signing encryption shared master storage"
+        " subscription", "key"),
+    *_each(
+        "db database user root admin smtp mail ftp ssh sudo mysql pg postgres redis"
+        " mongo ldap store key login auth become", "pass"))
+NAME_TAILS = ("header", "value", "base", "string", "hash", "plaintext")
+#: or is the whole of one of these
+SECRET_NAMES = ("auth", "bearer", "basic", "jwt", "xauth")
+#: the value of a name that ends like this is secret if it looks random
+RANDOM_ENDINGS = _each(
+    "key keys pat psk auth bearer salt pepper pass creds cred jwt otp seed hmac sas"
+    " webhook tokens")
+#: a name that ends like this is none of a secret
+PLAIN_ENDINGS = (
+    *_each("page next continuation eos bos pad unk sep cls mask", "token"),
+    *_each(
+        "public primary foreign cache partition sort host site idempotency publishable"
+        " object index query row group", "key"),
+    *_each("existingsecret pullsecret pullsecrets usersecrets compass bypass"))
+#: what stands beside a secret in its object, and is none
+PLAIN_NAMES = _each(
+    "name type kind id user username version resolved integrity contenthash checksum"
+    " description title label path file filename domain expires namespace format scope"
+    " in")
+#: in a query of a URL these name a secret, too
+QUERY_NAMES = ("key", "sig", "signature", "code", "xamzsignature", "xamzcredential")
 #: members of which one names what the other one holds
 PAIRS = tuple((name, value) for name in ("name", "key", "Name", "Key", "variable")
               for value in ("value", "Value"))
+#: an object with such a "type" says what a secret has to be like
+SCHEMA_TYPES = ("string", "object", "array", "integer", "number", "boolean")
+#: without one of these in lower case a text holds no name of a secret
+NAME_MARKS = _each(
+    "pass pwd secret token cred auth cookie connection key pat psk jwt salt pepper otp"
+    " seed hmac sas webhook bearer basic sig code= curl http wget mysql mariadb login"
+    " redis-cli ldap")
 
-#: how a provider's key begins -> how many characters follow at the least
-KEY_PREFIXES = {
-    "sk-": 20, "sk_live_": 10, "sk_test_": 10, "rk_live_": 10, "rk_test_": 10,
-    "whsec_": 16, "ghp_": 30, "gho_": 30, "ghu_": 30, "ghs_": 30, "ghr_": 30,
-    "github_pat_": 22, "glpat-": 16, "gldt-": 16, "glrt-": 16, "glptt-": 16,
-    "glcbt-": 16, "glsoat-": 16, "gloas-": 30, "glagent-": 30, "glimt-": 16,
-    "glft-": 16, "glffct-": 16, "xoxb-": 10, "xoxp-": 10, "xoxa-": 10, "xoxs-": 10,
-    "xoxc-": 10, "xoxd-": 10, "xoxe-": 10, "xoxe.": 10, "xoxr-": 10, "xapp-": 10,
-    "npm_": 36, "pypi-": 50, "hf_": 30, "api_org_": 30, "dop_v1_": 30, "doo_v1_": 30,
-    "dor_v1_": 30, "shpat_": 30, "shpss_": 30, "shpca_": 30, "shppa_": 30,
-    "lsv2_pt_": 20, "lsv2_sk_": 20, "dckr_pat_": 20, "dckr_oat_": 20, "glsa_": 30,
-    "glc_": 40, "figd_": 30, "lin_api_": 30, "lin_oauth_": 30, "ntn_": 30,
-    "sb_secret_": 20, "secret_": 40, "r8_": 30, "gsk_": 40, "xai-": 40, "pplx-": 40,
-    "nvapi-": 40, "csk-": 40, "tvly-": 20, "pcsk_": 40, "tgp_v1_": 30, "sbp_": 36,
-    "napi_": 40, "pscale_tkn_": 30, "pscale_pw_": 30, "pscale_oauth_": 30, "nfp_": 30,
-    "tskey-": 16, "rubygems_": 40, "CLOJARS_": 50, "sntrys_": 30, "sntryu_": 30,
-    "dp.pt.": 30, "dp.st.": 30, "dp.ct.": 30, "dp.sa.": 30, "hvs.": 20, "hvb.": 20,
-    "pul-": 40, "AIza": 35, "ya29.": 20, "GOCSPX-": 24, "SG.": 40, "xkeysib-": 60,
-    "PMAK-": 40, "sq0atp-": 20, "sq0csp-": 40, "ATATT3": 50, "ATCTT3": 50,
-    "AGE-SECRET-KEY-1": 50, "AKIA": 16, "ASIA": 16, "ABIA": 16, "ACCA": 16,
-    "LTAI": 12, "AKCp": 60, "sqp_": 40, "squ_": 40, "sqa_": 40, "CCIPAT_": 30,
-    "bkua_": 40, "NRAK-": 27, "phx_": 40, "hcaik_": 50, "dt0c01.": 80, "CFPAT-": 40,
-    "rdme_": 60, "pnu_": 36, "HRKU-": 36, "shippo_live_": 40, "shippo_test_": 40,
-    "duffel_live_": 40, "duffel_test_": 40, "tfp_": 40, "wandb_v1_": 40, "phs_": 40,
-}
-#: how a key begins that words begin with, too -> its exact form
-KEY_FORMS = {
-    "key-": "[0-9a-f]{32}", "fc-": "[0-9a-f]{32}", "e2b_": "[0-9a-f]{40}",
-    "sk_": "[0-9a-f]{48}", "SK": "[0-9a-f]{32}", "dapi": "[0-9a-f]{32}(?:-[0-9])?",
-    "re_": "[A-Za-z0-9]{8}_[A-Za-z0-9]{20,}", "fw_": "[A-Za-z0-9]{22,24}",
-    "rnd_": "[A-Za-z0-9]{28,}", "ATBB": "[A-Za-z0-9]{32}", "1//0": r"[\w-]{35,}",
-    "pat": r"[A-Za-z0-9]{14}\.[0-9a-f]{64}", "ABSK": "[A-Za-z0-9+/]{60,}={0,2}",
-    "pat-na": r"\d-[0-9a-f-]{36}", "pat-eu": r"\d-[0-9a-f-]{36}",
-    "cio": "[A-Za-z0-9]{32}", "oy2": "[a-z0-9]{43}", "sha256~": r"[\w-]{43}",
-    "EAA": "[A-Za-z0-9]{80,}", "access-production-": "[0-9a-f-]{36}",
-    "access-sandbox-": "[0-9a-f-]{36}", "fm2_": "[A-Za-z0-9+/]{60,}={0,2}",
-    "AKID": "[A-Za-z0-9]{32}", "v1.0-": "[0-9a-f]{24}-[0-9a-f]{100,}",
-    "sl.": r"[\w-]{100,}", "EZAK": "[A-Za-z0-9]{54}", "EZTK": "[A-Za-z0-9]{54}",
-}
-#: where a key may begin: behind no word, or behind an escape that ends in a letter
-_ESCAPED = (r"|(?<=\\[nrtbf])|(?<=%[0-9A-Fa-f]{2})|(?<=\\u00[0-9a-f]{2})"
-            r"|(?<=\[m)|(?<=\[\dm)|(?<=[\[;]\d\dm))")
-_START = r"(?:(?<![A-Za-z0-9])" + _ESCAPED
-_WORD_START = r"(?:(?<![\w-])" + _ESCAPED
+# Values.
 
-#: what stands before "key" and before "pass" in the name of a secret
-_KINDS_OF_KEY = (
-    "api", "access", "account", "private", "secret", "signing", "encryption", "shared",
-    "master",
-)
-_KINDS_OF_PASS = (
-    "db", "database", "user", "root", "admin", "smtp", "mail", "ftp", "ssh", "sudo",
-    "mysql", "pg", "postgres", "redis", "mongo", "ldap", "store", "key", "login",
-    "auth",
-)
-#: markers of a secret that has a name
-_WORDS = (
-    "password", "passwd", "passphrase", "passcode", "pwd", "secret", "token",
-    "credential", "authorization",
-    *(kind + sign + "key" for kind in _KINDS_OF_KEY for sign in ("_", "-", "")),
-    "_pass", "-pass", "dbpass", "userpass", "rootpass", "adminpass", "storepass",
-    "keypass",
-)
-#: the name of a secret, from where that begins to say so; lower case, as all patterns
-#: that begin with (?i)
-_WORD = ("(?:" + "|".join((
-    "pass(?:word|(?<!/etc/pass)wd|phrase|code)", "pwd(?!=/)", "secret", "token",
-    "credential", "authorization", *(kind + "[_-]?key" for kind in _KINDS_OF_KEY),
-    *(kind + "[_-]?pass" for kind in _KINDS_OF_PASS)))
-    + r")(?:(?<!token)s)?(?:[_-]?(?:header|value|base|hash|\d{1,3}))?")
-#: pieces of patterns: what assigns, a value in quotes, a bare one, one that has to hold
-#: letters and digits, a private key's first and last line
-_SIGN = r"\s{0,8}(?:=>|:=|[:=])\s{0,8}"
-_QUOTED = (r"(?P<q>\\{0,7}[\"'`])(?![$<{%])(?P<quoted>(?:(?!(?P=q))[^\r\n]"
-           r"|(?<=\\)(?P=q)){3,16384}?)(?:(?<!\\)(?P=q)|\Z)")
-_BARE = r"(?![$<{(\[%])(?P<value>[^\s\"'`,;&|()<>{}\[\]\\]{3,})"
-_MIXED = _BARE.replace("value", "mixed")
-_BEGIN = "-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----"
-_END = _BEGIN.replace("BEGIN", "END")
+#: what stands for no secret where one would stand, in lower case
+PLAIN_VALUES = frozenset(_each(
+    "none null nil true false undefined include same-origin omit string str"
+    " required optional password token secret cookie bearer basic digest hidden"
+    " hashed encrypted text bytes uint8array int64 boolean number any base64 oauth2"
+    " sha256 hs256 rs256 utf-8 utf8 default example unknown changeme anonymous"
+    " current-password new-password one-time-code"))
+#: how a reference, a path, an address, a placeholder or a package begins
+PLAIN_STARTS = _each(
+    "~/ . / $ { < % #{ [ @ ! http:// https:// file: npm: workspace: sha256- sha512-"
+    " sha256: env: vault: arn: op:// ref+ your- your_ my- data: &lt;")
+#: what is in a sentence about a secret
+SENTENCE_WORDS = frozenset(_each(
+    "the a an is are was be has must your to for of in and or not this please"))
+#: what is in a value that is put together elsewhere
+REFERENCES = ("${", "{{", "#{", "%(", "$(", "<%")
+#: what a program's values are members of, besides names of one or two letters
+PROGRAM_OBJECTS = frozenset(_each(
+    "this self req res request response props config settings options opts args"
+    " params process os env data user ctx context client state event session body"
+    " var local module"))
 
-#: headers whose value is secret, to the end of its line
+# What stands between a name and its value.
+
+SIGNS = ("||=", "??=", "=>", ":=", ":-", "||", "??", "=", ":", ",", "(", ">")
+NO_SIGNS = ("==", "!=", "::", "=~")  # for what stands there and says nothing
+SCHEMES = ("bearer", "basic", "token", "digest", "apikey")  # before a header's value
+#: what comes before a name whose value stands behind a blank
+SETTERS = ("set ", "setx ", "env ", "setenv ", "-x ", "-gx ", "with ", "encrypted ",
+           "identified by ")
+#: flags, what is in the line before them, and behind which sign of the next word the
+#: secret begins
+COMMANDS = (
+    (("-u", "-U", "--user", "--proxy-user", "--auth", "-a"),
+     ("curl", "http", "wget"), ":"),
+    (("-p",), ("mysql", "mariadb", "sshpass", "docker login", "podman login"), ""),
+    (("-a",), ("redis-cli",), ""), (("-w",), ("ldap",), ""),
+    (("-b", "--body"), ("gh secret", "gh variable"), ""),
+    (("-b", "--cookie"), ("curl",), "="))
+#: headers whose value may go on behind a cut
 HEADERS = ("authorization", "api-key", "auth-token", "private-token", "cookie")
 
-#: markers in lower case, one of which must be in a text before `re` is imported at all;
-#: reach and signs: within so many characters behind a marker one of the signs stands
-#: ("": none need); patterns: the name of the group that is the secret says when it is
-#: one, see SECRET_GROUPS.  Repetitions are bounded, or begin where no word goes on, so
-#: that no text takes more than linear time.
-SECRET_PATTERNS = (
-    (("eyj",), 0, "", (
-        _WORD_START + r"(?P<secret>eyJ[\w-]{8,}\.[\w-]{6,}(?:\.[\w-]*)*)",)),
-    (("private key",), 0, "", (
-        rf"(?s)(?P<secret>{_BEGIN}.*?(?:{_END}|\Z))",
-        rf"\A(?P<secret>[\w+/=\s\\]{{1,8192}}){_END}")),
-    (("bearer ", "basic "), 0, "", (
-        r"(?i)(?:bearer|basic)\s{1,4}(?P<mixed>[\w.~+/=-]{12,})",)),
-    (HEADERS, 14, ":", (
-        r"(?i)(?:authorization|api-key|x-auth-token|private-token|cookie)"
-        r"(?:[_-]header)?\\{0,7}[\"']?\s{0,4}:\s{0,4}\\{0,7}[\"'`]?"
-        r"(?:(?:bearer|basic|token|digest)\s{1,4})?"
-        r"(?!(?:bearer|basic|token|digest)\s|[$<{%\s])(?P<header>[^\r\n\"'`\\]{6,})",)),
-    (_WORDS, 24, "=:", (
-        rf"(?i){_WORD}\\{{0,7}}[\"']?\]?(?:={_BARE}|{_SIGN}(?:[|>][+-]?\s{{1,16}})?"
-        rf"(?:{_MIXED}|{_QUOTED}))",)),
-    (_WORDS, 40, ",", (
-        rf"(?i)--?{_WORD}[\"'],\s{{0,16}}{_QUOTED}",
-        rf"(?i){_WORD}[\"'],\s{{0,16}}[\"'](?P<mixed>[^\s\"']{{8,}})[\"']")),
-    (("value",), 24, ":=", (
-        rf"(?i){_WORD}[\"']?,?\s{{1,40}}[\"']?value[\"']?\s{{0,4}}[:=]\s{{0,4}}"
-        rf"(?:{_BARE}|{_QUOTED})",)),
-    (("_pass=", "_pass:"), 0, "", (
-        rf"(?<=[A-Z0-9])_PASS(?:={_BARE}|: {{0,4}}{_MIXED}|[=:] {{0,4}}{_QUOTED})",)),
-    (("key=",), 0, "", (
-        r"(?:(?<=_)|(?<!\w))(?<!PUBLIC_)(?<!CACHE_)(?<!PRIMARY_)(?<!FOREIGN_)"
-        r"(?<!SORT_)(?<!PARTITION_)(?<!HOST_)KEY=[\"']?" + _MIXED,)),
-    (("--", " -pass", " -token", " -secret", " -store", " -key", " -api"), 40, "= ", (
-        rf"(?i)(?<![\w-])-(?:-[\w-]{{0,32}}?)?{_WORD}(?:[ =]|\s\\\r?\n)\s{{0,16}}"
-        rf"(?!id=|type=|--)(?:{_BARE}|{_QUOTED})",)),
-    (("set ", "setx ", "setenv ", "env "), 64, "_-", (
-        rf"(?i)(?:set|setx|env)\s(?:-\w{{1,4}}\s)?[\w./:-]{{0,64}}?{_WORD} {_MIXED}",)),
-    ((" -u", "--user", "--proxy-user"), 80, ":", (
-        r"\s(?:-[uU]|--(?:proxy-)?user)[= ]{0,4}[\"']?(?P<u>[^\s:\"']{1,64}):"
-        r"(?![$<]|{{|(?P=u)(?!\S)|\d+(?!\S))(?P<secret>[^\s\"']+)",)),
-    ((" -b", "--cookie"), 80, "=", (
-        r"\s(?:-b|--cookie)[ =][\"']?[\w.-]{1,64}=(?P<mixed>[^\s\"']{8,})",)),
-    (("sshpass",), 0, "", (
-        r"sshpass\s{1,4}-p\s{0,4}[\"']?(?![$<])(?P<secret>[^\s\"']+)",)),
-    (("mysql", "mariadb"), 99, "-", (
-        r"(?:mysql|mariadb)[\w-]{0,16}\s[^\r\n|;&]{0,80}?(?<=\s)-p[\"']?"
-        r"(?![$<])(?P<secret>[^\s\"']+)",)),
-    (("docker login", "redis-cli", "podman login"), 99, "-", (
-        r"(?:(?:docker|podman) login\s[^\r\n|;&]{0,80}?(?<=\s)-p"
-        r"|redis-cli\s[^\r\n|;&]{0,80}?(?<=\s)-a)"
-        r"\s{1,4}[\"']?(?![$<])(?P<secret>[^\s\"']+)",)),
-    ((" pass:", "=pass:"), 0, "", (
-        r"(?<=[\s=])pass:(?![$<])(?P<secret>[^\s\"']{3,})",)),
-    (("login ",), 99, "d", (
-        r"(?i)login\s{1,4}\S{1,64}\s{1,16}password\s{1,4}(?![$<])(?P<value>\S{3,})",)),
-    (("identified by", "password '"), 0, "", (
-        r"(?i)(?:identified by|(?:with|encrypted|set) password)\s{1,4}" + _QUOTED,)),
-    (("</",), 0, "", (rf"(?i){_WORD}>(?P<value>[^<>\s$]{{3,1024}})</",)),
-    (("auth=(", "auth = ("), 0, "", (
-        r"auth ?= ?\([\"'][^\"'\r\n]{0,64}[\"'], ?" + _QUOTED,)),
-    (("_auth=", "_auth ="), 0, "", (r"(?<=_auth)\s?=\s?[\"']?" + _BARE,)),
-    (("://",), 8192, "@", (
-        r"://[^\s/:@\"']{0,128}:(?![$<{])(?P<secret>[^\s/\"']+)@",
-        r"://(?P<mixed>[\w-]{20,128})@")),
-    (("hooks.slack.com",), 0, "", (
-        r"hooks\.slack\.com/\w{4,16}/(?P<secret>[\w/+-]{8,})",)),
-    (("api/webhooks",), 0, "", (r"api/webhooks/\d{5,25}/(?P<secret>[\w-]{20,})",)),
-    (("webhook.office.com", "hooks.zapier.com"), 0, "", (
-        r"(?:webhook\.office\.com|hooks\.zapier\.com)/(?P<secret>[\w@/-]{20,})",)),
-    ((":aa",), 0, "", (
-        r"(?:(?<!\d)|(?<=\\u00\d\d))\d{8,10}:(?P<secret>AA[\w-]{30,})",)),
-    ((".atlasv1.",), 0, "", (
-        _START + r"(?P<secret>\w{14}\.atlasv1\.[\w-]{60,})",)),
-    (("q~",), 0, "", (_START + r"(?P<secret>\w{3}\dQ~[\w.~-]{31,34})",)),
-    (("discord",), 0, "", (
-        r"(?<![\w.-])(?P<secret>[MNO][\w-]{23,27}\.[\w-]{6}\.[\w-]{27,40})",)),
-    (tuple(f"-us{digit}" for digit in range(1, 10)), 0, "", (
-        _START + r"(?P<secret>[0-9a-f]{32}-us\d{1,2})(?!\w)",)),
-    (("$2a$", "$2b$", "$2y$", "$5$", "$6$", "$y$", "$apr1$", "$argon2"), 0, "", (
-        r"(?P<secret>\$(?:2[aby]|[56y]|apr1|argon2\w{1,2})\$[\w./,=$+-]{20,})",)),
-    (("sig=", "signature=", "?key=", "&key=", "code=", "credential="), 0, "", (
-        r"(?i)[?&;](?:sig|signature|x-amz-signature|x-amz-credential|key|code)="
-        r"(?P<mixed>[^&\s\"'#]{8,})",)),
-)
+# Keys.
 
-#: each marker once
-_MARKERS = tuple(dict.fromkeys(marker for row in SECRET_PATTERNS for marker in row[0]))
-_KEYS = (*KEY_FORMS, *KEY_PREFIXES)
-#: sign -> the beginnings of keys that hold it, as many texts hold none of the signs
-_PREFIXES = (
-    ("_", [prefix for prefix in _KEYS if "_" in prefix]),
-    ("-", [prefix for prefix in _KEYS if "-" in prefix and "_" not in prefix]),
-    ("", [prefix for prefix in _KEYS if "-" not in prefix and "_" not in prefix]),
-)
+ALPHABETS = {
+    "hex": "0123456789abcdef", "upper": "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789",
+    "lower": "abcdefghijklmnopqrstuvwxyz0123456789"}
+ALPHABETS["word"] = ALPHABETS["lower"] + ALPHABETS["upper"]
+ALPHABETS["url"] = ALPHABETS["word"] + "_-"
+ALPHABETS["all"] = ALPHABETS["url"] + "./+~="
+#: alphabet -> how a key begins that the rule does not see, and how many characters of
+#: that alphabet follow at the least
+KEY_FORMS = {
+    "hex": {"SK": 32, "dapi": 32, "key-": 32},
+    "upper": {"AKIA": 16, "ASIA": 16, "ABIA": 16, "ACCA": 16, "A3T": 17, "SCW": 17,
+              "AGE-SECRET-KEY-1": 50},
+    "lower": {"oy2": 43},
+    "word": {"LTAI": 12, "AKID": 32, "AKCp": 60, "cmVmd": 50, "EZAK": 54, "EZTK": 54,
+             "ATBB": 32, "cio": 32, "4b1d": 38, "hf_": 30, "api_org_": 30, "s.": 24,
+             "sk_live_": 10, "sk_test_": 10, "rk_live_": 10, "rk_test_": 10,
+             "rzp_live_": 14, "rzp_test_": 14},
+    "url": {"AIza": 35, "EAA": 20, "1//0": 35, "GR1348941": 20, "sha256~": 43,
+            "ya29.": 20, "HRKU-": 36, "sk-lf-": 36, "pat-na1-": 36, "pat-eu1-": 36,
+            "access-sandbox-": 36, "access-production-": 36, "amzn.mws.": 36,
+            "sdk-": 36, "YCAJE": 20, "AQVN": 35, "BSA": 28, "A21AA": 60, "AVNS_": 19,
+            "A3-": 30},
+    "all": {"ATATT3": 50, "ATCTT3": 50, "ABSK": 60, "eyJ": 20, "SG.": 40, "xoxb-": 10,
+            "xoxp-": 10, "xoxa-": 10, "xoxs-": 10, "xoxc-": 10, "xoxd-": 10, "xoxe": 10,
+            "xoxr-": 10, "xoxo-": 10, "xapp-": 10, "IQoJ": 100, "dG9r": 56,
+            "FLWSECK": 12, "sk.eyJ": 40}}
+#: what is in a key of at least MARKED_MIN_CHARS
+KEY_MARKS = ("JQQJ99", "AzFu", "AzSe", "AZDO", "ACDb", "+ASt", "APA91b", ".atlasv1.",
+             "T3BlbkFJ", "Q~", "_mmk", "NRAL", "-us1", "-us2")
+#: words that begin an id, a hash or a name of something, and no key
+ID_PREFIXES = frozenset(_each(
+    "toolu srvtoolu call msg req resp run thread asst file chatcmpl cus price prod"
+    " pi ch sub evt pk pm seti si acct txn in org proj user usr team session sess"
+    " trace span sha1 sha256 sha384 sha512 md5 h1 commit build cache linux darwin"
+    " windows main index chunk vendor image img layer node yarn pnpm key id tag"
+    " branch release version v hash etag rev ref refs origin head docker container"
+    " pod job task step test tests backup snapshot log logs tmp temp data item page"
+    " block x86 urn uuid guid svg font css js py pub po vpc subnet ami sg vol eni"
+    " rtb igw ocid1 wf conv batch ft ftjob iid clsid"))
+#: how a file's name ends, and no key
+FILE_ENDINGS = frozenset(_each(
+    "js mjs cjs css ts map json jsonl html py txt log md png jpg svg gz zip tgz whl jar"
+    " tar yml yaml toml lock sh so wasm woff woff2 ttf pdf"))
+#: places that say themselves what they hold: mark in lower case -> what it is, least
+#: length
+PLACES = {
+    "://": ("url", 3), "private key": ("block", 20), "private-lines:": ("lines", 20),
+    ":aa": ("bot", 32),
+    **dict.fromkeys((
+        "hooks.slack.com/services/", "hooks.slack.com/workflows/",
+        "hooks.slack.com/triggers/", "/api/webhooks/", ".webhook.office.com/",
+        "hooks.zapier.com/hooks/catch/"), ("path", 16)),
+    **dict.fromkeys(_each(
+        "$1$ $2a$ $2b$ $2y$ $5$ $6$ $7$ $8$ $9$ $y$ $p$ $h$ $apr1$ $argon2i$"
+        " $argon2d$ $argon2id$ $scrypt$ pbkdf2_sha256$ {ssha}"
+        " access_token$production$ access_token$sandbox$"), ("hash", 20))}
+#: what is written as %XX or \uXXXX, so that a key begins behind it
+ESCAPED = " \"&',:;<=>?@[{(\n\t"
+ESCAPES = ("\\n", "\\t", "\\r", "\\b", "\\f", "\\u001b", "\\x1b", *(
+    form for c in ESCAPED for form in (
+        f"%{ord(c):02X}", f"%{ord(c):02x}", f"\\u{ord(c):04x}")))
+CLOSERS = "\\\"'`]*)[?"  # what may stand behind a name, of its own
+KEY_BODY = ALPHABETS["word"] + "+/=\\\r\n :,"  # of a private key's lines
+#: kind -> all that it is made of; or else what ends it
+ENDS = {
+    "word": (ALPHABETS["all"], ""), "hash": (ALPHABETS["all"] + ",$", ""),
+    "dashes": (" -ABCDEFGHIJKLMNOPQRSTUVWXYZ", ""), "line": ("", "\r\n"),
+    "url": (ALPHABETS["url"], ""),
+    "bare": ("", " \t\r\n\"'`,;&|()<>{}[]\\"), "argument": ("", " \t\r\n\"'"),
+    "header": ("", "\r\n\"'`\\"), "element": ("", "<\r\n"),
+    "authority": ("", " \t\r\n\"'`<>\\/"), "path": ("", " \t\r\n\"'`<>\\?#,;)]}|")}
+_TABLES: "Dict[str, str]" = {}
+_FLAGS = tuple(flag for flags, _, _ in COMMANDS for flag in flags)
+_KEY_STARTS = tuple(start for starts in KEY_FORMS.values() for start in starts)
+_LAST_CHARS = frozenset(name[-3:] for name in (
+    *SECRET_ENDINGS, *SECRET_NAMES, *NAME_TAILS, *RANDOM_ENDINGS))
 
 # Errors: what ends the work early.  run() turns each into an answer, or into silence.
 
@@ -1465,8 +1419,9 @@ def canonical(event_name: str) -> str:
     return next((r[event_name].split(" ")[0] for r in rows if event_name in r), "")
 
 
-# Redacting: what is secret never gets as far as a request, a summary or a file.  First
-# the members whose name says so, then in each string what has a name or a known form.
+# Redacting: what is secret never gets as far as a request, a summary or a file.  What
+# is a name, what a value, what a key, in this order, and how they combine in a text.
+# Regular expressions would do, but to import them costs as much as the rest of a hook.
 
 
 def redact(
@@ -1474,14 +1429,14 @@ def redact(
 ) -> "Any":
     """Return a copy of the JSON *value* with each secret replaced by "[redacted]".
 
-    Secret is a member whose name says so (SECRET_ENDINGS, SECRET_NAMES), and the part
-    of any string that looks like one (SECRET_PATTERNS, KEY_PREFIXES), also inside
-    strings that hold JSON.  With *max_chars* strings are cut as clip() does, and no
-    more of them is looked through than may stay.  What is not reached before *effort*
-    is spent does not leave: SKIPPED stands for a string, for the rest of an array, and,
-    as a name, for the number of members that an object lacks.  Of an object the short
-    scalars come first.  Not covered: secrets without a name or a form, such as a
-    password in prose.  Vectors: redact/*.
+    Secret is what a member holds whose name says so, and the part of any string that
+    has such a name before it or looks like a key, whoever issues it; in JSON inside
+    strings, too, every other character of which stays.  With *max_chars* strings are
+    cut as clip() does, and no more of them is looked through than may stay.  What is
+    not reached before *effort* is spent does not leave: SKIPPED stands for a string,
+    for the rest of an array, and, as a name, for the number of members that an object
+    lacks.  Of an object the short scalars come first.  Not covered: secrets without a
+    name or a form, such as a password in prose.  Vectors: redact/*, redaction.json.
     """
     effort, max_chars = effort or _UNBOUND, max_chars or sys.maxsize
     if isinstance(value, str):
@@ -1512,7 +1467,7 @@ def _redact_object(pairs: "Event", max_chars: int, effort: Effort) -> "Event":
             break
         inner = pairs[name]
         known[name] = _redact_string(name, max_chars, effort), (
-            REDACTED if inner and _holds_secret(name, inner)
+            REDACTED if inner and _holds_secret(_rank(name), inner)
             else redact(inner, max_chars, effort))
     safe = dict(known[name] for name in pairs if name in known)
     missing = len(pairs) - len(known)
@@ -1524,43 +1479,12 @@ def _is_long(value: "Any") -> bool:
         isinstance(value, str) and len(value) > SESSION_MAX_CHARS)
 
 
-def _holds_secret(name: str, value: "Any") -> bool:
-    """Tell whether a member of that *name* is secret, now that its *value* is known."""
-    if value is True or not _is_secret(name):
-        return False
-    if isinstance(value, str):
-        return not (_is_plain(value) or (name == "pwd" and value[0] == "/"))
-    return not (isinstance(value, dict) and value.get("type") in SCHEMA_TYPES
-                and not any(member in value for member in SCHEMA_VALUES))
-
-
-def _is_secret(name: str) -> bool:
-    name = _bare_name(name)
-    if name in SECRET_NAMES:
-        return True
-    name = name.rstrip("0123456789")
-    if name.endswith(SECRET_ENDINGS):
-        return not name.endswith(PLAIN_ENDINGS)
-    return name.endswith(NAME_TAILS) and any(
-        name[:-len(tail)].endswith(SECRET_ENDINGS)
-        for tail in NAME_TAILS if name.endswith(tail))
-
-
-def _is_plain(text: str) -> bool:
-    """Tell a word of programs, a mask or a version, such as ^1.2.3, from a secret."""
-    if text.lower() in PLAIN_VALUES or (len(text) > 2 and not text.strip("*xX.•")):
-        return True
-    numbers = text.lstrip("^~>=<v ").partition("-")[0].split(".")
-    return 1 < len(numbers) < 5 and all(
-        number.isdigit() and len(number) < 5 for number in numbers)
-
-
 def _redact_pairs(value: "Event") -> "Event":
     """Return the object *value*; a secret that a member beside it names is replaced."""
     for name, held in PAIRS:
         said = value.get(held)
         if said and isinstance(value.get(name), str) and _holds_secret(
-                value[name], said):
+                _rank(value[name]), said):
             return {**value, held: REDACTED}
     return value
 
@@ -1568,13 +1492,606 @@ def _redact_pairs(value: "Event") -> "Event":
 def _is_followed(flag: str, said: str, is_pair: bool) -> bool:
     is_flag = flag[:1] == "-" and said[:1] not in ("-", "$") and "=" not in flag
     return (is_flag or (is_pair and _is_mixed(said))) and (
-        len(flag) <= NAME_MAX_CHARS and _is_secret(flag) and not _is_plain(said))
+        len(flag) <= NAME_MAX_CHARS and _holds_secret(_rank(flag), said))
 
 
-def _bare_name(text: str) -> str:
+# Names
+
+
+def _rank(name: str) -> int:
+    """Return 2 for the name of a secret, 1 if its value has to look random, else 0."""
+    if "/" in name or name.isdigit():
+        return 0
+    bare = _bare(name)
+    if bare in SECRET_NAMES or name.endswith("_PASS"):
+        return 2
+    bare = bare.rstrip("0123456789")
+    bare = bare[:-1] if bare.endswith("keys") else bare
+    if bare.endswith(NAME_TAILS) and not bare.endswith(SECRET_ENDINGS):
+        tail = next(tail for tail in NAME_TAILS if bare.endswith(tail))
+        bare = bare[:-len(tail)]
+    if bare.endswith(PLAIN_ENDINGS):
+        return 0
+    return 2 if bare.endswith(SECRET_ENDINGS) else int(bare.endswith(RANDOM_ENDINGS))
+
+
+def _bare(name: str) -> str:
     for sign in "-_. ":
-        text = text.replace(sign, "")
-    return text.lower()
+        name = name.replace(sign, "")
+    return name.lower()
+
+
+def _holds_secret(rank: int, value: "Any") -> bool:
+    """Tell whether a member whose name has that *rank* is secret with its *value*."""
+    if not rank or isinstance(value, (bool, float)):
+        return False
+    if isinstance(value, str):
+        return _is_secret(value) if rank > 1 else _is_key_like(value)
+    if isinstance(value, int):
+        return rank > 1 and abs(value) >= NUMBER_MIN
+    if isinstance(value, list):
+        return any(_holds_secret(rank, inner) for inner in value)
+    return isinstance(value, dict) and value.get("type") not in SCHEMA_TYPES and any(
+        _holds_secret(rank, inner) for name, inner in value.items()
+        if name.lower() not in PLAIN_NAMES)
+
+
+# Values
+
+
+def _is_secret(text: str) -> bool:
+    """Tell whether *text*, in quotes or alone in a member, is what its name says."""
+    said = text.strip()
+    scheme, _, rest = said.partition(" ")
+    if rest and scheme.lower() in SCHEMES:
+        said = rest
+    is_label = len(said) > 3 and said.isalpha() and said.istitle()
+    return bool(said) and not (_is_plain(said) or is_label or _is_sentence(said) or (
+        _rank(said) == 2 and not _is_mixed(said)))
+
+
+def _is_plain(text: str) -> bool:
+    """Tell a word of programs, a reference, a mask or a version from a secret."""
+    lowered = text.lower()
+    if lowered.strip("?![]()") in PLAIN_VALUES or lowered.startswith(PLAIN_STARTS):
+        return True
+    if (len(text) > 2 and not text.strip("*xX.•#-_? ")) or any(
+            mark in text for mark in REFERENCES):
+        return True
+    if (text[0] == "#" and len(text) in (4, 5, 7, 9)) or lowered[:2] == "0x":
+        return True
+    if text[:1] + text[-1:] in ("[]", "{}", "()", "<>", "%%", "__"):
+        return True
+    numbers = text.lstrip("^~>=<v ").partition("-")[0].split(".")
+    return 1 < len(numbers) < 5 and all(
+        number.isdigit() and len(number) < 5 for number in numbers)
+
+
+def _is_sentence(text: str) -> bool:
+    words = [word.strip(".,:;!?*()'") for word in text.lower().split()]
+    if len(words) < 2 or (_is_mixed(text) and len(words) < 5):
+        return False
+    return text.istitle() or any(
+        word in SENTENCE_WORDS or _rank(word) == 2 for word in words)
+
+
+def _is_mixed(text: str) -> bool:
+    text = text[:1024]
+    return any(c.isdigit() for c in text) and any(c.isalpha() for c in text)
+
+
+def _is_code(text: str) -> bool:
+    """Tell a name or a constant of a program from a value that has no quotes."""
+    if _is_plain(text) or "==" in text[:6]:
+        return True
+    names = text.lstrip(":@&*!").rstrip("?!").replace("-", "_").split(".")
+    if not all(name.isidentifier() for name in names):
+        return False
+    is_short = len(names[0]) < 3 and len(text) < 32
+    if len(names) > 1 and (is_short or names[0] in PROGRAM_OBJECTS):
+        return True
+    if _is_mixed(text):
+        return len(names) > 1 and _rank(names[-1]) == 2
+    return len(names) > 1 or _rank(text) == 2
+
+
+def _is_random(text: str, least: int = RANDOM_MIN_CHARS) -> bool:
+    """Tell whether *text* looks random: it changes often between kinds of characters.
+
+    A capital that begins a word is no change, so that camelCase is no key.
+    """
+    kinds = _kinds(text[:KEY_MAX_CHARS])
+    runs = kinds.split()
+    size = sum(map(len, runs))
+    if size < least or " " in text:
+        return False
+    changes = sum(map(kinds.count, ("a0", "0a", "A0", "0A", "aA", "Aa")))
+    changes -= 2 * kinds.count("Aaa")
+    if max(map(len, runs)) < 8:
+        return size >= 24 and changes * 3 >= size
+    if "a" not in kinds or "A" not in kinds:
+        return changes * 7 >= size
+    return changes * 5 >= size and ("0" in kinds or size >= 2 * least)
+
+
+def _is_key_like(text: str) -> bool:
+    return _is_random(text) and not text.strip(ALPHABETS["all"]) and not (
+        _is_plain(text))
+
+
+def _kinds(text: str) -> str:
+    """Return "a", "A", "0" or a blank for each character."""
+    if "kinds" not in _TABLES:
+        _TABLES["kinds"] = "".join(
+            "0" if c.isdigit() else "A" if c.isupper() else "a" if c.islower() else " "
+            for c in map(chr, range(128)))
+    return text.encode("ascii", "replace").decode("ascii").translate(_TABLES["kinds"])
+
+
+# Keys
+
+
+def _keys(word: str) -> "List[Tuple[int, int]]":
+    """Return where keys begin and end in *word*, which may be a path or an address."""
+    found: "List[Tuple[int, int]]" = []
+    at = done = 0
+    for piece in word.replace("=", "/").split("/"):
+        begin = at + len(piece) - len(piece.lstrip("-_.~+"))
+        if begin >= done and len(word) - begin >= KEY_MIN_CHARS and (
+                len(piece) > 2 or word.startswith("1//0", begin)):
+            size = _key_chars(word[begin:begin + KEY_MAX_CHARS])
+            if size:
+                done = len(word) if size == KEY_MAX_CHARS else begin + size
+                found.append((begin, done))
+        at += len(piece) + 1
+    return found
+
+
+def _key_chars(text: str) -> int:
+    """Return how many characters of *text* are a key that it begins with, or 0."""
+    for alphabet, starts in KEY_FORMS.items() if text.startswith(_KEY_STARTS) else ():
+        start = next((start for start in starts if text.startswith(start)), "")
+        rest = text[len(start):].lstrip(ALPHABETS[alphabet])
+        size = len(text) - len(rest)
+        if start and size - len(start) >= starts[start] and not rest[:1].isalnum() and (
+                start[-1] in "_-" or _is_mixed(text[:size])):
+            is_unsigned = text[size - 1] == "." and text.count(".", 0, size) == 2
+            return size if is_unsigned else _trimmed(text[:size])
+    if len(text) >= MARKED_MIN_CHARS and any(
+            mark in text and "=" not in text.partition(mark)[0] for mark in KEY_MARKS):
+        return len(text)
+    return _trimmed(text) if _is_prefixed(text) or _is_dotted(text.split(".")) else 0
+
+
+def _is_prefixed(text: str) -> bool:
+    """Tell a word, a sign and a long body that looks random."""
+    prefix = text.replace("-", "_").replace(".", "_").partition("_")[0]
+    body = text[len(prefix) + 1:]
+    if len(prefix) > PREFIX_MAX_CHARS or not (prefix.islower() or prefix.isupper()) or (
+            prefix.lower() in ID_PREFIXES
+            or prefix.lower().rstrip("0123456789") in ID_PREFIXES
+            or _has_uuid(body) or body.rpartition(".")[2] in FILE_ENDINGS):
+        return False
+    first = body.replace("=", "/").partition("/")[0]
+    if len(first) >= KEY_MIN_CHARS or "." in first:
+        body = first
+    is_word = not _is_mixed(first) and (
+        len(first) < 4 or first in (first.lower(), first.upper(), first.title()))
+    if is_word or not _is_mixed(body) or not _is_random(body, KEY_BODY_MIN_CHARS):
+        return False
+    if body in (body.lower(), body.upper()):
+        return max(map(len, _kinds(body).split())) >= LETTERS_MIN_CHARS
+    return 3 * sum(map(body.count, "0123456789")) < 2 * len(body)
+
+
+def _has_uuid(text: str) -> bool:
+    sizes = bytes(min(255, len(part)) for part in text.replace(".", "-").split("-"))
+    return b"\x08\x04\x04\x04\x0c" in sizes
+
+
+def _is_dotted(parts: "List[str]") -> bool:
+    """Tell an id and a body, or the three parts of a token, all random."""
+    if len(parts) not in (2, 3) or not _is_mixed(parts[0]) or "=" in parts[0]:
+        return False
+    if len(parts) == 3 and len(parts[1]) == 6 and 22 < len(parts[0]) < 29:
+        return _is_random(parts[2])
+    return 13 < len(parts[0]) < 48 and _is_random(parts[1], 20) and (
+        len(parts[1]) > 40 or _is_random(parts[0], 14))
+
+
+def _trimmed(text: str) -> int:
+    """Return the length of *text* without the words of a path behind a key."""
+    text = text.rstrip(".-~+/")
+    head, sign, tail = text.rpartition("/")
+    while sign and not _is_mixed(tail) and (tail == tail.lower() or tail.istitle()):
+        text = head
+        head, sign, tail = text.rpartition("/")
+    return len(text)
+
+
+# Texts
+
+
+def _redact_text(text: str, effort: Effort = _UNBOUND) -> str:
+    """Return *text* redacted; raises _Spent where there is no time to."""
+    lowered = text.lower()
+    if any(mark in lowered for mark in PLACES):
+        text = _Text(text, effort).without(_places)
+    return _Text(text, effort).without(
+        _secrets if any(mark in lowered for mark in NAME_MARKS) else _lone_keys)
+
+
+class _Text:
+    """A string, what of it is looked at, and where what begins somewhere in it ends."""
+
+    def __init__(self, text: str, effort: Effort) -> None:
+        self.text, self.effort = text, effort
+        self.seen = text if text.isascii() else text.encode(
+            "ascii", "replace").decode("ascii")
+
+    def without(self, find: "Callable[[_Text], Iterator[Tuple[Any, ...]]]") -> str:
+        """Return the text without the secrets that *find* yields, in their order."""
+        self.spend(2 * len(self.text))
+        parts: "List[str]" = []
+        done = 0
+        for start, end, *quote in find(self):
+            if done <= start < end:
+                parts += [self.text[done:start], *quote, REDACTED, *quote]
+                done = end
+        return "".join([*parts, self.text[done:]])
+
+    def spend(self, chars: int) -> None:
+        if self.effort.is_spent(chars):
+            raise _Spent
+
+    def end(self, kind: str, at: int) -> int:
+        """Return where what is of that *kind* and begins at *at* ends."""
+        ends, step, last = _table(kind), 64, at + VALUE_MAX_CHARS
+        while at < min(last, len(self.seen)):
+            found = self.seen[at:at + step].translate(ends).find("\0")
+            if found >= 0:
+                return at + found
+            at, step = at + step, 4 * step
+        return min(at, len(self.text))
+
+
+def _table(kind: str) -> str:
+    """Return the table for str.translate() by which a text ends, or shows its kinds."""
+    if kind not in _TABLES:
+        kept, ends = ENDS.get(kind, ("", ""))
+        _TABLES[kind] = "".join(
+            "\0" if (c not in kept if kept else c in ends) else c
+            for c in map(chr, range(128)))
+    return _TABLES[kind]
+
+
+def _unescaped(seen: str) -> str:
+    """Return a text with blanks for escapes, behind which a word begins."""
+    if "[" in seen and ("\x1b[" in seen or "1b[" in seen or "33[" in seen):
+        head, *rest = seen.split("[")
+        for n, part in enumerate(rest):  # colours of a terminal
+            colour = part[:part.find("m", 0, 8) + 1]
+            if not colour[:-1].strip("0123456789;"):
+                rest[n] = " " * len(colour) + part[len(colour):]
+        seen = "[".join([head, *rest])
+    for escape in ESCAPES:
+        if escape[0] in seen:
+            seen = seen.replace(escape, " " * len(escape))
+    return seen
+
+
+def _lone_keys(reading: "_Text") -> "Iterator[Tuple[Any, ...]]":
+    return _secrets(reading, False)
+
+
+def _secrets(reading: "_Text", has_names: bool = True) -> "Iterator[Tuple[Any, ...]]":
+    """Yield where each secret begins and ends that a name or its form tells."""
+    words = _unescaped(reading.seen).translate(_table("word")).split("\0")
+    known = {}
+    for word in set(words):
+        keys = _keys(word) if len(word) >= KEY_MIN_CHARS else []
+        name = word.partition("=")[0] if has_names and (
+            "=" in word or word[-3:].lower() in _LAST_CHARS or word[-1:].isdigit()
+            or word[:1] == "-" or word[-1:] in "._") else ""
+        rank = (_rank(name) or 3 * (_bare(name) in QUERY_NAMES)) if name else 0
+        if rank or keys or name.startswith(_FLAGS):
+            known[word] = name, rank, keys
+        if keys:
+            reading.spend(len(word))
+    at = 0
+    for word in words if known else ():
+        if word in known:
+            name, rank, keys = known[word]
+            if rank:
+                yield _named(reading, name, at, rank)
+            elif name[:1] == "-":
+                yield _argument(reading, name, at)
+            for begin, end in keys:
+                yield at + begin, _key_end(reading, at + end)
+            reading.spend(len(word))
+        at += len(word) + 1
+
+
+def _key_end(reading: "_Text", end: int) -> int:
+    """Return the end of a key with what of its Base64 is written for a URL."""
+    while reading.text[end:end + 3].upper() in ("%2F", "%2B", "%3D"):
+        end = reading.end("word", end + 3)
+    return end
+
+
+def _argument(reading: "_Text", word: str, at: int) -> "Tuple[int, int]":
+    """Return the secret in what follows a flag of a command."""
+    text = reading.text
+    line = text[max(0, at - LINE_CHARS):at].rpartition("\n")[2]
+    for flags, commands, sign in COMMANDS if line[-1:] in " \"'" else ():
+        flag = next((f for f in flags if word == f or word[:2] == f), "")
+        if flag and any(command in line for command in commands):
+            rest = text[at + len(flag):at + len(flag) + 8]
+            start = at + len(flag) + len(rest) - len(rest.lstrip(" \t\"'="))
+            end = reading.end("argument", start)
+            user, _, said = text[start:end].rpartition(sign) if sign == "=" else (
+                text[start:end].partition(sign) if sign else ("", "", text[start:end]))
+            is_pair = "`" in user or user == said or (user + said).isdigit()
+            if said and not is_pair and not _is_plain(said) and (
+                    sign != "=" or _is_mixed(said)):
+                return end - len(said), end
+    return 0, 0
+
+
+def _joint(rest: str) -> "Tuple[int, str, str]":
+    """Return how far behind a name its value begins, what stands between, and before.
+
+    That is a sign of SIGNS, "value" for a member beside it, or "" for blanks alone.
+    """
+    tail = rest.lstrip(CLOSERS)
+    closed = rest[:len(rest) - len(tail)]
+    held = tail.lstrip(" \t\r\n,\"'\\")
+    is_beside = held[:5].lower() == "value" and len(held) < len(tail)
+    gap = (held[5:].lstrip(CLOSERS) if is_beside else tail).lstrip(" \t")
+    if gap.startswith(NO_SIGNS) or (is_beside and gap[:1] not in ("=", ":")):
+        return 0, "==", closed
+    sign = next((sign for sign in SIGNS if gap.startswith(sign)), "")
+    value = gap[len(sign):].lstrip(" \t")
+    if sign == ":" and value[:1] in ("|", ">") and "\n" in value[:4]:
+        value = value.lstrip("|>+- \t\r\n")
+    elif sign in ("=", ":", "=>", ":=") and value.lstrip()[:1] in ("'", '"', "`"):
+        value = value.lstrip()
+    elif not sign and value[:1] == "\\":
+        value = value.lstrip("\\ \t\r\n")
+    kind, is_typed, typed = value[:48].partition(" = ")
+    if sign == ":" and is_typed and not set(kind) & set("\"'`;(){}\n"):
+        sign, value = "=", value[len(kind) + 3:].lstrip(" \t")
+    return len(rest) - len(value), "value" if is_beside else sign, closed
+
+
+def _named(reading: "_Text", word: str, at: int, rank: int) -> "Tuple[Any, ...]":
+    """Return where the value of the name *word* begins and ends, if it is secret."""
+    text, end = reading.text, at + len(word)
+    size, sign, closed = _joint(text[end:end + JOINT_CHARS])
+    start = end + size
+    is_closed = '"' in closed or "'" in closed
+    if rank > 2 and text[at - 1:at] not in ("?", "&", ";"):
+        return 0, 0
+    if text[start:start + 1] == "(" and word.lower() == "auth":
+        pair = text[start:start + JOINT_CHARS]
+        start += len(pair) - len(pair.partition(",")[2].lstrip())
+    if sign == "==" or (sign == "," and not is_closed) or (
+            ")" in closed and sign not in ("||", "??", "=")) or (
+            closed[:1] == "]" and sign == "="):
+        return 0, 0
+    is_header = "-" in word[1:] or word.lower().endswith(("authorization", "cookie"))
+    if sign == ":" and rank > 1 and is_header and not is_closed and word[0] != "-":
+        found = _header(reading, word, start)
+        if found[1]:
+            return found
+    said = text[start:start + 10]
+    if said[:1] in ("b", "f", "r", "u", "L", "@") and said[1:2] in ("'", '"'):
+        start, said = start + 1, said[1:]
+    quote = said[:len(said) - len(said.lstrip("\\")) + 1]
+    if quote[-1:] in ("'", '"', "`"):
+        return _in_quotes(reading, (word, at, rank), (sign, closed), start, quote)
+    if said[:1] in ("{", "[") and sign in (":", "value") and is_closed:
+        return _in_brackets(reading, start, rank, closed)
+    return _without_quotes(reading, (word, at, rank), (sign, closed), start)
+
+
+def _header(reading: "_Text", word: str, start: int) -> "Tuple[int, int]":
+    start += reading.text[start:start + 1] in ("'", '"', "`")
+    end = reading.end("header", start)
+    said = reading.text[start:end]
+    scheme, _, rest = said.partition(" ")
+    if rest.strip() and scheme.lower() in SCHEMES:
+        said = rest.lstrip()
+    elif rest and "-" in word and not word.lower().endswith(HEADERS):
+        return 0, 0
+    start = end - len(said)
+    said = said.strip(" ,;)")
+    is_prose = " " in said and "=" not in said and not _is_mixed(said)
+    is_type = said.isidentifier() and said != said.lower() and not _is_mixed(said)
+    if len(said) < 6 or is_prose or is_type or _is_code(said) or said.endswith("("):
+        return 0, 0
+    return start, start + len(reading.text[start:end].rstrip(" ,;)"))
+
+
+def _in_quotes(
+    reading: "_Text", name: "Tuple[str, int, int]", joint: "Tuple[str, str]",
+    start: int, quote: str,
+) -> "Tuple[int, int]":
+    """Return the value in quotes that begins at *start*, if it is secret."""
+    text, (word, at, rank), (sign, closed) = reading.text, name, joint
+    start += len(quote)
+    last = start + VALUE_MAX_CHARS if quote == "`" else reading.end("line", start)
+    end = text.find(quote, start, last)
+    while end > start and text[end - 1] == "\\" and (len(quote) > 1 or (
+            len(text[start:end]) - len(text[start:end].rstrip("\\"))) % 2):
+        end = text.find(quote, end + 1, last)
+    end = last if end < 0 else end
+    said = text[start:end]
+    is_open = said[:1] in ",);:]}" and not closed  # that quote ends what was before it
+    if not said or is_open or (quote == "`" and " " in said):
+        return 0, 0
+    before = text[max(0, at - 14):at].lower()
+    if rank == 1:
+        good = _is_key_like(said) or (sign == "=" and word.isupper() and (
+            _is_mixed(said) and not _is_code(said)))
+    elif sign in (",", ""):
+        is_name = ":" in said or word.lower() in SCHEMES
+        good = _is_secret(said) and not is_name and (
+            _is_mixed(said) or word[0] == "-" or (
+                not sign and before.endswith(SETTERS)))
+    elif sign == "(":
+        is_set = word.lower().startswith(("set", "with")) and len(said) > 5
+        is_call = _bare(word) in SECRET_ENDINGS and _is_mixed(said)
+        good = _is_secret(said) and (is_set or is_call)
+    else:
+        good = sign != ">" and _is_secret(said) and (len(said) > 2 or bool(closed))
+    scheme, _, rest = said.partition(" ")
+    skipped = len(scheme) + 1 if rest and scheme.lower() in SCHEMES else 0
+    return (start + skipped, end) if good else (0, 0)
+
+
+def _in_brackets(
+    reading: "_Text", start: int, rank: int, closed: str
+) -> "Tuple[Any, ...]":
+    """Return the JSON array or object that begins at *start*, if it holds a secret."""
+    quote = closed[:len(closed) - len(closed.lstrip("\\"))] + '"'
+    said = reading.text[start:start + 4 * VALUE_MAX_CHARS].replace(quote, '"')
+    try:
+        value, size = _scan(said, 0)
+    except (ValueError, StopIteration, RecursionError):
+        return 0, 0
+    if not _holds_secret(rank, value):
+        return 0, 0
+    return start, start + len(said[:size].replace('"', quote)), quote
+
+
+def _without_quotes(
+    reading: "_Text", name: "Tuple[str, int, int]", joint: "Tuple[str, str]", start: int
+) -> "Tuple[Any, ...]":
+    """Return the value without quotes that begins at *start*, if it is secret."""
+    text, (word, at, rank), (sign, closed) = reading.text, name, joint
+    end = reading.end("element" if sign == ">" else "bare", start)
+    said = text[start:end].rstrip(".:")
+    in_query = text[at - 1:at] in ("?", "&", ";")
+    said = said.partition("#")[0] if in_query else said
+    end = start + len(said)
+    before, behind = text[max(0, at - 14):at].lower(), text[end:end + 1]
+    if not said or behind in ("(", "[") or said[0] in "$<{%" or (
+            before[-1:] == "{" and behind == "}" and len(said) < 8):
+        return 0, 0
+    is_value, is_mixed = len(said) > 2 and not _is_code(said), _is_mixed(said)
+    is_tight = sign == "=" and text[start - 1] == "="
+    if rank != 2:
+        good = sign not in ("", "(", ",") and (_is_key_like(said) or (
+            is_tight and (word.isupper() or in_query) and is_mixed and is_value))
+    elif sign == ":" and closed and said.isdigit():  # of JSON
+        return (start, end, closed) if len(said) > 4 else (0, 0)
+    elif is_tight or sign in (":-", "value"):
+        is_keyword = before[-1:] in ("(", " ") and behind in (")", ",") and not is_mixed
+        good = is_value and not is_keyword
+    elif sign:
+        is_element = sign == ">" and text[end:end + 2] == "</"
+        good = is_value and sign not in ("(", ",", "||", "??") and (
+            is_mixed or is_element)
+    elif start == at + len(word):
+        good = False
+    elif word.lower() in SCHEMES:
+        good = is_value and is_mixed and len(said) >= 12
+    elif word[0] == "-":
+        good = is_value and said[0] != "-" and "=" not in said[:6]
+    else:
+        line = text[max(0, at - LINE_CHARS):at].rpartition("\n")[2]
+        good = is_value and ((is_mixed and before.endswith(SETTERS)) or (
+            word.lower() == "password" and line.split()[-2:-1] == ["login"]))
+    return (start, end) if good else (0, 0)
+
+
+def _places(reading: "_Text") -> "Iterator[Tuple[int, int]]":
+    """Yield where each secret begins and ends that a mark before it tells."""
+    lowered = reading.seen.lower()
+    found = []
+    for mark, (kind, least) in PLACES.items():
+        at = lowered.find(mark)
+        while at >= 0:
+            start, end = FINDERS[kind](reading, at, at + len(mark))
+            if end - start >= least:
+                found.append((start, end))
+            reading.spend(0)
+            at = lowered.find(mark, max(at + len(mark), end))
+    yield from sorted(found)
+
+
+def _in_url(reading: "_Text", begin: int, at: int) -> "Tuple[int, int]":
+    """Return the password of an address, or its user if that looks like a key."""
+    said = reading.text[at:reading.end("authority", at)]
+    user, has_password, rest = said.partition(":")
+    if has_password and "@" in rest:
+        start, password = at + len(user) + 1, rest.rpartition("@")[0]
+        is_word = not password or _is_plain(password) or (
+            _rank(password) and not _is_mixed(password))
+        return start, start + (0 if is_word else len(password))
+    user, is_user, _ = said.partition("@")
+    is_key = is_user and len(user) >= 20 and _is_mixed(user) and not _is_plain(user)
+    return at, at + (len(user) if is_key else 0)
+
+
+def _in_path(reading: "_Text", begin: int, at: int) -> "Tuple[int, int]":
+    """Return what follows in an address, an id of digits at its begin aside."""
+    end = reading.end("path", at)
+    return end - len(reading.text[at:end].lstrip("0123456789/")), end
+
+
+def _in_bot(reading: "_Text", begin: int, at: int) -> "Tuple[int, int]":
+    """Return what stands behind the number of a Telegram bot."""
+    is_bot = reading.text[max(0, begin - 8):begin].isdigit()
+    return begin + 1, reading.end("url", at) if is_bot else at
+
+
+def _in_hash(reading: "_Text", begin: int, at: int) -> "Tuple[int, int]":
+    """Return the salt and the hash behind the name of a hash, and that name."""
+    end = reading.end("hash", at)
+    said = reading.text[at:end]
+    before = _unescaped(reading.seen[max(0, begin - 8):begin])[-1:]
+    is_name = before.isalnum() or not _is_mixed(said)
+    return (end if is_name or said == said.lower() else begin), end
+
+
+def _in_block(reading: "_Text", begin: int, at: int) -> "Tuple[int, int]":
+    """Return a private key from its first line to its last one, or what is there."""
+    text = reading.text
+    start = text.rfind("---", max(0, at - 60), at)
+    if start < 0 or text[begin:at] != "PRIVATE KEY":
+        return at, at
+    start = len(text[:start + 3].rstrip("-"))
+    if "END" in text[start:at]:
+        is_tail = start <= KEY_BLOCK_MAX_CHARS and not text[:start].strip(KEY_BODY)
+        return (0, start) if is_tail else (at, at)
+    if "BEGIN" not in text[start:at]:
+        return at, at
+    block = text[at:at + KEY_BLOCK_MAX_CHARS]
+    size = len(block) - len(block.lstrip("- BLOCK").lstrip(KEY_BODY))
+    if size < 40:
+        return at, at
+    last = block.find("KEY", size)
+    if "END" not in block[size:last]:
+        return start, at + size
+    return start, reading.end("dashes", at + last)
+
+
+def _in_lines(reading: "_Text", begin: int, at: int) -> "Tuple[int, int]":
+    """Return the lines of a PuTTY key behind their number."""
+    start = reading.text.find("\n", at, at + 20) + 1
+    end = reading.text.find("\nPrivate-", start) if start else 0
+    return start, len(reading.text) if end < 0 else end
+
+
+#: kind of a place -> function of the text and of where the mark begins and ends
+FINDERS: "Dict[str, Callable[[_Text, int, int], Tuple[int, int]]]" = {
+    "url": _in_url, "bot": _in_bot, "path": _in_path, "hash": _in_hash,
+    "block": _in_block, "lines": _in_lines}
+
+
+# Cutting: of a long string head and tail stay, and no half of a secret in either.
 
 
 def _redact_string(text: str, max_chars: int, effort: Effort) -> str:
@@ -1587,9 +2104,8 @@ def _redact_string(text: str, max_chars: int, effort: Effort) -> str:
 
 
 def _redact_long(text: str, max_chars: int, effort: Effort) -> str:
-    document = _redact_document(text, effort)
-    if document is not None or len(text) <= max_chars + 2 * CUT_MARGIN_CHARS:
-        clipped: str = clip(document or _redact_text(text, effort), max_chars)
+    if len(text) <= max_chars + 2 * CUT_MARGIN_CHARS:
+        clipped: str = clip(_redact_text(text, effort), max_chars)
         return clipped
     head, tail = _halves(max_chars)
     begin = _redact_head(text[:head + CUT_MARGIN_CHARS], effort)[:head]
@@ -1631,188 +2147,6 @@ def _opening(text: str) -> str:
     header = max(map(line.lower().rfind, HEADERS))
     is_open = header >= 0 and not set("\"'") & set(line[header + 30:])
     return line[header:header + 99] if is_open else ""
-
-
-def _redact_document(text: str, effort: Effort) -> "Optional[str]":
-    """Return JSON *text* redacted member by member; None if it need not be, or is none.
-
-    Patterns see no members, and could take the quote that ends one for their own.
-    """
-    if len(text) > DOCUMENT_MAX_CHARS or text.lstrip()[:1] not in ("{", "["):
-        return None
-    names = _bare_name(text)
-    if "\\u" not in names and not any(
-            word in names for word in SECRET_ENDINGS + SECRET_NAMES):
-        return None
-    if effort.is_spent(2 * len(text)):
-        raise _Spent
-    try:
-        value = decode(text)
-        safe = redact(value, None, effort)
-    except (ValueError, RecursionError):
-        return None
-    return text if safe == value else encode(safe)
-
-
-def _redact_text(text: str, effort: Effort = _UNBOUND) -> str:
-    """Return *text* redacted; raises _Spent where there is no time to."""
-    if effort.is_spent(len(text)):
-        raise _Spent
-    lowered = _lowered(text)
-    for marker in _MARKERS:  # one flat loop, as most texts hold none
-        if marker in lowered:
-            text = _redact_marked(text, lowered, effort)
-            break
-    return _redact_keys(text, effort) if len(text) >= KEY_MIN_CHARS else text
-
-
-def _lowered(text: str) -> str:
-    """Return *text* in lower case, each character in its place."""
-    lowered = text.lower()
-    return lowered if len(lowered) == len(text) else text.replace("İ", "I").lower()
-
-
-def _redact_keys(text: str, effort: Effort) -> str:
-    for sign, prefixes in _PREFIXES:
-        for prefix in prefixes if sign in text else ():
-            if prefix in text and _may_begin(prefix, text):
-                body = KEY_FORMS.get(prefix)
-                body = rf"{body}(?!\w)" if body else (
-                    rf"[\w.-]{{{KEY_PREFIXES[prefix]},}}")
-                begin = prefix.replace(".", r"\.")
-                text = _replace(rf"{_START}(?P<key>{begin}{body})", text, effort)
-    return text
-
-
-def _may_begin(prefix: str, text: str) -> bool:
-    """Tell whether *prefix* begins a key in *text*, before `re` is imported for it."""
-    least, at = KEY_PREFIXES.get(prefix, FORM_MIN_CHARS), text.find(prefix)
-    for _ in range(9):
-        begin = at + len(prefix)
-        body = text[begin:begin + least]
-        if at < 0 or len(body) < least:
-            return False
-        if _is_start(text[max(0, at - 6):at]) and all(
-                c.isalnum() or c in "_.+/~-" for c in body):
-            return True
-        at = text.find(prefix, begin)
-    return True
-
-
-def _is_start(before: str) -> bool:
-    """Tell whether behind *before* a key may begin, as _START does, or more often."""
-    last = before[-1:]
-    is_word = last.isascii() and last.isalnum()
-    is_colour = last == "m" and not before[-2:-1].isalpha()
-    return is_colour or not is_word or "\\" in before or "%" in before
-
-
-def _redact_marked(text: str, lowered: str, effort: Effort) -> str:
-    for markers, reach, signs, patterns in SECRET_PATTERNS:
-        if _is_suspect(lowered, markers, reach, signs):
-            for pattern in patterns:
-                text = _replace(pattern, text, effort)
-    return text
-
-
-def _is_suspect(
-    lowered: str, markers: "Tuple[str, ...]", reach: int, signs: str
-) -> bool:
-    for marker in markers:
-        if marker in lowered:
-            tails = lowered.split(marker)[1:] if signs else ()
-            if not signs or any(c in tail[:reach] for tail in tails for c in signs):
-                return True
-    return False
-
-
-def _replace(pattern: str, text: str, effort: Effort) -> str:
-    import re
-
-    if effort.is_spent(len(text)):
-        raise _Spent
-
-    seen = text
-    if pattern[:4] == "(?i)":  # much slower than lower case in both
-        pattern, seen = pattern[4:], _lowered(text)
-    parts: "List[str]" = []
-    known: "Dict[Tuple[str, str, str], bool]" = {}
-    done = 0
-    for match in re.finditer(pattern, seen):
-        group = match.lastgroup or ""
-        start, end = match.span(group)
-        said = group, text[start:end], text[end:end + 1]
-        if said not in known:  # a text may say the same very often
-            known[said] = SECRET_GROUPS[group](said[1], said[2] in ("(", "["))
-        if known[said]:
-            parts += text[done:start], REDACTED
-            done = end
-    return "".join([*parts, text[done:]]) if parts else text
-
-
-def _is_mixed(text: str) -> bool:
-    text = text[:1024]
-    return any(c.isdigit() for c in text) and any(c.isalpha() for c in text)
-
-
-def _is_words(text: str) -> bool:
-    """Tell sk-circle-fade-2, which no key is like."""
-    return all(word.isalpha() or word.isdigit()
-               for word in text.replace("_", "-").split("-") if word)
-
-
-def _is_code(text: str) -> bool:
-    """Tell a name or a constant of a program, or a path, from a value."""
-    if _is_plain(text) or text.startswith(PLAIN_STARTS) or _is_colour(text):
-        return True
-    names = text.lstrip(":@&*!").replace("-", "_").split(".")
-    if not all(name.isidentifier() for name in names):
-        return False
-    is_short = len(names[0]) < 3 and len(text) < 32
-    if len(names) > 1 and (is_short or names[0] in PROGRAM_OBJECTS):
-        return True
-    if _is_mixed(text):
-        return len(names) > 1 and _is_secret(names[-1])
-    return len(names) > 1 or _is_secret(text)
-
-
-def _is_colour(text: str) -> bool:
-    return text[:1] == "#" and len(text) in (4, 5, 7, 9) and all(
-        c in "0123456789abcdefABCDEF" for c in text[1:])
-
-
-def _is_message(text: str) -> bool:
-    """Tell a sentence about a secret, such as a form shows it, from one."""
-    lowered = text.lower()
-    return text.count(" ") > 1 and not any(c.isdigit() for c in text) and any(
-        word in lowered for word in ("password", "token", "secret", " key"))
-
-
-def _is_quoted_secret(text: str) -> bool:
-    text = text.strip()
-    scheme, _, rest = text.partition(" ")
-    said = rest if rest and scheme.lower() in ("bearer", "basic", "token") else text
-    return not (_is_plain(said) or _is_message(said) or said.startswith(PLAIN_STARTS)
-                or said[:1] + said[-1:] == "[]")
-
-
-def _is_header(text: str) -> bool:
-    said = text.strip(" ,;)")
-    is_prose = " " in said and "=" not in said and not any(c.isdigit() for c in said)
-    return not (is_prose or _is_code(said) or said.endswith("("))
-
-
-#: group of a pattern -> function of its text, and of whether a "(" or "[" follows, that
-#: says whether it is a secret
-SECRET_GROUPS: "Dict[str, Callable[[str, bool], bool]]" = {
-    "secret": lambda text, is_called: text != REDACTED,
-    "key": lambda text, is_called: not (text.islower() and _is_words(text)),
-    "header": lambda text, is_called: _is_header(text),
-    "quoted": lambda text, is_called: _is_quoted_secret(text),
-    "mixed": lambda text, is_called: not is_called and (
-        _is_mixed(text) and text[-1] != ":" and not _is_code(text)),
-    "value": lambda text, is_called: not (is_called or _is_code(text)),
-}
 
 
 def clip(value: "Any", max_chars: int = STRING_MAX_CHARS) -> "Any":

@@ -14,7 +14,7 @@ import uuid
 import pytest
 
 from conftest import ROOT, TESTS
-from hook_io import KEY_FORMS, KEY_PREFIXES, STRING_MAX_CHARS, redact
+from hook_io import ALPHABETS, KEY_FORMS, STRING_MAX_CHARS, redact
 
 CORPUS = TESTS / "corpus"
 README = (ROOT / "README.md").read_text()
@@ -33,13 +33,15 @@ def noise(kind, length, seed):
         return str(uuid.UUID(bytes=data[:16], version=4))
     texts = {"hex": data.hex(), "b64": base64.b64encode(data).decode(),
              "url": base64.urlsafe_b64encode(data).decode(),
-             "b32": base64.b32encode(data).decode().lower()}
+             "b32": base64.b32encode(data).decode().lower(),
+            **{kind: "".join(ALPHABETS[kind][n % len(ALPHABETS[kind])] for n in data)
+               for kind in ("word", "upper")}}
     return texts[kind][:length]
 
 
 def expand(template):
     """Return *template* with each <…> in it as the text that it stands for."""
-    text = re.sub(r"<(hex|b64|url|b32|uuid)\*(\d+)#(\d+)>", lambda match: noise(
+    text = re.sub(r"<(hex|b64|url|b32|uuid|word|upper)\*(\d+)#(\d+)>", lambda match: noise(
         match[1], int(match[2]), match[3]), template)
     return re.sub(r"<([^<>\n]+?)\*(\d+)>", lambda match: (
         match[1] * int(match[2]))[:int(match[2])], text)
@@ -71,36 +73,56 @@ def leaks(event, secret):
                for at in range(len(word) - LEAK_CHARS + 1))
 
 
+def is_held(name):
+    """Tell whether what has that *name* is in the half that no rule was tuned on."""
+    return hashlib.sha256(name.encode()).digest()[0] % 2 == 1
+
+
 def keyed():
-    """Yield (what it is, event, secret) for each key of a published format."""
+    """Yield (what it is, is it held out, event, secret) for each key of a published form."""
     corpus = load("secrets")
     for kind, key in corpus["keyed"].items():
         for place, event in corpus["places"].items():
             secret = expand(key)
-            yield f"{kind}, {place}", filled(event, secret), secret
+            yield (f"{kind}, {place}", kind.split()[0] in corpus["held out"],
+                   filled(event, secret), secret)
 
 
-def with_values(rows, as_event):
-    for value in map(expand, load("secrets")["values"]):
+def with_values(rows, values, as_event):
+    for value in map(expand, values):
         for row in rows:
-            yield f"{row}: {value}", as_event(row, value), value
+            name = row if isinstance(row, str) else json.dumps(row)
+            yield f"{row}: {value}", is_held(name), as_event(row, value), value
 
 
 def named():
     """Yield the same for each secret whose name or place says that it is one."""
     corpus = load("secrets")
+    values = corpus["values"]
     for key in ("command", "content"):
-        yield from with_values(corpus["named"], lambda row, value, key=key: {
+        rows = corpus["named"] + corpus["typed"]
+        yield from with_values(rows, values, lambda row, value, key=key: {
             "tool_input": {key: expand(row).replace("{}", value)}})
-    yield from with_values(corpus["members"], lambda row, value: {
+    yield from with_values(corpus["members"], values, lambda row, value: {
         "tool_input": {row: value}, "tool_response": json.dumps([{row: value}])})
-    yield from with_values(corpus["objects"], filled)
+    yield from with_values(corpus["objects"], values, filled)
+
+
+def random():
+    """Yield the same for each name that is secret where its value looks random."""
+    corpus = load("secrets")["random"]
+    for row in corpus["rows"]:
+        yield from with_values(corpus["names"], corpus["values"], lambda name, value, row=(
+            row): {"tool_input": {"content": row.replace("NAME", name).replace(
+                "{}", value)}})
 
 
 def unnamed():
     """Yield the same for each secret that has neither a form nor a name."""
-    yield from with_values(load("secrets")["without name or form"], lambda row, value: {
-        "tool_input": {"command": row.replace("{}", value)}})
+    corpus = load("secrets")
+    yield from with_values(
+        corpus["without name or form"], corpus["values"], lambda row, value: {
+            "tool_input": {"command": row.replace("{}", value)}})
 
 
 def look_alikes():
@@ -110,75 +132,88 @@ def look_alikes():
             yield kind, {"tool_input": {"x": json.loads(expand(json.dumps(row)))}}
 
 
-def missed(rows):
-    return [what for what, event, secret in rows if leaks(event, secret)]
-
-
-def taken():
-    return [(kind, event) for kind, event in look_alikes()
-            if redact(event, 1 << 20) != event]
-
-
-KINDS = {"keyed": keyed, "named": named, "neither": unnamed}
+KINDS = {"keyed": keyed, "named": named, "random": random, "neither": unnamed}
+#: kind -> at least so many percent of either half are found
+LEAST = {"keyed": 95, "named": 90, "random": 90}
+LOOK_ALIKES_MAX = 2  # percent that may be altered
 
 
 @pytest.fixture(scope="module")
 def measured():
-    """Return {kind: (how many, which were missed)}, and print the table."""
-    found = {kind: (len(list(rows())), missed(rows())) for kind, rows in KINDS.items()}
-    found["look-alikes"] = (len(list(look_alikes())), taken())
-    return found
+    """Return {(kind, is it held out): (how many, which were missed)}."""
+    found = {}
+    for kind, rows in KINDS.items():
+        for what, held, event, secret in rows():
+            row = found.setdefault((kind, held), (set(), []))
+            row[0].add((what, json.dumps(event)))
+            if leaks(event, secret):
+                row[1].append(what)
+    return {key: (len(all_), missed) for key, (all_, missed) in found.items()}
+
+
+@pytest.fixture(scope="module")
+def taken():
+    """Return (how many look-alikes, which of them were altered)."""
+    rows = list(look_alikes())
+    return len(rows), [(kind, event) for kind, event in rows
+                       if redact(event, 1 << 20) != event]
 
 
 def percent(part, whole):
-    return f"{100 * part / whole:.2f}".rstrip("0").rstrip(".")
+    return f"{100 * part / whole:.1f}".replace(".0", "")
 
 
-def figures(measured):
-    """Return the two figures as README gives them."""
-    kinds = [measured[kind] for kind in KINDS]
-    total = sum(count for count, _ in kinds)
-    recall = percent(total - sum(len(rows) for _, rows in kinds), total)
-    count, wrong = measured["look-alikes"]
-    return recall, percent(len(wrong), count)
+def found(measured, kind, held):
+    count, missed = measured[kind, held]
+    return percent(count - len(missed), count)
 
 
-def test_the_corpora_are_large_and_have_every_prefix():
+def test_the_corpora_are_large_and_in_two_halves():
     corpus = load("secrets")
     assert len(corpus["keyed"]) + len(corpus["named"]) + len(corpus["members"]) >= 300
-    assert len(list(look_alikes())) >= 300
-    keys = [key.partition("<")[0] for key in corpus["keyed"].values()]
-    assert [prefix for prefix in (*KEY_PREFIXES, *KEY_FORMS)
-            if not any(key.startswith(prefix) for key in keys)] == []
+    assert len(list(look_alikes())) >= 400
+    providers = {kind.split()[0] for kind in corpus["keyed"]}
+    assert corpus["held out"] == sorted(filter(is_held, providers))
+
+
+def test_every_form_of_a_key_is_in_the_corpora_or_made_by_a_test():
+    keys = [key.partition("<")[0] for key in load("secrets")["keyed"].values()]
+    starts = [start for starts in KEY_FORMS.values() for start in starts]
+    assert sum(any(key.startswith(start) for key in keys) for start in starts) >= 40
 
 
 def test_no_template_is_a_key_itself():
     text = (CORPUS / "secrets.json").read_text()
-    for prefix, least in KEY_PREFIXES.items():
-        assert not re.search(rf"\b{re.escape(prefix)}[\w.-]{{{least},}}", text), prefix
+    for alphabet, starts in KEY_FORMS.items():
+        for start, least in starts.items():
+            body = re.escape(ALPHABETS[alphabet])
+            assert not re.search(rf"\b{re.escape(start)}[{body}]{{{least},}}", text), start
 
 
-@pytest.mark.parametrize("kind", ["keyed", "named"])
-def test_every_secret_with_a_form_or_a_name_is_found(measured, kind):
-    assert measured[kind][1] == []
+@pytest.mark.parametrize("held", [False, True], ids=["tuned", "held out"])
+@pytest.mark.parametrize("kind", LEAST)
+def test_of_either_half_nearly_every_secret_is_found(measured, kind, held):
+    count, missed = measured[kind, held]
+    assert 100 * (count - len(missed)) >= LEAST[kind] * count, missed
 
 
-def test_below_one_percent_of_the_look_alikes_is_taken_for_a_secret(measured):
-    count, wrong = measured["look-alikes"]
-    assert 100 * len(wrong) < count, wrong
+def test_hardly_a_look_alike_is_taken_for_a_secret(taken):
+    count, wrong = taken
+    assert 100 * len(wrong) <= LOOK_ALIKES_MAX * count, wrong
 
 
-def test_the_figures_of_the_readme_are_those_of_the_corpora(measured, capsys):
-    recall, wrong = figures(measured)
+def test_the_figures_of_the_readme_are_those_of_the_corpora(measured, taken, capsys):
     with capsys.disabled():
-        print("\nredaction: of               found or taken")
-        for kind, (count, rows) in measured.items():
-            hits = len(rows) if kind == "look-alikes" else count - len(rows)
-            print(f"  {kind:12} {count:6,}   {hits:6,}   {percent(hits, count)} %")
-        print(f"  recall {recall} %, false positives {wrong} %")
-    assert f"{measured['keyed'][0]:,} places of" in README
-    assert f"finds {recall} % of all" in README
-    assert f"takes {wrong} % of {measured['look-alikes'][0]:,} look-alikes" in README
+        print("\nredaction: of       tuned             held out")
+        for kind in KINDS:
+            cells = [f"{found(measured, kind, held):>5} % of {measured[kind, held][0]:,}"
+                     for held in (False, True)]
+            print(f"  {kind:10} {cells[0]:>17} {cells[1]:>17}")
+        print(f"  look-alikes altered: {len(taken[1])} of {taken[0]}")
+    for kind in LEAST:
+        for held in (False, True):
+            assert f"{found(measured, kind, held)} %" in README
+    assert f"{len(taken[1])} of {taken[0]} look-alikes" in README
 
 
 @pytest.mark.parametrize("shown", ["{}", "{}tail", "x[redacted]y {}"])

@@ -9,7 +9,7 @@ import pytest
 
 import hook_io
 from conftest import SAMPLES, is_cpython, sample
-from hook_io import KEY_FORMS, KEY_PREFIXES, SECRET_PATTERNS, SKIPPED, clip, redact
+from hook_io import ALPHABETS, KEY_FORMS, NAME_MARKS, PLACES, SKIPPED, clip, redact
 
 GONE = "[redacted]"
 #: values that no scanner knows; "dotted" has the form of a session token
@@ -37,9 +37,21 @@ OTHER_MEMBERS = (
 
 @pytest.mark.parametrize("name", SECRET_MEMBERS)
 def test_a_member_whose_name_says_secret_is_redacted_whatever_it_holds(name):
-    for held in (LETTERS, "x", 12345678, 1.5, ["a", "b"], {"user": "bob"}):
+    for held in (LETTERS, "x", 12345678, ["a", "b"], {"n": {"v": LETTERS}}):
         assert redact({name: held, "n": [held]}) == {name: GONE, "n": [held]}
         assert redact([{"a": {name: held}}]) == [{"a": {name: GONE}}]
+
+
+@pytest.mark.parametrize("held", [
+    0.1, 12, True, {"user": "bob"}, [{"name": LETTERS}], {"type": "string"},
+    {"type": "string", "default": LETTERS}, {"version": "4.1.3", "dependencies": {
+        "psl": "^1.1.33"}, "resolved": "https://r/x.tgz", "integrity": "sha512-" + HEX},
+    "Password", "Enter your token", "^1.2.3", "${TOKEN}", "https://h/token"], ids=repr)
+@pytest.mark.parametrize("name", ["password", "tough-cookie", "api_key", "secrets"])
+def test_a_member_named_as_a_secret_stays_where_it_can_be_none(name, held):
+    assert redact({name: held}) == {name: held}
+    text = json.dumps({"n": 1, name: held}, indent=1)
+    assert redact(text) == text
 
 
 @pytest.mark.parametrize("name", OTHER_MEMBERS)
@@ -150,7 +162,7 @@ def test_a_long_secret_is_redacted_to_its_end(text, long):
     ('API_KEY="two words 7" x', 'API_KEY="{}" x'),
     ("PASSWORD='it is 1' x", "PASSWORD='{}' x"),
     ("--password 'two words' x", "--password '{}' x"),
-    ('\n {"pin_token": 12345678}', '{"pin_token":"{}"}'),
+    ('\n {"pin_token": 12345678}', '{"pin_token": "{}"}'),
 ])
 def test_quotes_signs_and_blanks_inside_a_secret_do_not_end_it(text, safe):
     assert redact(text).strip() == safe.replace("{}", GONE).strip()
@@ -183,18 +195,22 @@ def assert_redacted_everywhere(secret):
         assert redact(place.replace("{}", secret)) == place.replace("{}", GONE)
 
 
-@pytest.mark.parametrize("prefix", KEY_PREFIXES)
-def test_a_providers_key_is_redacted_wherever_it_stands(prefix):
-    least = KEY_PREFIXES[prefix]
-    for body in ("aB3dE7" * 20, "7Xw-4_" * 20, "Q2" * 40 + "Zz9" * 20):
-        assert_redacted_everywhere(prefix + body[:max(least, 12)])
-        assert_redacted_everywhere(prefix + body)
+@pytest.mark.parametrize(("start", "alphabet", "least"), [
+    (start, alphabet, least) for alphabet, starts in KEY_FORMS.items()
+    for start, least in starts.items()])
+def test_a_providers_key_is_redacted_wherever_it_stands(start, alphabet, least):
+    body = "".join(c for c in "b3Xd7Fa2Qc9Ze4" * 40 if c in ALPHABETS[alphabet])
+    assert_redacted_everywhere(start + body[:max(least, 16 - len(start))])
 
 
-def test_the_best_known_providers_are_there():
-    known = "sk- sk_live_ ghp_ gho_ ghs_ github_pat_ glpat- xoxb- xoxp- xapp- AKIA ASIA"
-    known += " AIza ya29. npm_ pypi- hf_ SG. hvs. dop_v1_ shpat_ lin_api_ gsk_ xai-"
-    assert set(known.split()) <= set(KEY_PREFIXES)
+@pytest.mark.parametrize("start", [
+    "sk-", "sk-proj-", "ghp_", "github_pat_", "glpat-", "npm_", "pypi-", "hvs.",
+    "dop_v1_", "shpat_", "lin_api_", "gsk_", "xai-", "CLOJARS_", "zz-", "Q7_new_"])
+@pytest.mark.parametrize("body", [
+    "aB3dE7gH1jK5mN8pQ2rS", "7Xw4kP9qR2sT6vY1zB3cD5fG8hJ0", "0a1b2c3d4e5f" * 3,
+    "Q2X7Z9K4M1P8" * 3, "aB3/dE7+gH1jK5mN8pQ2/rS4tU6"])
+def test_a_word_a_sign_and_a_random_body_are_a_key_whoever_issues_it(start, body):
+    assert_redacted_everywhere(start + body)
 
 
 @pytest.mark.parametrize("signature", [
@@ -238,7 +254,7 @@ def test_a_private_key_is_redacted_also_without_its_end(kind):
 
 def test_secrets_are_found_in_json_inside_strings_twice_over():
     inner = json.dumps({"password": LETTERS, "pin_token": 123456, "n": [1, "é"]})
-    outer = json.dumps([{"text": inner, "cookie": {"a": 1}}, "x"])
+    outer = json.dumps([{"text": inner, "cookie": {"a": "Zq7"}}, "x"])
     safe, = redact([f"{outer}"])
     list_, x = json.loads(safe)
     assert x == "x" and list_["cookie"] == GONE
@@ -246,7 +262,7 @@ def test_secrets_are_found_in_json_inside_strings_twice_over():
         "password": GONE, "pin_token": GONE, "n": [1, "é"]}
     assert redact({"metadata": '{"n": 1.50,  "password": null}'}) == {
         "metadata": '{"n": 1.50,  "password": null}'}
-    assert redact('{"pin_token": "x"}') == f'{{"pin_token":"{GONE}"}}'
+    assert redact('{"pin_token": "x"}') == f'{{"pin_token": "{GONE}"}}'
     names = redact({f"--token={LETTERS}": 1, "n": {f"Bearer {VALUES['mixed']}": 2}})
     assert names == {f"--token={GONE}": 1, "n": {f"Bearer {GONE}": 2}}
 
@@ -311,20 +327,18 @@ hook_io.Emitter().emit_text(hook_io.encode([before, "re" in sys.modules]))
 """
 
 
-@pytest.mark.parametrize(("event", "loaded"), [
-    (sample("PreToolUse"), False), (sample("UserPromptSubmit"), False),
-    ({"tool_input": {"command": "ls -la src && git status"}}, False),
-    ({"max_tokens": 1, "session_id": "x", "prompt": "tokens of the author"}, False),
-    ({"password": LETTERS}, False), ({"text": f"TOKEN={LETTERS}"}, True),
-    ({"text": "sk-" + "aB3dE7" * 8}, True), ({"text": '{"token": "x"}'}, False),
-], ids=["tool", "prompt", "command", "words", "by name", "a marker", "a key", "json"])
-def test_regular_expressions_are_loaded_only_for_a_marker(hook, event, loaded):
+@pytest.mark.parametrize("event", [
+    sample("PreToolUse"), {"tool_input": {"command": "ls -la src && git status"}},
+    {"text": f"TOKEN={LETTERS} curl -u a:{LETTERS} https://a:{LETTERS}@h"},
+    {"text": "sk-" + "aB3dE7" * 8}, {"text": '{"token": {"a": "Zq7"}}'}],
+    ids=["tool", "command", "marks", "key", "json"])
+def test_regular_expressions_are_loaded_for_no_event(hook, event):
     if not is_cpython(hook.python):
         pytest.skip("its json brings them")
     (hook.folder / "loads.py").write_text(LOADS)
     result = hook.run(
         "loads.py", stdin=event, flags=("-S", "-E"), env={"HOOK_IO_PURE": ""})
-    assert result.document == [False, loaded]
+    assert result.document == [False, False]
 
 
 # Cutting
@@ -395,7 +409,7 @@ def test_a_key_behind_much_that_was_redacted_does_not_leak_in_part(kind):
 
 # Time
 
-MARKERS = sorted({marker for markers, *_ in SECRET_PATTERNS for marker in markers})
+MARKERS = sorted({*NAME_MARKS, *PLACES})
 PIECES = (
     "a", " ", "_", "-", ".", "=", ":", "\\", '"', "'", "{", "[", "\n", "@", "a.", "a-",
     "A_",
@@ -412,13 +426,13 @@ PIECES = (
 STARTS = (
     "token=", "token= ", "--password '", "-----BEGIN PRIVATE KEY-----\n", "://a:",
     "eyJ", '["', "bearer ", "x -u ", "?sig=")
-TEXTS = [("", piece) for piece in (*PIECES, *MARKERS, *KEY_FORMS)]
-TEXTS += [("", prefix) for prefix in [*KEY_PREFIXES][::8]]  # one pattern for them all
+TEXTS = [("", piece) for piece in (*PIECES, *MARKERS)]
+TEXTS += [("", start) for starts in KEY_FORMS.values() for start in [*starts][::8]]
 TEXTS += [(start, piece) for start in STARTS for piece in ("a", "a=", "a.", "a-", "(")]
 #: all texts are read at these sizes, the slowest also at the last
 SIZES = [(1 << 12, 1 << 16)]
 LARGE, SLOWEST = (1 << 16, 1 << 20), 10
-PATTERN_MAX_MS = 100  # for 1 MiB
+TEXT_MAX_MS = 1000  # for 1 MiB of nothing but what is looked at
 
 
 def text_of(start, piece, size):
@@ -458,19 +472,12 @@ def test_no_text_takes_more_than_linear_time():
 
 @pytest.mark.skipif("SOAK" not in os.environ, reason="takes minutes: SOAK=1")
 @pytest.mark.parametrize("text", TEXTS, ids=repr)
-def test_no_pattern_takes_long_for_a_mebibyte(text, monkeypatch):
-    slow, replace = {}, hook_io._replace
-
-    def timed(pattern, given):
-        times = [cpu_seconds(given, lambda text: replace(pattern, text))]
-        while min(times) > PATTERN_MAX_MS / 1000 and len(times) < 5:
-            times.append(cpu_seconds(given, lambda text: replace(pattern, text)))
-        slow[pattern] = max(min(times) * 1000, slow.get(pattern, 0))
-        return replace(pattern, given)
-
-    monkeypatch.setattr(hook_io, "_replace", timed)
-    redact(text_of(*text, 1 << 20))
-    assert {k: ms for k, ms in slow.items() if ms > PATTERN_MAX_MS} == {}
+def test_no_text_takes_long_for_a_mebibyte(text):
+    given = text_of(*text, 1 << 20)
+    times = [cpu_seconds(given)]
+    while min(times) > TEXT_MAX_MS / 1000 and len(times) < 5:
+        times.append(cpu_seconds(given))
+    assert min(times) * 1000 <= TEXT_MAX_MS
 
 
 class Late(hook_io.Effort):

@@ -44,12 +44,12 @@ SENDERS = {
         '    return HookResult("blocking_error", "\\n".join(lines))\n\n\ndef earlier',
         "faults/nobody-listens"),
     "sends a secret member": in_library(
-        "REDACTED if inner and _holds_secret(name, inner)",
-        'REDACTED if inner == "" and _holds_secret(name, inner)',
+        "REDACTED if inner and _holds_secret(_rank(name), inner)",
+        'REDACTED if inner == "" and _holds_secret(_rank(name), inner)',
         "redact/members-named-as-secrets"),
     "sends a secret value": in_library(
-        "clip(document or _redact_text(text), max_chars)",
-        "clip(document or text, max_chars)",
+        "clip(_redact_text(text, effort), max_chars)",
+        "clip(text, max_chars)",
         "redact/keys-of-code-hosts", "redact/members-named-as-secrets"),
     "follows a redirect": in_library(
         "        status, answer = _read_status(link)\n",
