@@ -41,8 +41,9 @@ def noise(kind, length, seed):
 
 def expand(template):
     """Return *template* with each <…> in it as the text that it stands for."""
-    text = re.sub(r"<(hex|b64|url|b32|uuid|word|upper)\*(\d+)#(\d+)>", lambda match: noise(
-        match[1], int(match[2]), match[3]), template)
+    text = re.sub(
+        r"<(hex|b64|url|b32|uuid|word|upper)\*(\d+)#(\d+)>",
+        lambda match: noise(match[1], int(match[2]), match[3]), template)
     return re.sub(r"<([^<>\n]+?)\*(\d+)>", lambda match: (
         match[1] * int(match[2]))[:int(match[2])], text)
 
@@ -79,7 +80,7 @@ def is_held(name):
 
 
 def keyed():
-    """Yield (what it is, is it held out, event, secret) for each key of a published form."""
+    """Yield (what, is it held out, event, secret) for each key of a published form."""
     corpus = load("secrets")
     for kind, key in corpus["keyed"].items():
         for place, event in corpus["places"].items():
@@ -112,9 +113,11 @@ def random():
     """Yield the same for each name that is secret where its value looks random."""
     corpus = load("secrets")["random"]
     for row in corpus["rows"]:
-        yield from with_values(corpus["names"], corpus["values"], lambda name, value, row=(
-            row): {"tool_input": {"content": row.replace("NAME", name).replace(
-                "{}", value)}})
+        def as_event(name, value, row=row):
+            content = row.replace("NAME", name).replace("{}", value)
+            return {"tool_input": {"content": content}}
+
+        yield from with_values(corpus["names"], corpus["values"], as_event)
 
 
 def unnamed():
@@ -187,7 +190,8 @@ def test_no_template_is_a_key_itself():
     for alphabet, starts in KEY_FORMS.items():
         for start, least in starts.items():
             body = re.escape(ALPHABETS[alphabet])
-            assert not re.search(rf"\b{re.escape(start)}[{body}]{{{least},}}", text), start
+            form = rf"\b{re.escape(start)}[{body}]{{{least},}}"
+            assert not re.search(form, text), start
 
 
 @pytest.mark.parametrize("held", [False, True], ids=["tuned", "held out"])
@@ -206,8 +210,9 @@ def test_the_figures_of_the_readme_are_those_of_the_corpora(measured, taken, cap
     with capsys.disabled():
         print("\nredaction: of       tuned             held out")
         for kind in KINDS:
-            cells = [f"{found(measured, kind, held):>5} % of {measured[kind, held][0]:,}"
-                     for held in (False, True)]
+            cells = [
+                f"{found(measured, kind, held):>5} % of {measured[kind, held][0]:,}"
+                for held in (False, True)]
             print(f"  {kind:10} {cells[0]:>17} {cells[1]:>17}")
         print(f"  look-alikes altered: {len(taken[1])} of {taken[0]}")
     for kind in LEAST:

@@ -9,7 +9,7 @@ import pytest
 
 import hook_io
 from conftest import SAMPLES, is_cpython, sample
-from hook_io import ALPHABETS, KEY_FORMS, NAME_MARKS, PLACES, SKIPPED, clip, redact
+from hook_io import ALPHABETS, KEY_FORMS, NAME_MARKS, SKIPPED, clip, redact
 
 GONE = "[redacted]"
 #: values that no scanner knows; "dotted" has the form of a session token
@@ -409,7 +409,7 @@ def test_a_key_behind_much_that_was_redacted_does_not_leak_in_part(kind):
 
 # Time
 
-MARKERS = sorted({*NAME_MARKS, *PLACES})
+MARKERS = sorted({*NAME_MARKS, *hook_io.PLACES})
 PIECES = (
     "a", " ", "_", "-", ".", "=", ":", "\\", '"', "'", "{", "[", "\n", "@", "a.", "a-",
     "A_",
