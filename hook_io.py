@@ -1765,7 +1765,7 @@ def _table(kind: str) -> str:
     return _TABLES[kind]
 
 
-def _unescaped(seen: str) -> str:
+def _spaced(seen: str) -> str:
     """Return a text with blanks for escapes, behind which a word begins."""
     if "[" in seen and ("\x1b[" in seen or "1b[" in seen or "33[" in seen):
         head, *rest = seen.split("[")
@@ -1786,7 +1786,7 @@ def _lone_keys(reading: "_Text") -> "Iterator[Tuple[Any, ...]]":
 
 def _secrets(reading: "_Text", has_names: bool = True) -> "Iterator[Tuple[Any, ...]]":
     """Yield where each secret begins and ends that a name or its form tells."""
-    words = _unescaped(reading.seen).translate(_table("word")).split("\0")
+    words = _spaced(reading.seen).translate(_table("word")).split("\0")
     known = {}
     for word in set(words):
         keys = _keys(word) if len(word) >= KEY_MIN_CHARS else []
@@ -2051,7 +2051,7 @@ def _in_hash(reading: "_Text", begin: int, at: int) -> "Tuple[int, int]":
     """Return the salt and the hash behind the name of a hash, and that name."""
     end = reading.end("hash", at)
     said = reading.text[at:end]
-    before = _unescaped(reading.seen[max(0, begin - 8):begin])[-1:]
+    before = _spaced(reading.seen[max(0, begin - 8):begin])[-1:]
     is_name = before.isalnum() or not _is_mixed(said)
     return (end if is_name or said == said.lower() else begin), end
 
