@@ -41,6 +41,7 @@ import shlex
 import shutil
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -63,7 +64,7 @@ from server import (
     parsed,
 )
 
-SAMPLES = TESTS / "samples"
+SAMPLES, TLS = TESTS / "samples", HERE / "tls"
 WINDOWS = os.name == "nt"
 SHOWN_CHARS = 200  # of a value in a difference
 SHOWN_LINES = 20  # of a kind
@@ -90,6 +91,10 @@ def a_regex(value):
 
 def a_sample(value):
     return isinstance(value, str) and (SAMPLES / f"{value}.json").is_file()
+
+
+def a_certificate(value):
+    return value in [path.stem for path in TLS.glob("*.pem")]
 
 
 def a_mode(value):
@@ -129,8 +134,10 @@ STEP = {
     "args": [object],
     "cwd": str,
     "files": {"*": (str, None, {"json": object}, {"folder": True, "mode": a_mode},
-                    {"symlink": str})},
+                    {"symlink": str},
+                    {"text": str, "copies": a_count, "age_s": a_count})},
     "server": ("closed", "backlog", [REPLY]),
+    "tls": a_certificate,
     "times": a_count,
     "together": a_count,
     "later": True,
@@ -155,8 +162,8 @@ OF_STEPS = {"server", "expect", "times", "together"}  # not of a case that has s
 OF_CALLS = {"args", "returns"}  # of a case or a step that calls a function
 KINDS = {str: "a text", int: "a whole number", dict: "an object"}
 
-#: TMP, SERVER, PORT, or (text, how many times)
-PLACEHOLDER = re.compile(r"\$\{(?:(TMP|SERVER|PORT)|(\}|[^}]+?)\*(\d+))\}")
+#: TMP, SERVER, PORT, HOST, CA, or (text, how many times)
+PLACEHOLDER = re.compile(r"\$\{(?:(TMP|SERVER|PORT|HOST|CA)|(\}|[^}]+?)\*(\d+))\}")
 REGEXES = ("$match", "first_line", "lines")  # what a placeholder stands for is literal
 
 
@@ -350,12 +357,44 @@ def filled(value, values, name=""):
 ALIVE = set()
 
 
-class Server(EventServer):
-    """A server that accepts nobody before it is opened; until then they queue up."""
+@functools.lru_cache(maxsize=None)
+def own_host():
+    """Return (name, address) of this machine, by which it knows itself; or ("", "").
 
-    def __init__(self, *args, **kwargs):
-        self.opened = threading.Event()
+    A name that has to be looked up, other than localhost, and that leads here.
+    """
+    with contextlib.suppress(OSError, UnicodeError), socket.socket() as sock:
+        name = socket.gethostname().lower()
+        address = socket.gethostbyname(name)
+        sock.bind((address, 0))
+        if re.fullmatch("[a-z][a-z0-9.-]*", name) and name != "localhost":
+            return name, address
+    return "", ""
+
+
+class Server(EventServer):
+    """A server that accepts nobody before it is opened; until then they queue up.
+
+    tls: the name of the certificate that it shows, where it speaks TLS.
+    """
+
+    def __init__(self, *args, tls="", **kwargs):
+        self.opened, self.context = threading.Event(), None
+        if tls:
+            self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.context.load_cert_chain(str(TLS / f"{tls}.pem"))
         super().__init__(*args, **kwargs)
+
+    def _converse(self, link, exchange, scripted):
+        if self.context:
+            link.sock.settimeout(PATIENCE_S)
+            link.sock = self.context.wrap_socket(link.sock, server_side=True)
+        super()._converse(link, exchange, scripted)
+
+    def _end(self, link, *facts):
+        with contextlib.suppress(OSError):
+            link.sock.close()
+        super()._end(link, *facts)
 
     def _accept(self):
         while not (self.opened.wait(POLL_S) or self._stopping.is_set()):
@@ -391,7 +430,7 @@ class Place:
         shutil.rmtree(str(self.tmp), ignore_errors=True)
 
     @contextlib.contextmanager
-    def server(self, script):
+    def server(self, script, **how):
         """Yield (port, Server), as *script* says; None where nobody accepts."""
         if script == "backlog":
             with full_backlog() as port:
@@ -400,7 +439,7 @@ class Place:
             yield self.port, None
         else:
             self._share_port(1)
-            server = Server(script, port=self.port)
+            server = Server(script, port=self.port, **how)
             self._share_port(0)  # or any server of this machine might be given it
             with server:
                 yield self.port, server
@@ -415,7 +454,8 @@ class Place:
         """Return *value* with this place's values for the placeholders."""
         port = port or self.port
         return filled(value, {"TMP": str(self.tmp), "PORT": str(port),
-                              "SERVER": f"http://127.0.0.1:{port}"})
+                              "SERVER": f"http://127.0.0.1:{port}",
+                              "HOST": own_host()[0], "CA": str(TLS / "ca.pem")})
 
     def environment(self, more):
         """Return the variables of a process here: few, and *more*."""
@@ -427,7 +467,7 @@ class Place:
     def put(self, files):
         """Write the files that are there before."""
         there = [(path, content if isinstance(content, dict) else {"text": content})
-                 for name, content in files.items()
+                 for name, content in with_copies(files)
                  for path in self._meant(name)]
         for path, how in there:
             self._put(path, how)
@@ -460,6 +500,21 @@ class Place:
         elif how.get("text", "") is not None:
             self.given[path] = part_bytes(how)
             path.write_bytes(self.given[path])
+
+
+def with_copies(files):
+    """Yield (path, content) of *files*; of a file with copies one for each second.
+
+    The last one is age_s old, and "#" in its path stands for its time: nanoseconds
+    since the epoch, 20 digits.
+    """
+    for name, content in files.items():
+        how = content if isinstance(content, dict) else {}
+        last = time.time_ns() - how.get("age_s", 0) * 10**9
+        for back in reversed(range(how["copies"])) if "copies" in how else ():
+            yield name.replace("#", f"{last - back * 10**9:020}"), how["text"]
+        if "copies" not in how:
+            yield name, content
 
 
 def part_bytes(part):
@@ -582,12 +637,13 @@ def exchanges_of(server, knocks):
     came before is accepted.  One is not enough where replies of the script are left,
     which may be none; the contract answers the one after them.
     """
-    for last in [False] * (knocks - 1) + [True]:
-        address = "127.0.0.1", server.port
-        with socket.create_connection(address, PATIENCE_S) as knock:
-            if last:
-                knock.sendall(b"GET /knock HTTP/1.1\r\n\r\n")
-                knock.recv(1)
+    address = server.host, server.port
+    for _ in range(knocks - 1):
+        socket.create_connection(address, PATIENCE_S).close()
+    with socket.create_connection(address, PATIENCE_S) as knock, contextlib.suppress(
+            OSError):  # TLS resets what does not speak it
+        knock.sendall(b"GET /knock HTTP/1.1\r\n\r\n")
+        knock.recv(1)
     with contextlib.suppress(AssertionError):
         server.wait(len(server.exchanges), SETTLE_S)
     return server.exchanges[:-knocks]
@@ -598,7 +654,8 @@ class Seen:
 
     def __init__(self, step, place, options):
         script = place.fill(step.get("server", []))
-        with place.server(script) as (port, server):
+        host = own_host()[1] if names_host(step) else "127.0.0.1"
+        with place.server(script, host=host, tls=step.get("tls", "")) as (port, server):
             step = place.fill({**step, "server": []}, port)
             place.put(step["files"])
             cwd = place.tmp / step.get("cwd", "")
@@ -1024,13 +1081,22 @@ def has_mode(step):
                for part in step.get("files", {}).values())
 
 
+def names_host(step):
+    """Tell whether *step* rests on a name that this machine has for itself."""
+    return any(isinstance(text, str) and "${HOST}" in text for text in parts(step))
+
+
 #: (does it happen here, does a step rest on it, what it means)
 HINDRANCES = (
-    (WINDOWS, lambda step: "closed" in step or "terminal" in parts(step.get("stdin")),
+    (lambda: WINDOWS,
+     lambda step: "closed" in step or "terminal" in parts(step.get("stdin")),
      "closed streams and terminals are POSIX's"),
-    (sys.platform != "linux", lambda step: step.get("server") == "backlog",
+    (lambda: sys.platform != "linux", lambda step: step.get("server") == "backlog",
      "only Linux drops connections that nobody accepts"),
-    (getattr(os, "geteuid", int)() == 0, has_mode, "root and Windows heed no modes"),
+    (lambda: getattr(os, "geteuid", int)() == 0, has_mode,
+     "root and Windows heed no modes"),
+    (lambda: not own_host()[0], names_host,
+     "this machine has no name of its own that leads to it"),
 )
 
 
@@ -1040,7 +1106,7 @@ def hindrance(case, lacks):
     if lacking:
         return f"lacks {', '.join(lacking)}"
     return next((reason for is_here, rests_on_it, reason in HINDRANCES
-                 if is_here and any(map(rests_on_it, layers(case)))), "")
+                 if any(map(rests_on_it, layers(case))) and is_here()), "")
 
 
 def play(case, options):

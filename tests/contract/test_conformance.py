@@ -126,7 +126,7 @@ def test_every_topic_has_cases(vectors):
     topics = {case["id"].partition("/")[0] for case in vectors}
     assert {"cli", "stdin", "post", "faults", "endpoint", "redact", "streak", "emit",
             "platform", "formats", "headers", "check", "log", "spool",
-            "background", "time", "address", "story"} <= topics
+            "background", "time", "tls", "summarize", "address", "story"} <= topics
 
 
 def test_no_case_is_another_with_a_number_changed(vectors):
@@ -485,6 +485,35 @@ ABILITIES = {
         "stdin": [{"text": "a"}, {"pause_ms": 1500}, {"text": "b"}],
         "argv": ["print(os.read(0, 9), os.read(0, 9), os.read(0, 9))"],
         "expect": {"stdout": "b'a' b'b' b''\n"}},
+    "a-server-that-speaks-tls": {
+        "tls": "good", "env": {"CERTIFICATES": "${CA}"},
+        "argv": ["import ssl; context = ssl.create_default_context("
+                 "cafile=os.environ['CERTIFICATES']); sock = context.wrap_socket("
+                 "connect(), server_hostname='localhost'); sock.sendall("
+                 "b'POST /a HTTP/1.1\\r\\nContent-Length: 2\\r\\n\\r\\n{}');"
+                 "print(sock.recv(99)[9:12].decode())"],
+        "server": ["no_content"],
+        "expect": {"stdout": "204\n", "requests": [{"path": "/a", "answered": 204}]}},
+    "a-client-that-does-not-trust-a-certificate": {
+        "tls": "self-signed", "env": {"CERTIFICATES": "${CA}"},
+        "argv": ["import ssl; context = ssl.create_default_context("
+                 "cafile=os.environ['CERTIFICATES'])\ntry:\n    context.wrap_socket("
+                 "connect(), server_hostname='localhost')\n"
+                 "except ssl.SSLCertVerificationError:\n    print('no')"],
+        "expect": {"stdout": "no\n", "requests": [{"method": None}]}},
+    "a-name-of-this-machine": {
+        "env": {"HOST": "${HOST}", "PORT": "${PORT}"},
+        "argv": ["sock = socket.create_connection((os.environ['HOST'], int(os.environ["
+                 "'PORT']))); sock.sendall(b'GET / HTTP/1.1\\r\\n\\r\\n');"
+                 "sock.recv(1); print(os.environ['HOST'] != 'localhost')"],
+        "expect": {"stdout": "True\n", "requests": 1}},
+    "copies-of-a-file-each-with-its-time": {
+        "files": {"a/#-x": {"text": "ab", "copies": 3, "age_s": 1000}},
+        "argv": ["times = [int(name[:20]) / 1e9 for name in sorted(os.listdir('a'))];"
+                 "first, last = times[0], times[-1];"
+                 "print(*[round(at - first) for at in times], time.time() - last > 990)"
+                 ],
+        "expect": {"stdout": "0 1 2 True\n", "files": {"a/*-x": "ab"}}},
     "a-function-is-called": {
         "call": "f", "args": ["${PORT}", {"a": [1]}], "argv": [
             "call = json.load(sys.stdin); print(json.dumps([call, 'ü']))"],
@@ -780,6 +809,7 @@ def test_a_mistake_in_the_arguments_is_told(kit, options, command, says):
     ({"steps": [{}], "expect": {}}, "there must be steps, with these inside: expect"),
     ({"expect": {"returns": 1}}, "without a call there is none of these: args, ret"),
     ({"steps": [{"args": []}]}, "without a call there is none of these"),
+    ({"tls": "none"}, ".tls: must be a certificate, is"),
     ({"spec": "README.md#nope"}, "no heading has the anchor of README.md#nope"),
     ({"spec": "README.md"}, "no heading has the anchor"),
     ({"argv": ["${HOME}/x"]}, 'unknown placeholder in "${HOME}/x"'),
@@ -1006,3 +1036,19 @@ def test_a_run_that_is_told_to_end_leaves_nothing_behind(kit):
             kit.tmp.iterdir()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+# What the runner brings along.
+
+def test_the_certificates_are_good_for_years_and_each_bad_one_for_its_own_reason():
+    x509 = pytest.importorskip("cryptography.x509", reason="made by cryptography")
+    mark = b"-----BEGIN CERT"
+    shown = {path.stem: x509.load_pem_x509_certificate(
+        mark + path.read_bytes().partition(mark)[2])
+        for path in conformance.TLS.glob("*.pem")}
+    until = {name: found.not_valid_after.year for name, found in shown.items()}
+    assert until.pop("expired") < 2026 and set(until.values()) == {2120}
+    ours = shown["ca"].subject
+    assert {name for name, found in shown.items() if found.issuer == ours} == {
+        "ca", "good", "other-host", "expired"}
+    assert shown["self-signed"].issuer == shown["self-signed"].subject

@@ -280,6 +280,61 @@ SENDERS = {
         "        child = os.fork()\n        if child:\n"
         "            os.waitpid(child, 0)\n            os._exit(EXIT_OK)",
         "time/nobody-waits-for-the-background"),
+    "looks through all of a huge event": in_library(
+        "        return self._is_spent\n", "        return False\n",
+        "time/a-huge-event-costs-half-of-the-budget"),
+    "takes any certificate": in_library(
+        "        plain.settimeout(_seconds_left(deadline))\n        return tls.",
+        "        plain.settimeout(_seconds_left(deadline))\n"
+        "        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE\n"
+        "        return tls.",
+        "tls/a-self-signed-certificate"),
+    "takes a certificate that has expired": in_library(
+        "        return ssl.create_default_context(\n"
+        "            cafile=os.path.expanduser(ca_file) or None)\n",
+        "        context = ssl.create_default_context(\n"
+        "            cafile=os.path.expanduser(ca_file) or None)\n"
+        "        context.verify_flags |= 0x200000  # X509_V_FLAG_NO_CHECK_TIME\n"
+        "        return context\n",
+        "tls/an-expired-certificate", "tls/another-hosts-certificate"),
+    "asks nobody where no file is named": in_library(
+        "        return ssl.create_default_context(\n"
+        "            cafile=os.path.expanduser(ca_file) or None)\n",
+        "        return ssl.create_default_context(\n"
+        "            cafile=os.path.expanduser(ca_file)) if ca_file else (\n"
+        "            ssl._create_unverified_context())\n",
+        "tls/the-system-is-asked-where-no-file-is-named",
+        "tls/another-hosts-certificate"),
+    "takes a good certificate for another host": in_library(
+        "        plain.settimeout(_seconds_left(deadline))\n        return tls.",
+        "        plain.settimeout(_seconds_left(deadline))\n"
+        "        tls.check_hostname = False\n        return tls.",
+        "tls/another-hosts-certificate", "tls/an-authority-of-ones-own-is-trusted"),
+    "judges a name by its spelling alone": in_library(
+        "    return [(family, address) for family, _, _, _, address in found]\n",
+        "    return []\n", "endpoint/a-name-of-this-machine"),
+    "gives a model all of the time": in_library(
+        '(options["deadline"] - time.monotonic()) / 2',
+        'options["deadline"] - time.monotonic()',
+        "summarize/a-silent-model-has-half-of-the-time",
+        "summarize/the-summary-is-the-models"),
+    "asks a model with the event as it is": in_library(
+        'options["summary"] = _asked_summary(leaving, options)',
+        'options["summary"] = _asked_summary(event.native, options)',
+        "summarize/the-summary-is-the-models", "summarize/another-model-by-variable"),
+    "believes a model's every word": in_library(
+        "_clean(_redact_text(words)).split()", "words.split()",
+        "summarize/a-secret-that-it-repeats-is-redacted",
+        "summarize/another-model-by-variable"),
+    "counts no files of the spool": in_library(
+        "within = count <= SPOOL_MAX_FILES and ", "within = ",
+        "spool/it-holds-2000-events", "spool/it-holds-64-mib"),
+    "weighs no files of the spool": in_library(
+        "SPOOL_MAX_FILES and total <= SPOOL_MAX_BYTES", "SPOOL_MAX_FILES",
+        "spool/it-holds-64-mib", "spool/it-holds-2000-events"),
+    "keeps what is lost for ever": in_library(
+        "if within and time_ns >= oldest:", "if within:",
+        "spool/it-holds-14-days", "spool/it-holds-2000-events"),
     "stays in the agent's process group": in_library(
         "    os.setsid()\n", "", "background/the-agent-waits-for-no-network"),
     "has the hook's own budget in the background": in_library(
