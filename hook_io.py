@@ -742,17 +742,25 @@ ERRORS = {
 #: scheme -> its port
 PORTS = {"http": 80, "https": 443}
 
+#: network of a metadata service -> whose, by its own documentation or SDK, or cloud-init;
+#: 169.254.0.0/16 and fe80::/10 hold the others
+METADATA = {
+    "100.100.100.200/32": "Alibaba", "fd00:100::100:200/128": "Alibaba, IPv6",
+    "168.63.129.16/32": "Azure WireServer", "192.0.0.192/32": "Oracle, formerly",
+    "fd00:c1::a9fe:a9fe/128": "Oracle SDK, IPv6", "fd00:ec2::/32": "AWS, IPv6",
+    "fd20:ce::/32": "Google, IPv6", "fd00:42::42/128": "cloud-init: Scaleway, IPv6",
+    "fd00:a9fe:a9fe::/48": "cloud-init: Akamai, IPv6",
+}
+
 #: network -> what its addresses are; first match wins, no match is "public".
 #: Metadata services stand before the private ranges that hold some of them.
 NETWORKS = (
     ("127.0.0.0/8", "loopback"), ("::1/128", "loopback"),
-    ("100.100.100.200/32", "forbidden"), ("168.63.129.16/32", "forbidden"),
-    ("192.0.0.192/32", "forbidden"), ("fd00:ec2::/32", "forbidden"),
-    ("fd20:ce::/32", "forbidden"), ("169.254.0.0/16", "forbidden"),
-    ("fe80::/10", "forbidden"), ("fec0::/10", "forbidden"), ("0.0.0.0/8", "forbidden"),
-    ("::/128", "forbidden"), ("224.0.0.0/3", "forbidden"), ("ff00::/8", "forbidden"),
-    ("2001::/32", "forbidden"), ("64:ff9b:1::/48", "forbidden"),
-    ("10.0.0.0/8", "private"),
+    *((network, "forbidden") for network in METADATA),
+    ("169.254.0.0/16", "forbidden"), ("fe80::/10", "forbidden"),
+    ("fec0::/10", "forbidden"), ("0.0.0.0/8", "forbidden"), ("::/128", "forbidden"),
+    ("224.0.0.0/3", "forbidden"), ("ff00::/8", "forbidden"), ("2001::/32", "forbidden"),
+    ("64:ff9b:1::/48", "forbidden"), ("10.0.0.0/8", "private"),
     ("172.16.0.0/12", "private"), ("192.168.0.0/16", "private"),
     ("fc00::/7", "private"),
 )
