@@ -94,6 +94,7 @@ if TYPE_CHECKING:
     Envelope = Tuple[str, Dict[str, str], Event]
     Link = Tuple[Any, float, List[bytes]]
     Target = Tuple[str, str, int, str, str]
+    Record = Tuple[str, str, Event, str]
 else:
     Event = dict
     is_cheap = "os" in sys.modules or "posix" not in sys.builtin_module_names
@@ -2208,7 +2209,7 @@ def fit(event: "Event", build: "Callable[[Event], Event]", max_bytes: int) -> by
 LOCAL_URL = "http://localhost:4000/events"
 COLLECTOR_URL = "http://localhost:4318"  # where OpenTelemetry's exporters send to
 NO_SESSION = "no-session"  # for a server that takes no event without one
-LOGS_PATH, GRAM_PATH = "/v1/logs", "/rpc/hooks.ingest"
+GRAM_PATH = "/rpc/hooks.ingest"
 INTEGER_BITS = 64  # of a number that protobuf holds
 
 
@@ -2302,7 +2303,7 @@ def otlp_format(event: AgentEvent, options: "Options") -> "Envelope":
     own telemetry.  Not covered: gRPC, protobuf, gzip.
     """
     payload, event_type = _payload(event, options), options["event_type"]
-    url, headers = _collector(options)
+    url, headers = _collector(options, options["server_url"])
     number, text = SEVERITIES.get(event_type, SEVERITIES["*"])
     now = str(options["time_ns"])
     record = {
@@ -2345,16 +2346,21 @@ def _otlp_members(payload: AgentEvent, options: "Options") -> "Event":
     }
 
 
-def _collector(options: "Options") -> "Tuple[str, Dict[str, str]]":
-    """Return where a collector is, and the headers that are meant for it alone."""
-    env, url = options["env"], options["server_url"]
+def _collector(
+    options: "Options", url: str, signal: str = "logs"
+) -> "Tuple[str, Dict[str, str]]":
+    """Return where a collector takes a signal, and the headers meant for it alone.
+
+    url: it, where somebody named one.
+    """
+    env, path = options["env"], f"/v1/{signal}"
     if url:
-        return _with_path(url, LOGS_PATH), {}
-    own = env.get("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT")
+        return _with_path(url, path) if signal == "logs" else url.rstrip("/") + path, {}
+    own = env.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT")
     base = env.get("OTEL_EXPORTER_OTLP_ENDPOINT") or COLLECTOR_URL
-    headers = (_pairs("OTEL_EXPORTER_OTLP_LOGS_HEADERS", options)
+    headers = (_pairs(f"OTEL_EXPORTER_OTLP_{signal.upper()}_HEADERS", options)
                or _pairs("OTEL_EXPORTER_OTLP_HEADERS", options))
-    return own or base.rstrip("/") + LOGS_PATH, headers
+    return own or base.rstrip("/") + path, headers
 
 
 def _resource(options: "Options") -> "Event":
@@ -2933,7 +2939,8 @@ def _partial_success(status: int, answer: "Event") -> "Optional[Outcome]":
     """Return what became of a record that OTLP's partialSuccess says was not taken."""
     partial = answer.get("partialSuccess")
     partial = partial if isinstance(partial, dict) else {}
-    if str(partial.get("rejectedLogRecords", 0)) == "0":
+    rejected = [count for name, count in partial.items() if name.startswith("rejected")]
+    if all(str(count) == "0" for count in rejected):
         return None
     why = _quote({"message": partial.get("errorMessage")})
     fact = f"HTTP {status}, but the record was rejected{why and ': '}{why}"
@@ -4315,6 +4322,8 @@ def _receive_event(
     if os.environ.get("HOOK_IO_OFF", "") not in ("", *_OFF_WORDS):
         raise Done(NOTHING)
     values, notes = parse_options(table, argv, f"{name}.py")
+    if values.get("export", "off") != "off":
+        values["event_log"] = values["event_log"] or _own_log()
     try:
         event = read_event(idle_ms=STDIN_IDLE_MS)
     except InputError as error:
@@ -4327,6 +4336,10 @@ def _receive_event(
         metadata=redact(values["metadata"], None, effort),
         time_ns=time.time_ns(), key=os.urandom(16).hex(), summary="", is_away=False)
     return event
+
+
+def _own_log() -> str:
+    return os.path.join(_state_folder(), "events.jsonl")
 
 
 def _half_of(budget_s: float, started: float) -> Effort:
@@ -4355,6 +4368,8 @@ def _handle_event(event: AgentEvent, options: "Options") -> HookResult:
     options["agent"] = event.agent
     if options["check"]:
         return _check(event, options)
+    if "--export" in options["argv"]:  # HOOK_IO_EXPORT says where to
+        return _export(event, options)
     if options["flush_spool"]:
         is_gone = options["background"] and hand_over(event, options)
         return NOTHING if is_gone else _flush_spool(options)
@@ -5475,6 +5490,823 @@ def _has_code(name: str, words: "List[Any]") -> bool:
         if word == "-" or (word[:2] != "--" and any(c in word for c in letters)):
             return True
     return bool(letters) and len(words) == 1
+
+
+# Export: what a session's turns tell leaves as numbers for Prometheus, and as spans and
+# numbers for a collector.  Names, numbers, outcomes and ids do; content if asked for.
+
+EXPORT_TIMEOUT_MS = 1500  # for all of it
+SETTLE_MS = 150  # for hooks of the same turn that still write their lines
+READ_MAX_BYTES = 1 << 26  # of a log, of which one session's lines are wanted
+BACK_BYTES = 1 << 20  # looked through at once for where a session begins
+TRANSCRIPT_MAX_BYTES = 1 << 25  # that are new in one
+CONTENT_MAX_CHARS = 1024  # of one attribute
+ANSWERS_KEPT = 500  # of a model, that may be told again
+TURNS_KEPT = 5  # whose subagents may still be at work
+TURNS_WAITING = 20  # for a collector that does not take them
+SPANS_MAX = 2000  # of a turn
+SESSIONS_MAX = 100
+LABEL_VALUES_MAX = 100  # of a kind; any other is "other"
+PROM_FILE = "hook_io.prom"
+USAGE_AGENTS = ("claude-code",)  # whose transcripts hold usage
+
+#: kind of record -> attribute -> the member of it that leaves under that name
+EXPORTED = {
+    "turn": {"gen_ai.agent.name": "agent", "gen_ai.request.model": "model",
+             "prompt.id": "prompt_id", "source_app": "source_app", "turn.end": "end",
+             "user.email": "user_email", "gen_ai.usage.input_tokens": "input_tokens",
+             "gen_ai.usage.output_tokens": "output_tokens"},
+    "agent": {"gen_ai.agent.name": "agent_type", "agent_id": "agent_id"},
+    "call": {"gen_ai.tool.name": "tool", "gen_ai.tool.call.id": "id",
+             "agent_id": "agent_id", "tool.outcome": "outcome"},
+    "usage": {"gen_ai.request.model": "model", "gen_ai.response.model": "model",
+              "agent_id": "agent_id", "gen_ai.usage.input_tokens": "all_input_tokens",
+              "gen_ai.usage.output_tokens": "output_tokens",
+              "gen_ai.usage.cache_read.input_tokens": "cache_read_input_tokens",
+              "gen_ai.usage.cache_write.input_tokens": "cache_creation_input_tokens",
+              "gen_ai.usage.cache_creation.input_tokens":  # as receivers still have it
+                  "cache_creation_input_tokens"},
+    "wait": {"gen_ai.tool.name": "tool", "gen_ai.tool.call.id": "call_id",
+             "duration_ms": "duration_ms"},
+    "compaction": {"trigger": "trigger", "duration_ms": "duration_ms"},
+}
+#: the same of what leaves with HOOK_IO_EXPORT_CONTENT alone
+CONTENT = {
+    "turn": {"input.value": "prompt", "error.message": "error"},
+    "call": {"gen_ai.tool.call.arguments": "input", "gen_ai.tool.call.result": "output",
+             "input.value": "input", "output.value": "output",
+             "error.message": "error"},
+}
+#: kind of record -> operation, member of the span's name, span kind, Phoenix's name
+SPANS = {"turn": ("invoke_agent", "agent", 1, "AGENT"),
+         "agent": ("invoke_agent", "agent_type", 1, "AGENT"),
+         "call": ("execute_tool", "tool", 1, "TOOL"),
+         "usage": ("chat", "model", 3, "LLM")}
+#: member of a transcript's usage -> the kind of token that it counts
+TOKENS = {"input_tokens": "input", "output_tokens": "output",
+          "cache_read_input_tokens": "cache_read",
+          "cache_creation_input_tokens": "cache_write"}
+#: the same of cost-state, by the order of TOKENS
+PAID = ("inputTokens", "outputTokens", "cacheReadInputTokens",
+        "cacheCreationInputTokens")
+#: outcome of a call -> OpenTelemetry's kind of error
+ERROR_TYPES = {"error": "_OTHER", "denied": "permission_denied"}
+_TIMES = "0.01 0.02 0.04 0.08 0.16 0.32 0.64 1.28 2.56 5.12 10.24 20.48 40.96 81.92"
+_LONG_TIMES = "0.1 0.2 0.4 0.8 1.6 3.2 6.4 12.8 25.6 51.2 102.4 204.8 409.6"
+_AMOUNTS = "1 2 4 8 16 32 64 128"
+_INFERENCE = "gen_ai.client.inference.usage."
+#: metric -> its name for Prometheus and for OTLP ("": not there), bounds of its buckets
+#: ("": a sum), unit, what it is
+METRICS = {
+    "turns": ("hook_io_turns_total", "hook_io.turns", "", "{turn}",
+              "Turns, by how they ended."),
+    "turn_s": ("hook_io_turn_duration_seconds", "gen_ai.invoke_agent.duration",
+               _LONG_TIMES, "s", "Time from a prompt to the end of its turn."),
+    "turn_calls": ("", "gen_ai.invoke_agent.tool_calls", _AMOUNTS, "{tool_call}",
+                   "Calls of tools in a turn."),
+    "calls": ("hook_io_tool_calls_total", "hook_io.tool_calls", "", "{tool_call}",
+              "Calls of tools, by how they went."),
+    "call_s": ("hook_io_tool_duration_seconds", "gen_ai.execute_tool.duration", _TIMES,
+               "s", "Time that calls of tools took."),
+    "agents": ("hook_io_subagents_total", "hook_io.subagents", "", "{agent}",
+               "Subagents that were started."),
+    "waits": ("hook_io_waits_total", "hook_io.waits", "", "{wait}",
+              "Questions for permission."),
+    "wait_s": ("hook_io_wait_seconds_total", "hook_io.wait.duration", "", "s",
+               "Time for which a person was waited for."),
+    "compactions": ("hook_io_compactions_total", "hook_io.compactions", "",
+                    "{compaction}", "Compactions of a context."),
+    "tokens": ("hook_io_tokens_total", "", "", "{token}",
+               "Tokens, by kind, as the API counts them."),
+    "cost": ("hook_io_cost_usd_total", "hook_io.cost", "", "USD",
+             "Cost of ended sessions, by the client's list of prices."),
+    "input": ("", _INFERENCE + "input_tokens", "", "{token}", "Input, cached or not."),
+    "output": ("", _INFERENCE + "output_tokens", "", "{token}", "Output."),
+    "cache_read": ("", _INFERENCE + "cache_read.input_tokens", "", "{token}",
+                   "Input that was read from a cache."),
+    "cache_write": ("", _INFERENCE + "cache_write.input_tokens", "", "{token}",
+                    "Input that was written to a cache."),
+    "lost": ("hook_io_export_lost_turns_total", "", "", "{turn}",
+             "Turns that no collector took in time."),
+    "unread": ("hook_io_transcripts_unread_total", "", "", "{file}",
+               "Transcripts that could not be read, so that tokens are missing."),
+}
+#: gauge -> what it is
+GAUGES = {
+    "hook_io_lost_in_a_row": "Events, or turns, that were lost in a row by now.",
+    "hook_io_spool_events": "Events that wait in the spool.",
+    "hook_io_spool_bytes": "Size of what waits in the spool.",
+    "hook_io_last_export_timestamp_seconds": "When turns were exported last.",
+}
+#: label -> OpenTelemetry's name for it, where it is another
+LABELS = {"tool": "gen_ai.tool.name", "model": "gen_ai.request.model",
+          "agent": "gen_ai.agent.name", "error": "error.type"}
+
+
+def _export(event: AgentEvent, options: "Options") -> HookResult:
+    """Export the turns that are new in the session of *event*, and say how many.
+
+    With --background another process does, and what that could not deliver before is
+    told to the person once in a session.
+    """
+    url = _signal_url("traces", options)[0]
+    if options["background"] and hand_over(event, options):
+        return _untold_turns(event, url, options)
+    deadline = time.monotonic() + EXPORT_TIMEOUT_MS / 1000
+    kinds = options["export"].split(",")
+    if kinds == ["off"]:
+        _note(options, "[WARNING] HOOK_IO_EXPORT names nothing to export to")
+        return HookResult(diagnostics=options["notes"])
+    if options["is_away"]:
+        time.sleep(SETTLE_MS / 1000)
+    ledger = _Ledger(_state_folder())
+    try:
+        ledger.take(deadline)
+        try:
+            count = _tell_turns(ledger, event, options)
+            if "textfile" in kinds:
+                ledger.write_text(options["textfile_dir"], _text_of(ledger, options))
+            ledger.save()
+            if "otlp" in kinds:
+                _post_turns(ledger, event, deadline, options)
+                ledger.save()
+        finally:
+            ledger.leave()
+    except OSError as error:
+        return HookResult(diagnostics=(
+            *options["notes"], f"[ERROR] Turns are not exported: {_error_text(error)}"))
+    return HookResult(diagnostics=(*options["notes"], f"{count} turns exported"))
+
+
+def _untold_turns(event: AgentEvent, url: str, options: "Options") -> HookResult:
+    """Return what the session is told of turns that were lost on their way to *url*."""
+    streak = _streak(url, options)
+    losses, since = streak.count()
+    is_told = options["fail_loud"] != "off" and channel("hint", event) is not None
+    try:
+        if losses < streak.threshold or not is_told or (
+                not streak.claim_notice(_session_of(event))):
+            return NOTHING
+    except OSError:
+        return NOTHING  # the hook that sends says so
+    return hint(f"hook-io: {losses} exports in a row did not reach {shown_url(url)} "
+                f"since {since} ({streak.last_outcome()}). Your work is not blocked. "
+                "Start the collector, set HOOK_IO_EXPORT_URL, or HOOK_IO_EXPORT=off. "
+                f"Each loss is a line in {streak.path}")
+
+
+class _Ledger:
+    """What has been exported, and what is owed: one file, one process at a time.
+
+    sessions: id -> what to read on from.  counters: all that was ever counted.  owed:
+    the same of what a collector has not taken, since the time (ns) "since".  waiting:
+    turns that no collector has taken, as spans.  names: values of labels.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.path = os.path.join(folder, "export.json")
+        self.lock = -1
+        self.state: "Dict[str, Any]" = {}
+
+    def take(self, deadline: float) -> None:
+        """Wait for other exports, then read the file.  Raises OSError."""
+        os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        self.lock = os.open(self.path + ".lock", flags, 0o600)
+        while True:
+            try:
+                lock_whole(self.lock)
+                break
+            except (BlockingIOError, PermissionError):
+                if time.monotonic() > deadline:
+                    self.leave()
+                    raise OSError("another export is at it; the next one makes up")
+                time.sleep(0.01)
+        try:
+            known = decode(self.added(self.path, 0, READ_MAX_BYTES)[0].decode())
+        except (OSError, ValueError):
+            known = {}  # none yet, or nobody's: counters begin anew, as after a restart
+        self.state = {name: known[name] if isinstance(known, dict) and isinstance(
+            known.get(name), type(empty)) else empty for name, empty in {
+                "sessions": {}, "counters": {}, "names": {}, "usage": {}, "owed": {},
+                "waiting": [], "since": 0}.items()}
+
+    def leave(self) -> None:
+        if self.lock >= 0:
+            os.close(self.lock)
+        self.lock = -1
+
+    def save(self) -> None:
+        sessions = self.state["sessions"]
+        for old in list(sessions)[:-SESSIONS_MAX]:
+            del sessions[old]
+        self.write(self.path, encode(self.state).encode("ascii") + b"\n", 0o600)
+
+    def session(self, session_id: str) -> "Event":
+        """Return what is known of a session, the latest one from now on."""
+        known = {"log": [], "done": {}, "traces": {}, "files": {}, "paid": {},
+                 "fresh": True, **self.state["sessions"].pop(session_id, {})}
+        self.state["sessions"][session_id] = known
+        return known
+
+    @staticmethod
+    def added(path: str, start: int, max_bytes: int) -> "Tuple[bytes, int]":
+        """Return the whole lines of a file from *start* on, and where they end.
+
+        Raises OSError, also for more than *max_bytes*.
+        """
+        with _Ledger.opened(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            start = start if start <= size else 0
+            if size - start > max_bytes:
+                raise OSError(f"{_clean(path)} has more than {max_bytes} new bytes")
+            file.seek(start)
+            data: bytes = file.read(max_bytes)
+        whole = data[:data.rfind(b"\n") + 1]
+        return whole, start + len(whole)
+
+    @staticmethod
+    def beside(folder: str) -> "List[str]":
+        """Return the transcripts in a folder."""
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError:
+            return []
+        return [os.path.join(folder, name) for name in names
+                if name[:6] == "agent-" and name[-6:] == ".jsonl"]
+
+    @staticmethod
+    def opened(path: str) -> "Any":
+        flags = os.O_RDONLY
+        for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
+            flags |= getattr(os, name, 0)
+        fd = os.open(path, flags)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(f"{_clean(path)} is no regular file")
+        return os.fdopen(fd, "rb")
+
+    @staticmethod
+    def write(path: str, data: bytes, mode: int) -> None:
+        """Put *data* in the place of a file, whole or not at all.  Raises OSError."""
+        beside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.tmp")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+        fd = os.open(beside, flags | getattr(os, "O_NOFOLLOW", 0), mode)
+        try:
+            while data:
+                data = data[os.write(fd, data):]
+        finally:
+            os.close(fd)
+        os.replace(beside, path)
+
+    def write_text(self, folder: str, text: str) -> None:
+        """Write what node_exporter reads.  Raises OSError for a folder that is none."""
+        path = os.path.join(folder, PROM_FILE)
+        if not os.path.isabs(folder) or os.path.islink(folder) or os.path.islink(path):
+            raise OSError("HOOK_IO_TEXTFILE_DIR is no absolute path of a folder, or "
+                          f"it or {PROM_FILE} in it is a link: {_excerpt(folder)}")
+        self.write(path, text.encode("utf-8"), 0o644)
+
+
+def _tell_turns(ledger: _Ledger, event: AgentEvent, options: "Options") -> int:
+    """Count and keep what is new in the session of *event*; return how many turns are.
+
+    The log is read on from where the last turn begins, or the earliest one of which a
+    subagent is at work: late lines come behind.  Ids tell what was counted before.
+    """
+    session_id = options["session_id"] or _text(event, "session_id")
+    known = ledger.session(session_id)
+    lines, file_id = _session_lines(options["event_log"], session_id, known["log"])
+    turns = [turn for turn in story(_with_own(lines, event, options))
+             if turn["session_id"] == session_id]
+    if not turns:
+        return 0
+    answers = _new_usage(ledger, known, event, turns)
+    at_work = [any(agent["ended_ms"] is None for agent in turn["subagents"])
+               for turn in turns[-TURNS_KEPT:-1]]
+    kept = turns[at_work.index(True) - len(at_work) - 1 if True in at_work else -1:]
+    done, known["done"] = known["done"], {}
+    _join_trace(known, turns[-1], options)
+    count = 0
+    for turn in turns:
+        own = [one for one in answers if one["turn"] is turn]
+        is_over = turn not in kept or options["event_type"] == "SessionEnd"
+        records = list(_records_of(turn, own, is_over))
+        new = [record for record in records if record[0] not in done]
+        if turn in kept:
+            known["done"].update((record[0], 1) for record in records)
+        if new:
+            count += new[0][1] == "turn"
+            _count_new(ledger, turn, new)
+            if "otlp" in options["export"]:
+                spans = _spans_of(turn, new[:SPANS_MAX], known, options)
+                ledger.state["waiting"].append([turn["end"], spans])
+    first = kept[0]["started_ms"]
+    known["log"] = [file_id, next(
+        (at for at, line in lines if _fact(line)[2] >= first), known["log"][1:] or 0)]
+    return count
+
+
+def _session_lines(
+    path: str, session_id: str, place: "List[int]"
+) -> "Tuple[List[Tuple[int, bytes]], int]":
+    """Return the lines of a session, each with where it stands, and the file's number.
+
+    place: the file's number and where to read on in it, also where it became `.1`; []
+    where the session is new, whose beginning is then looked for from the end on.
+    """
+    path = os.path.expanduser(path)
+    wanted = encode(session_id).encode("ascii") if session_id else b""
+    found: "List[Tuple[int, bytes]]" = []
+    file_id, is_moved = 0, False
+    for name in (path + ".1", path):
+        try:
+            with _Ledger.opened(name) as file:
+                facts = os.fstat(file.fileno())
+                is_known = bool(place) and place[0] == facts.st_ino
+                if name != path and not is_known:
+                    continue
+                file_id, is_old = facts.st_ino, name != path
+                start = place[1] if is_known else 0 if is_moved else _beginning(
+                    file, facts.st_size, wanted)
+                file.seek(start if start <= facts.st_size else 0)
+                at = file.tell()
+                for line in file.read(READ_MAX_BYTES).split(b"\n")[:-1]:
+                    if wanted in line:
+                        found.append((-1 if is_old else at, line))
+                    at += len(line) + 1
+                is_moved = is_old
+        except FileNotFoundError:
+            continue
+    return found, file_id
+
+
+def _beginning(file: "Any", size: int, wanted: bytes) -> int:
+    """Return where the latest lines of a session begin that is new to us."""
+    start = size
+    while start > 0:
+        at = max(0, start - BACK_BYTES)
+        file.seek(at)
+        lines = [line for line in file.read(start - at).split(b"\n") if wanted in line]
+        start = at
+        if not lines or any(b'"event_type":"SessionStart"' in line for line in lines):
+            break
+    return start
+
+
+def _with_own(
+    lines: "List[Tuple[int, bytes]]", event: AgentEvent, options: "Options"
+) -> "List[Any]":
+    """Return the *lines*, and *event* where the hook that logs it is not done yet."""
+    name, time_ns = options["event_type"], options["time_ns"]
+    since = _instant(time_ns - 10 * 10**9).encode("ascii")
+    mark = f'"event_type":"{name}"'.encode()
+    events: "List[Any]" = [line for _, line in lines]
+    if name and not any(mark in line and line[14:38] >= since for line in events):
+        events.append({
+            "timestamp": _instant(time_ns), "source_app": options["source_app"],
+            "event_type": name, "metadata": encode(event.native),
+            "session_id": options["session_id"] or event.get("session_id")})
+    return events
+
+
+def _new_usage(
+    ledger: _Ledger, known: "Event", event: AgentEvent, turns: "List[Event]"
+) -> "List[Event]":
+    """Return what a model has answered by the transcripts, and count its tokens.
+
+    An answer belongs to its subagent's turn, else to the one in which it came; what is
+    older belongs to none.  One that is told again with more tokens counts with the
+    difference, and is not returned again.
+    """
+    path, new = _text(event, "transcript_path"), []
+    if event.agent not in USAGE_AGENTS or not os.path.isabs(path):
+        return []
+    paid: "Event" = {}
+    for name in (path, *_Ledger.beside(path[:-len(".jsonl")] + "/subagents")):
+        try:
+            data, known["files"][name] = _Ledger.added(
+                name, known["files"].get(name, 0), TRANSCRIPT_MAX_BYTES)
+        except OSError:
+            _observe(ledger, "unread", 1)
+            continue
+        agent_id = os.path.basename(name)[len("agent-"):-len(".jsonl")]
+        answers, cost = _answers(data, agent_id if name != path else "")
+        paid.update(cost)
+        for answer in answers:
+            turn = _turn_of_answer(answer, turns)
+            known["fresh"] = known["fresh"] and turn is not None
+            if turn is not None and _count_tokens(ledger, known, turn, answer):
+                new.append({**answer, "turn": turn})
+    _count_paid(ledger, known, turns[-1], paid)
+    return new
+
+
+def _turn_of_answer(answer: "Event", turns: "List[Event]") -> "Optional[Event]":
+    for turn in reversed(turns if answer["agent_id"] else []):
+        if any(agent["agent_id"] == answer["agent_id"] for agent in turn["subagents"]):
+            return turn
+    earlier = [turn for turn in turns if turn["started_ms"] <= answer["ended_ms"]]
+    return earlier[-1] if earlier else None
+
+
+def _answers(data: bytes, agent_id: str) -> "Tuple[List[Event], Event]":
+    """Return the answers in lines of a transcript, and what its cost-state says.
+
+    Only names of models, numbers, times and ids are taken.  Of lines with one id the
+    one with the most output counts; the answer began when the line before it ended.
+    """
+    found: "Dict[str, Event]" = {}
+    cost: "Event" = {}
+    before_ms = 0
+    for line in data.split(b"\n"):
+        at = line.rfind(b'"timestamp":"')
+        now_ms = _moment_ms(line[at + 13:at + 37].decode("ascii", "replace")) if (
+            at >= 0) else before_ms
+        said = _decoded(line) if b'"usage"' in line or b'"cost-state"' in line else {}
+        message = said.get("message")
+        if isinstance(said.get("modelUsage"), dict):
+            cost = said["modelUsage"]
+        elif isinstance(message, dict) and isinstance(message.get("usage"), dict):
+            _keep_answer(found, message, (agent_id, before_ms or now_ms, now_ms))
+        before_ms = now_ms
+    return list(found.values()), cost
+
+
+def _keep_answer(
+    found: "Dict[str, Event]", message: "Event", facts: "Tuple[str, int, int]"
+) -> None:
+    name, model = message.get("id"), message.get("model")
+    if not isinstance(name, str) or not isinstance(model, str) or model[:1] == "<":
+        return  # "<synthetic>": no model said it
+    agent_id, began_ms, now_ms = facts
+    counts = {kind: _count(message["usage"].get(kind)) or 0 for kind in TOKENS}
+    known = found.get(name)
+    if known is None or counts["output_tokens"] >= known["output_tokens"]:
+        found[name] = {
+            "id": name, "model": _clean(model), "agent_id": agent_id, **counts,
+            "started_ms": min(known["started_ms"] if known else began_ms, now_ms),
+            "ended_ms": now_ms, "duration_ms": None,
+            "all_input_tokens": sum(counts.values()) - counts["output_tokens"]}
+
+
+def _decoded(line: bytes) -> "Event":
+    try:
+        said = decode(line.decode("utf-8", "replace"))
+    except InputError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _count_tokens(
+    ledger: _Ledger, known: "Event", turn: "Event", answer: "Event"
+) -> bool:
+    """Count the tokens of an answer; tell whether it is a new one."""
+    counted, key = ledger.state["usage"], _hash(16, answer["id"])
+    before = counted.pop(key, None)
+    now = [answer[kind] for kind in TOKENS]
+    more = [max(0, count - old) for count, old in zip(now, before or [0] * len(now))]
+    counted[key] = now
+    for old in list(counted)[:-ANSWERS_KEPT]:
+        del counted[old]
+    paid = known["paid"].setdefault(answer["model"], [0] * (len(TOKENS) + 1))
+    for n, count in enumerate(more):
+        paid[n] += count
+    _observe_tokens(ledger, turn, answer["model"], more)
+    return before is None
+
+
+def _observe_tokens(
+    ledger: _Ledger, turn: "Event", model: str, more: "List[int]"
+) -> None:
+    app = turn["source_app"]
+    for kind, count in zip(TOKENS.values(), more):
+        if count:
+            _observe(ledger, "tokens", count, source_app=app, model=model, kind=kind)
+            if kind != "input":
+                _observe(ledger, kind, count, source_app=app, model=model)
+    if sum(more) - more[1]:
+        _observe(ledger, "input", sum(more) - more[1], source_app=app, model=model)
+
+
+def _count_paid(ledger: _Ledger, known: "Event", turn: "Event", paid: "Event") -> None:
+    """Count what cost-state knows and no answer said: the cost, and other requests.
+
+    It holds all of a session, also what was before we knew that, which is not counted.
+    """
+    for model, row in paid.items():
+        told = [_count(row.get(name)) or 0 for name in PAID] if isinstance(
+            row, dict) else []
+        cost = row.get("costUSD") if told else None
+        if not isinstance(cost, (int, float)) or not 0 <= cost < 1e9:
+            continue
+        before = known["paid"].get(model) or [0] * (len(TOKENS) + 1)
+        if known["fresh"]:
+            _observe_tokens(ledger, turn, _clean(model), [
+                max(0, count - old) for count, old in zip(told, before)])
+            _observe(ledger, "cost", max(0, cost - before[-1]),
+                     source_app=turn["source_app"], model=model)
+        known["paid"][model] = [*told, cost]
+    known["fresh"] = known["fresh"] or bool(paid)
+
+
+def _observe(ledger: _Ledger, metric: str, value: float, **labels: str) -> None:
+    """Add to a sum, or to a histogram's buckets, for good and for the collector."""
+    for label, given in labels.items():
+        seen = ledger.state["names"].setdefault(label, [])
+        text = clamp(_clean(given), NAME_MAX_CHARS)
+        if text not in seen and len(seen) < LABEL_VALUES_MAX:
+            seen.append(text)
+        labels[label] = text if text in seen else "other"
+    key, bounds = encode(labels), [float(b) for b in METRICS[metric][2].split()]
+    for counts in (ledger.state["counters"], ledger.state["owed"]):
+        rows = counts.setdefault(metric, {})
+        if not bounds:
+            rows[key] = rows.get(key, 0) + value
+            continue
+        row = rows.setdefault(key, [0] * (len(bounds) + 3))  # count, sum, buckets
+        row[0] += 1
+        row[1] += value
+        row[2 + sum(bound < value for bound in bounds)] += 1
+
+
+def _hash(digits: int, *words: str) -> str:
+    """Return an id that the same words always have."""
+    from hashlib import sha256
+
+    return sha256("\0".join(words).encode("utf-8", "replace")).hexdigest()[:digits]
+
+
+def _turn_key(turn: "Event") -> "Tuple[str, str]":
+    return turn["session_id"], turn["prompt_id"] or str(turn["started_ms"])
+
+
+def _records_of(
+    turn: "Event", answers: "List[Event]", is_over: bool
+) -> "Iterator[Record]":
+    """Yield (id, kind, record, id of what it is within) of all that a turn holds.
+
+    is_over: nothing of it comes any more, so that a subagent without an end has none.
+    """
+    key = _turn_key(turn)
+    root = _hash(16, *key, "turn")
+    spans = {"": root}
+
+    def calls(items: "List[Event]", above: str) -> "Iterator[Record]":
+        for n, call in enumerate(items):
+            name = call["id"] or f"{n} {call['started_ms']}"
+            spans[call["id"]] = _hash(16, *key, "call", call["agent_id"], name)
+            yield spans[call["id"]], "call", call, above
+
+    for kind in ("input", "output"):
+        total = sum(answer["all_input_tokens" if kind == "input" else "output_tokens"]
+                    for answer in answers)
+        turn[f"{kind}_tokens"] = total or None
+    yield root, "turn", turn, ""
+    yield from calls(turn["calls"], root)
+    for agent in turn["subagents"]:
+        spans[""] = root
+        name = agent["agent_id"] or f"{agent['agent_type']} {agent['started_ms']}"
+        own = spans[f"agent {name}"] = _hash(16, *key, "agent", name)
+        if is_over or agent["ended_ms"] is not None:
+            yield own, "agent", agent, spans.get(agent["call_id"], root)
+            yield from calls(agent["calls"], own)
+    for kind, items in (("wait", turn["waits"]), ("compaction", turn["compactions"])):
+        for item in items:
+            yield _hash(16, *key, kind, str(item["started_ms"])), kind, item, root
+    for answer in answers:
+        above = spans.get(f"agent {answer['agent_id']}", root)
+        yield _hash(16, *key, "chat", answer["id"]), "usage", answer, above
+
+
+def _count_new(
+    ledger: _Ledger, turn: "Event", records: "List[Record]"
+) -> None:
+    app = turn["source_app"]
+    for _, kind, item, _ in records:
+        lasted_s = (item["duration_ms"] or 0) / 1000
+        if kind == "turn":
+            _observe(ledger, "turns", 1, source_app=app, agent=turn["agent"],
+                     end=turn["end"] or "none")
+            _observe(ledger, "turn_calls", len(turn["calls"]), agent=turn["agent"])
+        if kind in ("turn", "agent") and item["duration_ms"] is not None:
+            _observe(ledger, "turn_s", lasted_s,
+                     agent=item["agent" if kind == "turn" else "agent_type"])
+        if kind == "call":
+            _observe(ledger, "calls", 1, source_app=app, tool=item["tool"],
+                     outcome=item["outcome"])
+            if item["duration_ms"] is not None and item["outcome"] != "denied":
+                _observe(ledger, "call_s", lasted_s, tool=item["tool"])
+        if kind == "agent":
+            _observe(ledger, "agents", 1, source_app=app, agent=item["agent_type"])
+        if kind == "wait":
+            _observe(ledger, "waits", 1, source_app=app)
+            _observe(ledger, "wait_s", lasted_s, source_app=app)
+        if kind == "compaction":
+            _observe(ledger, "compactions", 1, source_app=app, trigger=item["trigger"])
+
+
+def _join_trace(known: "Event", turn: "Event", options: "Options") -> None:
+    """Keep the trace that the agent itself has of the turn that ends now, if any."""
+    parts = options["env"].get("TRACEPARENT", "").lower().split("-")
+    is_one = [len(part) for part in parts[:4]] == [2, 32, 16, 2] and all(
+        c in "0123456789abcdef" for part in parts[:4] for c in part)
+    if is_one and parts[0] != "ff" and int(parts[1], 16) and int(parts[2], 16) and (
+            options["event_type"] != "SessionEnd"):
+        known["traces"] = {_turn_key(turn)[1]: parts[1:3]}
+
+
+def _spans_of(
+    turn: "Event", records: "List[Record]", known: "Event",
+    options: "Options",
+) -> "List[Event]":
+    """Return OTLP's spans of *records*, and as events of the turn's what has none."""
+    key = _turn_key(turn)
+    trace_id, parent = known["traces"].get(key[1]) or [_hash(32, *key), ""]
+    common = {"session.id": key[0], "gen_ai.conversation.id": key[0],
+              "user.id": options["user"]}
+    effort = Effort(EXPORT_TIMEOUT_MS / 4000)
+    spans: "List[Event]" = []
+    for span_id, kind, item, above in records:
+        start_ms = item["started_ms"]
+        attributes = _leaving(kind, item, options, effort)
+        if kind not in SPANS:
+            if spans and spans[0]["spanId"] == above:
+                spans[0].setdefault("events", []).append({
+                    "timeUnixNano": _nano(start_ms), "name": f"hook_io.{kind}",
+                    "attributes": _attributes(attributes)})
+            continue
+        operation, member, number, shown = SPANS[kind]
+        end_ms = max(start_ms, item["ended_ms"] or turn["ended_ms"] or 0)
+        if kind == "call" and item["duration_ms"] is not None:
+            start_ms = max(start_ms, end_ms - item["duration_ms"])
+        error = _error_type(item)
+        attributes.update(common, **{
+            "gen_ai.operation.name": operation, "openinference.span.kind": shown,
+            "gen_ai.provider.name": PLATFORMS[turn["agent"]].get("provider") if (
+                kind == "usage") else None, "error.type": error})
+        spans.append({
+            "traceId": trace_id, "spanId": span_id, "parentSpanId": above or parent,
+            "name": _encodable(f"{operation} {clamp(item[member], 64)}".strip()),
+            "kind": number, "startTimeUnixNano": _nano(start_ms),
+            "endTimeUnixNano": _nano(end_ms), "attributes": _attributes(attributes),
+            "status": {"code": 2, "message": error} if error else {}})
+    return spans
+
+
+def _leaving(
+    kind: str, item: "Event", options: "Options", effort: "Effort"
+) -> "Event":
+    """Return what of a record leaves, under the names that it has there."""
+    members = {name: item.get(member) for name, member in EXPORTED[kind].items()}
+    for name, member in CONTENT.get(kind, {}).items() if (
+            options["export_content"]) else ():
+        members[name] = redact(item.get(member), CONTENT_MAX_CHARS, effort)
+    leaving: "Event" = clip(members, CONTENT_MAX_CHARS)
+    return leaving
+
+
+def _error_type(item: "Event") -> str:
+    if item.get("end") == "StopFailure":
+        return item["error"] if item["error"].isidentifier() else "_OTHER"
+    return ERROR_TYPES.get(item.get("outcome", ""), "")
+
+
+def _nano(at_ms: int) -> str:
+    return str(at_ms * 10**6)
+
+
+def _post_turns(
+    ledger: _Ledger, event: AgentEvent, deadline: float, options: "Options"
+) -> None:
+    """Send what waits, spans first.  What is not taken goes with the next turn."""
+    state, now = ledger.state, time.time_ns()
+    scope, resource = {"name": "hook-io", "version": __version__}, {
+        "attributes": _attributes(_resource(options))}
+    spans = [span for _, some in state["waiting"] for span in some]
+    metrics = _otlp_metrics(state["owed"], state["since"] or options["time_ns"], now)
+    for signal, members, items in (
+            ("traces", ("resourceSpans", "scopeSpans", "spans"), spans),
+            ("metrics", ("resourceMetrics", "scopeMetrics", "metrics"), metrics)):
+        if not items:
+            continue
+        url, headers = _signal_url(signal, options)
+        body = encode({members[0]: [{"resource": resource, members[1]: [{
+            "scope": scope, members[2]: items}]}]}).encode("ascii")
+        half = time.monotonic() + (deadline - time.monotonic()) / (
+            2 if signal == "traces" else 1)
+        outcome = post_json(url, body, half, {"Accept": "application/json", **headers},
+                            bool(options["allow_http"]), options["ca_file"])
+        _settle(ledger, signal, outcome, event, options)
+        if outcome.is_loss:
+            _note(options, f"[WARNING] {signal} were not taken: {outcome.name}"
+                  f"{outcome.fact and ', '}{outcome.fact} ({shown_url(url)})")
+            break
+
+
+def _settle(
+    ledger: _Ledger, signal: str, outcome: Outcome, event: AgentEvent,
+    options: "Options",
+) -> None:
+    """Forget what was taken, or will not be; count what is lost.
+
+    Spans go again after no answer, as they have ids; sums do not, as they would count
+    twice.
+    """
+    state, streak = ledger.state, _streak(_signal_url("traces", options)[0], options)
+    is_final = is_permanent(outcome) or (
+        signal == "metrics" and outcome.name == "unconfirmed")
+    lost = 0
+    if signal == "metrics" and (is_final or not outcome.is_loss):
+        state["owed"], state["since"], lost = {}, time.time_ns(), int(is_final)
+    elif signal == "traces":
+        keep = 0 if is_final or not outcome.is_loss else TURNS_WAITING
+        lost = max(0, len(state["waiting"]) - keep) if outcome.is_loss else 0
+        state["waiting"] = state["waiting"][-keep:] if keep else []
+    for _ in range(lost):
+        streak.record(options["event_type"], outcome.name, _session_of(event))
+    if lost:
+        _observe(ledger, "lost", lost)
+    elif not outcome.is_loss:
+        streak.end_untold()
+
+
+def _signal_url(signal: str, options: "Options") -> "Tuple[str, Dict[str, str]]":
+    """Return where a collector takes a signal, and the headers meant for it alone."""
+    url, headers = _collector(options, options["export_url"], signal)
+    given, problems = parse_headers(options["export_headers"])
+    for problem in problems:
+        _note(options, f"[WARNING] HOOK_IO_EXPORT_HEADERS: {problem}; it is left out")
+    return url, _overlaid(headers, given)
+
+
+def _otlp_metrics(owed: "Event", since_ns: int, now_ns: int) -> "List[Event]":
+    """Return OTLP's sums and histograms of what happened since then: deltas."""
+    metrics = []
+    for name, (_, told, bounds, unit, text) in METRICS.items():
+        points: "List[Event]" = []
+        for key, row in owed.get(name, {}).items() if told else ():
+            labels = {LABELS.get(n, n): value for n, value in decode(key).items()}
+            if told.startswith(_INFERENCE):
+                labels.update({"gen_ai.operation.name": "chat",
+                               "gen_ai.provider.name": "anthropic",
+                               "gen_ai.token.modality": "unknown"})
+            point = {"attributes": _attributes(labels), "timeUnixNano": str(now_ns),
+                     "startTimeUnixNano": str(min(since_ns, now_ns))}
+            value = {"count": str(row[0]), "sum": row[1], "bucketCounts": [
+                str(count) for count in row[2:]], "explicitBounds": [
+                float(bound) for bound in bounds.split()]} if bounds else (
+                {"asInt": str(row)} if isinstance(row, int) else {"asDouble": row})
+            points.append({**point, **value})
+        if points:
+            kind: "Event" = {"aggregationTemporality": 1, "dataPoints": points}
+            metrics.append({"name": told, "unit": unit, "description": text, **(
+                {"histogram": kind} if bounds else
+                {"sum": {**kind, "isMonotonic": True}})})
+    return metrics
+
+
+def _text_of(ledger: _Ledger, options: "Options") -> str:
+    """Return all that was ever counted as Prometheus' text, with what is now."""
+    lines = []
+    for name, (told, _, bounds, _, text) in METRICS.items():
+        rows = ledger.state["counters"].get(name, {}) if told else {}
+        if rows:
+            lines += [f"# HELP {told} {text}",
+                      f"# TYPE {told} {'histogram' if bounds else 'counter'}"]
+        for key in sorted(rows):
+            labels = decode(key)
+            if not bounds:
+                lines.append(f"{told}{_labels(labels)} {rows[key]}")
+                continue
+            for n, bound in enumerate([*bounds.split(), "+Inf"]):
+                lines.append(f"{told}_bucket{_labels({**labels, 'le': bound})} "
+                             f"{sum(rows[key][2:3 + n])}")
+            lines += [f"{told}_sum{_labels(labels)} {rows[key][1]}",
+                      f"{told}_count{_labels(labels)} {rows[key][0]}"]
+    for name, samples in _gauges(options).items():
+        lines += [f"# HELP {name} {GAUGES[name]}", f"# TYPE {name} gauge",
+                  *(f"{name}{_labels(labels)} {value}" for labels, value in samples)]
+    return "\n".join([*lines, ""])
+
+
+def _gauges(options: "Options") -> "Dict[str, List[Tuple[Event, float]]]":
+    urls = {"events": _endpoint(options), "export": _signal_url("traces", options)[0]}
+    spool = Spool(options["spool_dir"]).names("json") if options["spool_dir"] else []
+    return {
+        "hook_io_lost_in_a_row": [
+            ({"to": to}, _streak(url, options).count()[0]) for to, url in urls.items()],
+        "hook_io_spool_events": [({}, len(spool))],
+        "hook_io_spool_bytes": [({}, sum(_name_facts(name)[1] for name in spool))],
+        "hook_io_last_export_timestamp_seconds": [({}, options["time_ns"] // 10**9)]}
+
+
+def _labels(labels: "Event") -> str:
+    texts = []
+    for name, value in labels.items():
+        text = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        texts.append(f'{name}="{_encodable(text)}"')
+    return f"{{{','.join(texts)}}}" if texts else ""
 
 
 # Installing.  No hook comes here, so that what this needs is imported in its place.

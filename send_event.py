@@ -69,6 +69,13 @@ OPTIONS = """
 -             HOOK_IO_FAIL_LOUD_THRESHOLD 3        1-9999999 losses until then
 --check       -                           -        -       try, and explain
 --flush-spool -                           -        -       deliver what is spooled
+--export      -                           -        -       turns, to HOOK_IO_EXPORT
+-             HOOK_IO_EXPORT off off|textfile|otlp|textfile,otlp|otlp,textfile of turns
+-             HOOK_IO_EXPORT_URL          -        URL     the collector's base
+-             HOOK_IO_EXPORT_HEADERS      -        LINES   Name: value, for it alone
+-             HOOK_IO_EXPORT_CONTENT      -        -       1: prompts, inputs, outputs
+-             HOOK_IO_TEXTFILE_DIR        -        FOLDER  where hook_io.prom stands
+-             HOOK_IO_USER                -        NAME    user.id of what is exported
 -             HOOK_IO_SPOOL_DIR           -        FOLDER  keeps what is lost
 -             HOOK_IO_EVENT_LOG           -        FILE    keeps every event
 -             HOOK_IO_BACKGROUND_TIMEOUT_MS 10000  1-600000 time budget there
