@@ -2299,8 +2299,8 @@ def observability_format(event: AgentEvent, options: "Options") -> "Envelope":
 def otlp_format(event: AgentEvent, options: "Options") -> "Envelope":
     """Return one log record in OTLP/HTTP JSON.
 
-    Source: opentelemetry-proto 1.10, GenAI conventions as of 1.44, Claude Code's
-    own telemetry.  Not covered: gRPC, protobuf, gzip.
+    Source: opentelemetry-proto 1.10, GenAI conventions 0.1.0, Claude Code's own
+    telemetry.  Not covered: gRPC, protobuf, gzip.
     """
     payload, event_type = _payload(event, options), options["event_type"]
     url, headers = _collector(options, options["server_url"])
@@ -2333,7 +2333,10 @@ def _otlp_members(payload: AgentEvent, options: "Options") -> "Event":
         "error.type": "_OTHER" if failed else None,
         "gen_ai.operation.name": OPERATIONS.get(event_type),
         "gen_ai.provider.name": PLATFORMS[agent].get("provider"),
+        "prompt.id": said("prompt_id"), "agent_id": said("agent_id"),
+        "agent_type": said("agent_type"),
         "gen_ai.agent.name": agent,
+        "gen_ai.harness.name": agent,  # proposed, and in no release of the conventions
         "gen_ai.request.model": said("model"),
         "gen_ai.conversation.id": said("session_id"),
         "gen_ai.tool.name": said("tool_name"),
@@ -2342,7 +2345,8 @@ def _otlp_members(payload: AgentEvent, options: "Options") -> "Event":
         "gen_ai.tool.call.result": said("tool_response"),
         "agent_hook.event": _without_members(payload.native, (
             "session_id", "tool_name", "tool_use_id", "prompt", "duration_ms", "error",
-            "model", "tool_input", "tool_response")),
+            "model", "tool_input", "tool_response", "prompt_id", "agent_id",
+            "agent_type")),
     }
 
 
@@ -5609,14 +5613,13 @@ def _export(event: AgentEvent, options: "Options") -> HookResult:
     With --background another process does, and what that could not deliver before is
     told to the person once in a session.
     """
-    url = _signal_url("traces", options)[0]
+    url, kinds = _signal_url("traces", options)[0], options["export"].split(",")
+    if kinds == ["off"]:
+        _note(options, "[WARNING] Nothing is exported: HOOK_IO_EXPORT is off")
+        return HookResult(diagnostics=options["notes"])
     if options["background"] and hand_over(event, options):
         return _untold_turns(event, url, options)
     deadline = time.monotonic() + EXPORT_TIMEOUT_MS / 1000
-    kinds = options["export"].split(",")
-    if kinds == ["off"]:
-        _note(options, "[WARNING] HOOK_IO_EXPORT names nothing to export to")
-        return HookResult(diagnostics=options["notes"])
     if options["is_away"]:
         time.sleep(SETTLE_MS / 1000)
     ledger = _Ledger(_state_folder())

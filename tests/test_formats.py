@@ -207,6 +207,7 @@ def test_otlp_keeps_every_member_of_the_event_once(name):
     values = values_of(record_of(body_of("otlp", event))["attributes"])
     rest = json.loads(values["agent_hook.event"])
     moved = {"session_id": "session.id", "model": "gen_ai.request.model",
+             "prompt_id": "prompt.id",
              "tool_input": "gen_ai.tool.call.arguments",
              "tool_response": "gen_ai.tool.call.result"}
     for member, value in event.items():

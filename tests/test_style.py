@@ -22,7 +22,7 @@ POWERS = {
         {"print", "input", "exit", "quit", "sys.stdout", "sys.stderr", "sys.stdin",
          "sys.exit", "os.write", "os._exit", "os.dup", "os.dup2", "os.abort"},
         {"Emitter", "StderrBuffer", "_write_part", "FailureStreak", "Spool",
-         "_fork_away", "_append_whole",
+         "_fork_away", "_append_whole", "_Ledger",
          "_main"}),  # a person's command, no hook: it says what it did
     "network": (
         {"socket", "_socket", "ssl", "__import__('_socket')", "__import__('socket')",
@@ -34,7 +34,7 @@ POWERS = {
          "os.makedirs", "os.mkdir", "os.rmdir", "os.truncate"},
         {"FailureStreak", "_read_losses", "_unnamed_file", "_open_missing_fds",
          "StderrBuffer", "forget_compiled", "_fork_away", "Spool",
-         "log_event", "_open_log", "_rotate",
+         "log_event", "_open_log", "_rotate", "_Ledger",
          "_content", "_write_file", "_discard", "_restore"}),  # the installer's
     "processes": (
         {"os.system", "os.fork", "os.execv", "os.kill", "os.popen", "subprocess"},
