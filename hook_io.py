@@ -5804,9 +5804,9 @@ def _tell_turns(ledger: _Ledger, event: AgentEvent, options: "Options") -> int:
             if "otlp" in options["export"]:
                 spans = _spans_of(turn, new[:SPANS_MAX], known, options)
                 ledger.state["waiting"].append([turn["end"], spans])
-    first = kept[0]["started_ms"]
-    known["log"] = [file_id, next(
-        (at for at, line in lines if _fact(line)[2] >= first), known["log"][1:] or 0)]
+    first, place = kept[0]["started_ms"], known["log"][1:] or [0]
+    begins = [at for at, line in lines if _fact(line)[2] >= first]
+    known["log"] = [file_id, *(begins[:1] or place)]
     return count
 
 
@@ -5818,30 +5818,37 @@ def _session_lines(
     place: the file's number and where to read on in it, also where it became `.1`; []
     where the session is new, whose beginning is then looked for from the end on.
     """
-    path = os.path.expanduser(path)
     wanted = encode(session_id).encode("ascii") if session_id else b""
     found: "List[Tuple[int, bytes]]" = []
-    file_id, is_moved = 0, False
+    file_id, start = 0, -1
+    path = os.path.expanduser(path)
     for name in (path + ".1", path):
         try:
-            with _Ledger.opened(name) as file:
-                facts = os.fstat(file.fileno())
-                is_known = bool(place) and place[0] == facts.st_ino
-                if name != path and not is_known:
-                    continue
-                file_id, is_old = facts.st_ino, name != path
-                start = place[1] if is_known else 0 if is_moved else _beginning(
-                    file, facts.st_size, wanted)
-                file.seek(start if start <= facts.st_size else 0)
-                at = file.tell()
-                for line in file.read(READ_MAX_BYTES).split(b"\n")[:-1]:
-                    if wanted in line:
-                        found.append((-1 if is_old else at, line))
-                    at += len(line) + 1
-                is_moved = is_old
+            file = _Ledger.opened(name)
         except FileNotFoundError:
             continue
+        with file:
+            facts = os.fstat(file.fileno())
+            if place[:1] == [facts.st_ino]:
+                start = place[1] if place[1] <= facts.st_size else 0
+            elif name != path:
+                continue
+            elif start < 0:
+                start = _beginning(file, facts.st_size, wanted)
+            file_id = facts.st_ino
+            found += _lines_from(file, start, wanted)
+            start = 0
     return found, file_id
+
+
+def _lines_from(
+    file: "Any", at: int, wanted: bytes
+) -> "Iterator[Tuple[int, bytes]]":
+    file.seek(at)
+    for line in file.read(READ_MAX_BYTES).split(b"\n")[:-1]:
+        if wanted in line:
+            yield at, line
+        at += len(line) + 1
 
 
 def _beginning(file: "Any", size: int, wanted: bytes) -> int:
