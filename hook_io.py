@@ -218,13 +218,19 @@ def _as_named(names: str) -> "Dict[str, str]":
 #:            channel there, and FALLBACKS or silence is the only safe answer.
 #:
 #: What `hook_io.py install` registers, where it serves the agent:
-#: settings   file of a project that registers its hooks
+#: settings   file of a project, or of a home, that registers its hooks
+#: user       that of a home, where it is another
+#: local      file of a project that registers hooks of one person alone
+#: needs      what a project's folder has to hold
 #: also       a file of another agent that this one runs as well
 #: members    of that file, beside its "hooks"
 #: group      members of what holds a list of entries; none: an entry stands alone
-#: entry      what registers the hook; "$C" is the command, timeouts are in its unit
-#: folder     of the scripts, as a command of the agent's names it; with braces where
-#:            the agent puts a path with quotes of its own in the place of $NAME
+#: entry      what registers the hook; "$C" is the command, "$Q" the same for a shell
+#:            that may be none of POSIX, timeouts are in its unit
+#: folder     of the scripts: what sets d to it in a command of the agent's; with braces
+#:            where the agent puts a path with quotes of its own in the place of $NAME.
+#:            What another plugin leaves in CLAUDE_PLUGIN_ROOT holds no library of ours
+#: named      its project's name, as a word of a command
 #: hooked     events that are registered; the others come too often, or would act
 #: then       what is left for a person to do
 PLATFORMS: "Dict[str, Dict[str, Any]]" = {
@@ -266,7 +272,10 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "settings": ".claude/settings.json",
         "group": {},
         "entry": {"type": "command", "command": "$C", "timeout": 5},
-        "folder": "${CLAUDE_PLUGIN_ROOT:-$CLAUDE_PROJECT_DIR/.claude/hooks}",
+        "local": ".claude/settings.local.json",
+        "folder": 'd=$CLAUDE_PLUGIN_ROOT; [ -f "$d/hook_io.py" ] ||'
+                  " d=$CLAUDE_PROJECT_DIR/.claude/hooks",
+        "named": '"${CLAUDE_PROJECT_DIR##*/}"',
         "hooked": "PreToolUse PostToolUse UserPromptSubmit SessionStart SessionEnd"
                   " Notification Stop SubagentStop PreCompact PostToolUseFailure"
                   " StopFailure SubagentStart PostCompact PermissionRequest"
@@ -300,8 +309,10 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "loud": _on("PreToolUse UserPromptSubmit", _EXIT),
         "settings": ".codex/hooks.json",
         "group": {},
-        "entry": {"type": "command", "command": "$C", "timeout": 3},  # SessionEnd's max
-        "folder": "$(git rev-parse --show-toplevel)/.claude/hooks",
+        "entry": {"type": "command", "command": "$Q", "timeout": 3},  # SessionEnd's max
+        "folder": "d=$(git rev-parse --show-toplevel)/.claude/hooks",
+        "named": '"${PWD##*/}"',
+        "needs": ".git",
         "hooked": "PreToolUse PostToolUse PermissionRequest UserPromptSubmit"
                   " SessionStart SessionEnd Stop SubagentStart SubagentStop PreCompact"
                   " PostCompact Interrupt",
@@ -364,7 +375,9 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "also": ".claude/settings.json",
         "members": {"version": 1},
         "entry": {"type": "command", "bash": "$C", "timeoutSec": 5},
-        "folder": "$COPILOT_PROJECT_DIR/.claude/hooks",
+        "user": ".copilot/hooks/hook-io.json",
+        "folder": "d=$COPILOT_PROJECT_DIR/.claude/hooks",
+        "named": '"${COPILOT_PROJECT_DIR##*/}"',
         "hooked": "PreToolUse PostToolUse PostToolUseFailure PermissionRequest"
                   " UserPromptSubmit SessionStart SessionEnd Stop SubagentStart"
                   " SubagentStop PreCompact Notification ErrorOccurred",
@@ -401,7 +414,8 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "settings": ".qwen/settings.json",
         "group": {},
         "entry": {"type": "command", "command": "$C", "timeout": 5},
-        "folder": "${QWEN_PROJECT_DIR}/.claude/hooks",
+        "folder": "d=${QWEN_PROJECT_DIR}/.claude/hooks",
+        "named": '"${QWEN_PROJECT_DIR##*/}"',
         "hooked": "PreToolUse PostToolUse PostToolUseFailure PermissionRequest"
                   " PermissionDenied UserPromptSubmit SessionStart SessionEnd Stop"
                   " StopFailure SubagentStart SubagentStop PreCompact PostCompact"
@@ -437,7 +451,8 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "group": {"matcher": "*"},
         "entry": {"type": "command", "name": "hook-io", "command": "$C",
                   "timeout": 5000},
-        "folder": "${GEMINI_PROJECT_DIR}/.claude/hooks",
+        "folder": "d=${GEMINI_PROJECT_DIR}/.claude/hooks",
+        "named": '"${GEMINI_PROJECT_DIR##*/}"',
         "hooked": "BeforeTool AfterTool BeforeAgent AfterAgent SessionStart SessionEnd"
                   " Notification",
     },
@@ -491,7 +506,8 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "also": ".claude/settings.json",
         "members": {"version": 1},
         "entry": {"command": "$C", "timeout": 5},
-        "folder": "$CURSOR_PROJECT_DIR/.claude/hooks",
+        "folder": "d=$CURSOR_PROJECT_DIR/.claude/hooks",
+        "named": '"${CURSOR_PROJECT_DIR##*/}"',
         "hooked": "preToolUse postToolUse postToolUseFailure beforeSubmitPrompt stop"
                   " subagentStart subagentStop sessionStart sessionEnd preCompact",
     },
@@ -6320,99 +6336,102 @@ def _labels(labels: "Event") -> str:
 
 
 # Installing.  No hook comes here, so that what this needs is imported in its place.
+# All that is to change is found out first: what is refused has changed nothing.
 
 FILES = ("hook_io.py", "send_event.py")  # the library first: the script imports it
-HOOKS = ".claude/hooks"  # of a project, whichever agent runs them
+HOOKS = ".claude/hooks"  # of a project or a home, whichever agent runs them
 BACKUP = ".hook-io.bak"
 NOT_RUN = ("hook-io: send_event.py could not run, so no event is recorded. Your work is"
            f" not blocked. Try: python3 {HOOKS}/send_event.py --version")
 NEXT_STEP = ("Run `make serve` in hook-io's folder, or a server of yours on"
              f" {LOCAL_URL},\nand start the agent: its first event arrives.")
-_FLUSHED = '[ -n "$HOOK_IO_SPOOL_DIR" ] && '  # there may be something to deliver
-#: a command that runs the script and nothing else
-_OURS = (r"""(?:\[ -n "\$HOOK_IO_SPOOL_DIR" \] && )?((?:'[^']*'|"[^"]*"|[^;&|'"\n])*)"""
-         r"(?:\|\| *(?::|true|echo '[^']*'))? *")
+#: how a hook runs -> its command, which sets d to the scripts' folder and p to an
+#: interpreter that is there: on Windows, python3 is often an alias that is none.
+#: A missing file makes Python exit 2, which stops an agent: each ends in a guard.  An
+#: agent that ends says so by SIGTERM, also to a hook that is still sending.
+COMMANDS = {
+    "foreground": "trap '' TERM; {find}"
+                  '$p -IS "$d/send_event.py" {said} || {guard}',
+    "flush": '[ -n "$HOOK_IO_SPOOL_DIR" ] || exit 0; {find}'
+             '$p -IS "$d/send_event.py" --flush-spool --background || :',
+}
+_FIND = ('{folder}; p=python3; [ "$OS" = Windows_NT ] && p=py;'
+         ' command -v $p >/dev/null || p=python; ')
+_HOME_FOLDER = "d=$HOME/.claude/hooks"  # with --user
+#: the commands that 0.1.0 wrote
+_WRITTEN_BEFORE = (
+    r'(\[ -[nz] "\$HOOK_IO_SPOOL_DIR" \] (&&|\|\|) )?'
+    r'python3? -IS "[^"]*/send_event\.py"'
+    r""" (--source-app ([\w@%+=:,./-]|'[^']*'|"[^"]*")+ --event-type \w+"""
+    r"|--flush-spool --background) \|\| (:|true|echo '[^']*')")
+_RUNS_OURS = r'-IS "[^"]*/send_event\.py"'  # also one that a person has changed since
 
 
-def registration(agent: str, source_app: str) -> "Dict[str, Event]":
+def registration(
+    agent: str, source_app: str = "", is_user: bool = False
+) -> "Dict[str, Event]":
     """Return event -> what registers the hook for it in *agent*'s settings.
 
-    source_app: a word of a shell's command, with its quotes.  A missing file makes
-    Python exit 2, which stops an agent, so each command ends in a guard; that of
-    SessionStart says that the hook could not run, where a person sees it.  There a
-    second one delivers what is spooled, if a list of entries has room for it.
+    source_app: a word of a shell's command, with its quotes; by default the name of
+        the folder that the agent works in.  is_user: for all projects of a person.
+
+    The guard of SessionStart says that the hook could not run, where a person sees it.
+    A second one there delivers what is spooled, if a list of entries has room for it.
     """
-    row, python = PLATFORMS[agent], "python" if os.name == "nt" else "python3"
-    script = f'{python} -IS "{row["folder"]}/send_event.py"'
-    flush = _fill(row["entry"], {
-        "$C": f"{_FLUSHED}{script} --flush-spool --background || :"})
+    row, hints = PLATFORMS[agent], PLATFORMS[agent].get("hint", {})
+    find = _FIND.format(folder=_HOME_FOLDER if is_user else row["folder"])
+    flush = _entry(row, COMMANDS["flush"].format(find=find))
     wanted: "Dict[str, Event]" = {}
     for event in row["hooked"].split():
-        hints = row.get("hint", {})
-        told = canonical(event) == "SessionStart" and (
-            hints.get(event, hints.get("*")) == _MESSAGE)
-        guard = "echo '" + encode({"systemMessage": NOT_RUN}) + "'" if told else ":"
-        said = f"--source-app {source_app} --event-type {event}"
-        entry = _fill(row["entry"], {"$C": f"{script} {said} || {guard}"})
-        entries = [entry, flush] if canonical(event) == "SessionStart" else [entry]
+        starts = canonical(event) == "SessionStart"
+        told = starts and hints.get(event, hints.get("*")) == _MESSAGE
+        entry = _entry(row, COMMANDS["foreground"].format(
+            find=find, said=f"--source-app {source_app or row['named']} --event-type"
+            f" {event}", guard=f"echo '{encode({'systemMessage': NOT_RUN})}'" if told
+            else ":"))
+        entries = [entry, flush] if starts else [entry]
         wanted[event] = {**row["group"], "hooks": entries} if "group" in row else entry
     return wanted
 
 
-def _is_ours(entry: "Any") -> bool:
+def _entry(row: "Shape", command: str) -> "Shape":
+    from shlex import quote
+
+    filled: "Shape" = _fill(row["entry"], {
+        "$C": command, "$Q": f"exec sh -c {quote(command)}"})
+    return filled
+
+
+def _texts(value: "Any") -> "Iterator[str]":
+    """Yield every text in *value*: of what registers hooks, also each command."""
+    inner = value.values() if isinstance(value, dict) else value
+    if isinstance(value, str):
+        yield value
+    for each in inner if isinstance(value, (dict, list)) else ():
+        yield from _texts(each)
+
+
+def _pattern() -> "Any":
+    """Return the pattern of every command that a version of hook-io has written."""
     import re
 
-    values = entry.values() if isinstance(entry, dict) else ()
-    found = [re.fullmatch(_OURS, value) for value in values if isinstance(value, str)]
-    script = r"(?:^|[/\\\s\"'])send_event\.py(?![\w.-])"
-    return any(match and re.search(script, match.group(1)) for match in found)
+    agents = [agent for agent, row in PLATFORMS.items() if "settings" in row]
+    texts = {re.sub(r"--event-type \w+", "EVENT", text) for agent in agents
+             for is_user in (False, True) for text in _texts([
+                 *registration(agent, "SOURCE", is_user).values()]) if "$d/" in text}
+    ours = [re.escape(text).replace("EVENT", r"--event\-type \w+").replace(
+        "SOURCE", "[^\n]+?") for text in texts]
+    return re.compile("|".join([*ours, _WRITTEN_BEFORE]))
 
 
-def _without_ours(group: "Any") -> "Any":
-    inner = group.get("hooks") if isinstance(group, dict) else None
-    entries = inner if isinstance(inner, list) else [group]
-    others = [entry for entry in entries if not _is_ours(entry)]
-    if len(others) == len(entries):
-        return group
-    return {**group, "hooks": others} if others else None
+# A file of settings is text in which ours is put and taken out; what stands around it
+# is not read as anything but JSON, and not written again.
 
 
-def _exchanged(groups: "List[Any]", wanted: "Optional[Event]") -> "List[Any]":
-    kept: "List[Any]" = []
-    for group in groups:
-        rest = _without_ours(group)
-        if rest is None and wanted not in kept:
-            rest = wanted
-        if rest is not None:
-            kept.append(rest)
-    return kept if wanted is None or wanted in kept else [*kept, wanted]
+def _read_settings(path: str, data: bytes) -> "Tuple[str, Event]":
+    """Return the text of a settings file and what it says; "{}" where it is blank.
 
-
-def _with_hooks(
-    settings: "Event", wanted: "Dict[str, Event]", before: "Event"
-) -> "Event":
-    """Return *settings* with *wanted* in the place of what is ours, and no more.
-
-    before: the settings without us; what we alone put there does not stay when empty.
-    """
-    hooks, changed = settings.get("hooks", {}), {}
-    for event, groups in hooks.items():
-        kept = _exchanged(groups, wanted.get(event))
-        if kept or not groups or event in before.get("hooks", {}):
-            changed[event] = kept
-    for event, group in wanted.items():
-        changed.setdefault(event, [group])
-    if changed == hooks:
-        return settings
-    if changed or "hooks" in before:
-        return {**settings, "hooks": changed}
-    return {name: value for name, value in settings.items() if name != "hooks"}
-
-
-def _parsed(path: str) -> "Event":
-    """Return the settings in a file, {} if there are none.
-
-    Raises ValueError, which says where, for what cannot be written back as it is.
+    Raises ValueError, which says where, for what an agent would not take.
     """
     import json
 
@@ -6422,215 +6441,543 @@ def _parsed(path: str) -> "Event":
         return dict(pairs)
 
     try:
-        text = _content(path).decode("utf-8-sig")
-        settings = json.loads(
-            text if text.strip() else "{}", parse_float=_finite,
-            parse_constant=_no_constant, object_pairs_hook=unique)
+        text = data.decode() if data.strip(b"\xef\xbb\xbf \t\r\n") else "{}\n"
+        said = json.loads(text.lstrip("\ufeff"), parse_float=_finite,
+                          parse_constant=_no_constant, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         here = error.doc[error.pos:].startswith(("/", "#"))
-        what = "a comment would be lost" if here else error.msg
+        what = "a comment is no JSON: take it out first" if here else error.msg
         raise ValueError(f"{path}, line {error.lineno}: {what}") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    hooks = settings.get("hooks", {}) if isinstance(settings, dict) else None
+    except (ValueError, RecursionError) as error:
+        deep = isinstance(error, RecursionError)
+        why = "JSON that is nested too deeply" if deep else error
+        raise ValueError(f"{path}: {why}") from None
+    hooks = said.get("hooks", {}) if isinstance(said, dict) else None
     if not isinstance(hooks, dict) or not all(
             isinstance(groups, list) for groups in hooks.values()):
         raise ValueError(f"{path}: its hooks are not as the agent wants them")
-    return dict(settings)
+    return text, said
 
 
-def _dumped(settings: "Event", like: bytes) -> bytes:
-    """Return *settings* as JSON, indented, encoded and with lines ending *like* it."""
+def _skipped(text: str, at: int) -> int:
+    while text[at:at + 1] in _BLANKS | {"\ufeff"}:
+        at += 1
+    return at
+
+
+def _children(text: str, at: int) -> "List[Tuple[str, int, int, int]]":
+    """Return (name, begin, begin of the value, end) of all in the container at *at*."""
     import json
+
+    scan, found, is_object = json.JSONDecoder().raw_decode, [], text[at] == "{"
+    at = _skipped(text, at + 1)
+    while text[at] not in "}]":
+        begin, name = at, ""
+        if is_object:
+            name, at = scan(text, at)
+            at = _skipped(text, _skipped(text, at) + 1)
+        value = at
+        _, at = scan(text, at)
+        found.append((name, begin, value, at))
+        at = _skipped(text, at)
+        at = _skipped(text, at + 1) if text[at] == "," else at
+    return found
+
+
+def _place(text: str, *names: "Any") -> int:
+    """Return where the value under *names*, or numbers, begins; -1 if nowhere."""
+    at = _skipped(text, 0)
+    for name in names:
+        children = _children(text, at)
+        at = children[name][2] if isinstance(name, int) else next(
+            (child[2] for child in children if child[0] == name), -1)
+        if at < 0:
+            break
+    return at
+
+
+def _inserted(text: str, at: int, name: str, value: "Any") -> str:
+    """Return *text* with one more in the container at *at*, laid out as the others."""
+    children, end = _children(text, at), "\r\n" if "\r\n" in text else "\n"
+    if children:
+        ends = [at, *(child[3] for child in children)]
+        place = rest = ends[-1]
+        gap = text[ends[-2]:children[-1][1]].partition(
+            "," if children[1:] else text[at])[2] or " " * (not children[1:])
+        before, after = f",{gap}", ""
+    else:
+        place, rest = at + 1, _skipped(text, at + 1)
+        line = text[text.rfind("\n", 0, at) + 1:]
+        is_flat = "\n" not in text.strip() and text.strip("\ufeff \t\r\n") != "{}"
+        after = "" if is_flat else end + line[:len(line) - len(line.lstrip(" \t"))]
+        before = gap = after and after + _unit(text)
+    return (text[:place] + before + _laid_out(name, value, gap, text) + after
+            + text[rest:])
+
+
+def _unit(text: str) -> str:
+    """Return what the lines of *text* are indented by."""
     import re
 
-    indent = re.search(rb'\n([ \t]+)"', like)
-    text = json.dumps(settings, indent=indent.group(1).decode() if indent else 2,
-                      ensure_ascii=like.isascii())
-    text += "\n" if like.endswith(b"\n") or not like else ""
-    mark = b"\xef\xbb\xbf" if like.startswith(b"\xef\xbb\xbf") else b""
-    return mark + text.replace("\n", "\r\n" if b"\r\n" in like else "\n").encode()
+    return str((re.findall(r"\n([ \t]+)\S", text) or ["  "])[0])
 
 
-def _content(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        return b""
+def _laid_out(name: str, value: "Any", gap: str, text: str) -> str:
+    """Return a child as JSON: on lines of its own where the *gap* before it is one."""
+    import json
+
+    lines = json.dumps(value, indent=_unit(text) if "\n" in gap else None,
+                       ensure_ascii=text.isascii()).split("\n")
+    end, break_ = "\r\n" if "\r\n" in text else "\n", gap[gap.rfind("\n") + 1:]
+    return (f"{encode(name)}: " if name else "") + (end + break_).join(lines)
 
 
-def _write_file(path: str, data: bytes, like: str = "") -> None:
-    """Put *data* in a file's place in one step, in its mode or that of *like*."""
-    path = os.path.realpath(path)  # a link stays one
-    like = path if os.path.exists(path) else like
-    mode = stat.S_IMODE(os.stat(like).st_mode) if like else 0o666
-    part = f"{path}.{os.getpid()}.part"
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    try:
-        with open(part, "xb", opener=lambda name, flags: os.open(name, flags, mode)
-                  ) as file:
-            file.write(data)
-        if like:
-            os.chmod(part, mode)
-        os.replace(part, path)
-    finally:
-        if os.path.exists(part):
-            os.unlink(part)
+def _removed(text: str, at: int, number: int) -> str:
+    """Return *text* without a child of the container at *at*, and without its comma."""
+    children = _children(text, at)
+    ends = [at + 1, *(child[3] for child in children)]
+    if number:
+        return text[:ends[number]] + text[ends[number + 1]:]
+    upto = children[1][1] if children[1:] else _skipped(text, ends[1])
+    return text[:children[0][1] if children[1:] else at + 1] + text[upto:]
 
 
-def _discard(project: str, file: str) -> None:
-    """Remove a file of a project, and the folders in it that are empty then."""
-    try:
-        os.unlink(os.path.join(project, file))
-        while os.path.dirname(file):
-            file = os.path.dirname(file)
-            os.rmdir(os.path.join(project, file))
-    except OSError:
-        pass  # not there, or not empty
+def _value(text: str, at: int) -> "Any":
+    import json
+
+    return json.JSONDecoder().raw_decode(text, at)[0]
 
 
-def _restore(project: str, file: str) -> str:
-    """Put back what was there before us, or nothing; return what was done."""
-    path = os.path.join(project, file)
-    if not os.path.exists(path + BACKUP):
-        _discard(project, file)
-        return f"  removed    {file}"
-    _write_file(path, _content(path + BACKUP))
-    os.unlink(path + BACKUP)
-    return f"  restored   {file}, as it was before"
+def _exchanged(
+    text: str, event: str, wanted: "Optional[Event]", is_ours: "Callable[[Any], bool]"
+) -> str:
+    """Return *text* with *wanted*, or nothing, in the place of what is ours there."""
+    number, at, is_there = 0, _place(text, "hooks", event), False
+    while number < len(_children(text, at)):
+        begin, end = _children(text, at)[number][2:]
+        group = _value(text, begin)
+        entries = group.get("hooks") if isinstance(group, dict) else None
+        inner = entries if isinstance(entries, list) else [group]
+        ours = [n for n, entry in enumerate(inner) if is_ours(entry)]
+        if group == wanted and not is_there:
+            is_there, ours = True, []
+        if ours and len(ours) == len(inner):
+            if wanted is None or is_there:
+                text = _removed(text, at, number)
+                continue
+            gap = text[text.rfind("\n", 0, begin) + 1:begin]
+            is_flat = gap.strip(" \t") or "\n" not in text[begin:end]
+            text = text[:begin] + _laid_out(
+                "", wanted, "" if is_flat else f"\n{gap}", text) + text[end:]
+            is_there = True
+        else:
+            for n in reversed(ours):
+                text = _removed(text, _place(text, "hooks", event, number, "hooks"), n)
+        number += 1
+    return text if wanted is None or is_there else _inserted(text, at, "", wanted)
+
+
+def _with_hooks(
+    text: str, wanted: "Dict[str, Event]", before: "Event", row: "Shape"
+) -> str:
+    """Return *text* with *wanted* in the place of what is ours, and no more.
+
+    before: the settings without us; what we alone put there does not stay when empty.
+    """
+    pattern, said = _pattern(), _value(text, _place(text))
+    members, hooks = row.get("members", {}), said.get("hooks", {})
+
+    def is_ours(entry: "Any") -> bool:
+        return any(pattern.fullmatch(text) for text in _texts(entry))
+
+    for name in [name for name in members if wanted and name not in said]:
+        text = _inserted(text, _place(text), name, members[name])
+    for event, groups in hooks.items():
+        text = _exchanged(text, event, wanted.get(event), is_ours)
+        is_left = _value(text, _place(text, "hooks", event))
+        if groups and not is_left and event not in before.get("hooks", {}):
+            text = _dropped(text, event, "hooks")
+    if "hooks" not in said and wanted:
+        groups = {event: [group] for event, group in wanted.items()}
+        return _inserted(text, _place(text), "hooks", groups)
+    for event in [event for event in wanted if event not in hooks]:
+        text = _inserted(text, _place(text, "hooks"), event, [wanted[event]])
+    if hooks and "hooks" not in before and not _value(text, _place(text, "hooks")):
+        for name in ["hooks", *(name for name in members if name not in before)]:
+            text = _dropped(text, name)
+    return text
+
+
+def _dropped(text: str, name: str, *within: str) -> str:
+    at = _place(text, *within)
+    names = [child[0] for child in _children(text, at)]
+    return _removed(text, at, names.index(name)) if name in names else text
+
+
+# What is to change below a folder, and how it changes: whole files, made anew.
+
+
+class _Plan:
+    """What is to change below a folder; apply() does all of it, or nothing.
+
+    Raises ValueError for a file that the folder does not hold itself, as a link leads
+    out of it, and for what is no regular file or may not be written.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = os.path.realpath(root)
+        self.writes: "List[Tuple[str, bytes, bytes, int]]" = []
+        self.removals: "List[str]" = []
+        self.lines: "List[str]" = []
+
+    def inside(self, file: str) -> str:
+        """Return where *file* is, links followed."""
+        path = os.path.realpath(os.path.join(self.root, file))
+        if not path.startswith(os.path.join(self.root, "")):
+            raise ValueError(f"{os.path.join(self.root, file)} leads out of the folder,"
+                             f" to {path}")
+        return path
+
+    def path(self, file: str) -> str:
+        """Return where a file is that is read, or written in its place."""
+        path = self.inside(file)
+        mode = os.stat(path).st_mode if os.path.lexists(path) else stat.S_IFREG | 0o600
+        if not stat.S_ISREG(mode):
+            raise ValueError(f"{path} is no regular file")
+        if not mode & stat.S_IWUSR:
+            raise ValueError(f"{path} is read-only")
+        return path
+
+    def own(self, file: str) -> str:
+        """Return where a file of ours is, which never is a link."""
+        self.path(file)
+        folder, name = os.path.split(file)
+        path = os.path.join(self.inside(folder), name)
+        if os.path.islink(path):
+            raise ValueError(f"{path} is a link: remove it first")
+        return path
+
+    def read(self, file: str) -> bytes:
+        """Return what is in a file; b"" if it is not there."""
+        try:
+            with open(self.path(file), "rb") as opened:
+                return opened.read()
+        except FileNotFoundError:
+            return b""
+
+    def names_us(self, file: str) -> bool:
+        """Tell whether a file of this folder names our script."""
+        try:
+            return b"send_event.py" in self.read(file)
+        except (ValueError, OSError):
+            return False  # it is not of this folder, so nothing of ours is in it
+
+    def names(self, folder: str) -> "List[str]":
+        """Return the names in a folder; none if it is not there."""
+        path = self.inside(folder)
+        return sorted(os.listdir(path)) if os.path.isdir(path) else []
+
+    def write(
+        self, path: str, before: bytes, data: bytes, mode: int = 0o666
+    ) -> None:
+        """Put down that a file gets *data*; an existing one keeps its mode."""
+        if os.path.exists(path):
+            mode = stat.S_IMODE(os.stat(path).st_mode)
+        self.writes.append((path, before, data, mode))
+
+    def diff(self) -> "Iterator[str]":
+        """Yield what changes, as a diff; the two files themselves are named alone."""
+        from difflib import unified_diff
+
+        for path, before, data, _ in self.writes:
+            if not path.endswith((*FILES, BACKUP)):
+                old, new = (text.decode().splitlines() for text in (before, data))
+                yield from unified_diff(old, new, path, path, lineterm="")
+
+    def apply(self) -> None:
+        """Make each new file beside its place, then put all in place, then remove."""
+        parts = []
+        try:
+            for path, _, data, mode in self.writes:
+                parts.append(f"{path}.{os.urandom(4).hex()}.part")
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(parts[-1], "xb", opener=lambda name, flags, mode=mode:
+                          os.open(name, flags, mode)) as file:
+                    file.write(data)
+                if os.path.exists(path):
+                    os.chmod(parts[-1], mode)
+            for part, (path, _, _, _) in zip(parts, self.writes):
+                os.replace(part, path)
+        finally:
+            for part in parts:
+                self._discard(part)
+        for path in self.removals:
+            self._discard(path)
+
+    def _discard(self, path: str) -> None:
+        """Remove a file, and the folders above it that are empty then."""
+        try:
+            os.unlink(path)
+            while os.path.dirname(path) != self.root:
+                path = os.path.dirname(path)
+                os.rmdir(path)
+        except OSError:
+            pass  # not there, or not empty
 
 
 def _own_file(name: str) -> str:
     return os.path.join(os.path.dirname(os.path.realpath(__file__)), name)
 
 
-def _registered(project: str) -> "Dict[str, Shape]":
-    """Return settings file -> its row, of those in a project that name our script."""
-    rows = {row["settings"]: row for row in PLATFORMS.values() if "settings" in row}
-    return {file: row for file, row in rows.items()
-            if b"send_event.py" in _content(os.path.join(project, file))}
+def _files(agent: str, is_user: bool) -> "List[str]":
+    """Return the settings files of an agent, in a person's home or in a project."""
+    row = PLATFORMS[agent]
+    names = [row.get("user", row["settings"])] if is_user else [
+        row["settings"], row.get("local")]
+    return [name for name in names if name]
 
 
-def _refuse_double(project: str, row: "Shape") -> None:
-    for file, other in _registered(project).items():
-        both = row if file == row.get("also") else other
-        if both.get("also") in (file, row["settings"]):
-            agent = next(name for name in PLATFORMS if PLATFORMS[name] is both)
-            raise ValueError(
-                f"hook-io is registered in {file} already, and {agent} runs"
-                f" {both['also']} as well: it would send each event twice")
+def _registered(plan: _Plan, is_user: bool) -> "Dict[str, str]":
+    """Return settings file -> its agent, of those that name our script."""
+    files = {file: agent for agent, row in PLATFORMS.items() if "settings" in row
+             for file in _files(agent, is_user)}
+    return {file: agent for file, agent in files.items() if plan.names_us(file)}
 
 
-def _install(project: str, agent: str, source_app: str) -> "Iterator[str]":
-    """Copy the two files and register the hook; yield what is done.
+def _refuse_double(plan: _Plan, agent: str, file: str, is_user: bool) -> None:
+    """Raise ValueError where *agent* runs hooks of ours beside those in *file*."""
+    homes = [] if is_user else [(_Plan(os.path.expanduser("~")), True)]
+    row = PLATFORMS[agent]
+    for where, is_home in [(plan, is_user), *homes]:
+        for other, other_agent in _registered(where, is_home).items():
+            rival = PLATFORMS[other_agent]
+            runs_both = other_agent == agent or (
+                rival["settings"] == row.get("also")) or (
+                row["settings"] == rival.get("also"))
+            _, said = _read_settings(other, where.read(other))
+            if runs_both and (where is not plan or other != file) and any(
+                    map(_pattern().fullmatch, _texts(said))):
+                raise ValueError(
+                    f"hook-io is registered in {os.path.join(where.root, other)}, which"
+                    " the same agent runs as well: it would send each event twice")
 
-    What is refused, by ValueError, is refused before anything changes.
-    """
-    import shlex
 
-    row, app = PLATFORMS[agent], source_app or os.path.basename(project)
-    path = os.path.join(project, row["settings"])
-    _refuse_double(project, row)
-    settings, before = _parsed(path), _content(path)
-    wanted = registration(agent, shlex.quote(app))
-    result = {**row.get("members", {}), **_with_hooks(settings, wanted, {})}
-    yield from _copy_files(project)
-    if result == settings:
-        yield f"  unchanged  {row['settings']}"
+def _install(plan: _Plan, agent: str, given: "Any") -> None:
+    """Plan to copy the two files and to register the hook; raise ValueError if not."""
+    from re import search
+    from shlex import quote
+
+    row, file = PLATFORMS[agent], _settings_file(agent, given)
+    needs = "" if given.user else row.get("needs", "")
+    if not os.path.exists(os.path.join(plan.root, needs)):
+        raise ValueError(f"{plan.root} has no {needs}, by which {agent} finds hooks:"
+                         " name the top folder of a git repository, or say --user")
+    _refuse_double(plan, agent, file, given.user)
+    path, data, kept = plan.path(file), plan.read(file), plan.own(file + BACKUP)
+    text, said = _read_settings(path, data)
+    name = given.source_app or ("" if given.user else os.path.basename(plan.root))
+    if not name.isprintable():
+        raise ValueError(f"{name!a} is not UTF-8, or no line: say another by"
+                         " --source-app")
+    wanted = registration(agent, quote(name) if name else "", given.user)
+    for command in _texts(said.get("hooks", {})):
+        if search(_RUNS_OURS, command) and not _pattern().fullmatch(command):
+            raise ValueError(f"{path}: a command of ours was changed since: take it out"
+                             f" first, {clamp(command, 200)}")
+    result = _with_hooks(text, wanted, {}, row).encode()
+    _copy_files(plan)
+    if result == data:
+        plan.lines.append(f"  unchanged  {file}")
         return
-    is_first = _with_hooks(settings, {}, settings) == settings
-    if os.path.exists(path) and (is_first or not os.path.exists(path + BACKUP)):
-        _write_file(path + BACKUP, before, path)
-        yield f"  kept       {row['settings']}{BACKUP}, as it was before"
-    _write_file(path, _dumped(result, before))
-    yield f"  written    {row['settings']}, {len(wanted)} events"
+    is_first = _with_hooks(text, {}, said, {}) == text
+    if os.path.exists(path) and (is_first or not os.path.exists(kept)):
+        plan.write(kept, b"", data, stat.S_IMODE(os.stat(path).st_mode))
+        plan.lines.append(f"  kept       {file}{BACKUP}, as it was before")
+    plan.write(path, data, result)
+    plan.lines.append(f"  written    {file}, {len(wanted)} events")
 
 
-def _copy_files(project: str) -> "Iterator[str]":
+def _settings_file(agent: str, given: "Any") -> str:
+    row = PLATFORMS[agent]
+    if given.local and "local" not in row:
+        raise ValueError(f"{agent} has no settings of one person in a project")
+    return str(row["local"] if given.local else _files(agent, given.user)[0])
+
+
+def _copy_files(plan: _Plan) -> None:
+    """Plan to put the two files where hooks are, so that nothing else runs instead."""
+    plan.inside(HOOKS)
+    for name in FILES:
+        file, data = f"{HOOKS}/{name}", _content(_own_file(name))
+        path, before = plan.own(file), plan.read(file)
+        plan.own(file + BACKUP)
+        if before and b", part of hook-io - " not in before[:500]:
+            raise ValueError(f"{path} is another's: give it another name first, and in"
+                             " the settings that run it")
+        if before != data:
+            plan.write(path, before, data, os.stat(_own_file(name)).st_mode & 0o777)
+        plan.lines.append(f"  {'unchanged' if before == data else 'written  '}  {file}")
+    for name in plan.names(HOOKS):
+        if _is_named_as_ours(name) and name not in FILES and not name.endswith(BACKUP):
+            raise ValueError(f"{plan.inside(HOOKS)}/{name} would run in place of ours:"
+                             " remove it first")
+    _forget_compiled(plan)
+
+
+def _is_named_as_ours(name: str) -> bool:
+    return name.partition(".")[0] in [file[:-3] for file in FILES]
+
+
+def _forget_compiled(plan: _Plan) -> None:
+    """Plan to remove what may be no compiled form of ours, whatever it says it is."""
+    cache = f"{HOOKS}/__pycache__"
+    plan.removals += [os.path.join(plan.inside(cache), name)
+                      for name in plan.names(cache) if _is_named_as_ours(name)]
+
+
+def _compile(plan: _Plan) -> None:
     from py_compile import PycInvalidationMode, compile
 
-    for name in FILES:
-        path, data = os.path.join(project, HOOKS, name), _content(_own_file(name))
-        before = _content(path)
-        if before and b", part of hook-io - " not in before[:500]:
-            _write_file(path + BACKUP, before, path)
-            yield f"  kept       {HOOKS}/{name}{BACKUP}, which was another's"
-        if before != data:
-            _write_file(path, data, _own_file(name))
-        yield f"  {'unchanged' if before == data else 'written  '}  {HOOKS}/{name}"
-    library = os.path.join(project, HOOKS, FILES[0])
+    library = os.path.join(plan.inside(HOOKS), FILES[0])
     try:  # so that the first hook need not; it looks at the file's time, not its hash
         compile(library, invalidation_mode=PycInvalidationMode.TIMESTAMP)
     except OSError:
         pass  # then each hook does it
 
 
-def _uninstall(project: str, agent: str) -> "Iterator[str]":
-    """Take out what _install() put in, for *agent* or, "", for all; yield what."""
-    rows = [PLATFORMS[agent]] if agent else list(_registered(project).values())
-    paths = [(os.path.join(project, row["settings"]), row) for row in rows]
-    read = [(path, row, _parsed(path), _parsed(path + BACKUP)) for path, row in paths]
-    for path, row, settings, before in read:
-        result = _with_hooks(settings, {}, before)
-        if "hooks" not in result:
-            for name in set(row.get("members", {})).intersection(result) - set(before):
-                del result[name]
-        if result == before and settings != before:
-            yield _restore(project, row["settings"])
-        elif result != settings:
-            _write_file(path, _dumped(result, _content(path)))
-            yield f"  written    {row['settings']}, without our events"
-    yield from _remove_files(project)
+def _uninstall(plan: _Plan, agent: str, given: "Any") -> None:
+    """Plan to take out what _install() put in, for *agent* or, "", for all."""
+    files = _registered(plan, given.user)
+    if agent:
+        named = [_settings_file(agent, given)] if given.local else (
+            _files(agent, given.user))
+        files = dict.fromkeys(named, agent)
+    for file, each in files.items():
+        _take_out(plan, file, PLATFORMS[each])
+    left = [file for file in _registered(plan, given.user) if file not in files]
+    _remove_files(plan, left)
 
 
-def _remove_files(project: str) -> "Iterator[str]":
-    folder, users = os.path.join(project, HOOKS), list(_registered(project))
-    for name in os.listdir(folder) if os.path.isdir(folder) else ():
-        if name.endswith(".py") and name not in FILES and (
-                b"hook_io" in _content(os.path.join(folder, name))):
-            users.append(f"{HOOKS}/{name}")
+def _take_out(plan: _Plan, file: str, row: "Shape") -> None:
+    path, data = plan.path(file), plan.read(file)
+    kept, old = plan.own(file + BACKUP), plan.read(file + BACKUP)
+    text, _ = _read_settings(path, data)
+    _, before = _read_settings(kept, old)
+    result = _with_hooks(text, {}, before, row)
+    if result == text:
+        return
+    is_blank = not _value(result, _place(result)) and not old.strip()
+    if is_blank or result.split() == old.decode().split():
+        result = old.decode()  # but for blanks, it is as it was before
+        plan.removals += [kept] if os.path.exists(kept) else [path]
+    if is_blank and not os.path.exists(kept):
+        plan.lines.append(f"  removed    {file}")
+    else:
+        plan.write(path, data, result.encode())
+        said = "as it was before" if kept in plan.removals else "without our events"
+        plan.lines.append(f"  written    {file}, {said}")
+
+
+def _remove_files(plan: _Plan, users: "List[str]") -> None:
+    for name in plan.names(HOOKS):
+        is_file = os.path.isfile(os.path.join(plan.root, HOOKS, name))
+        if name.endswith(".py") and name not in FILES and is_file and (
+                b"hook_io" in plan.read(f"{HOOKS}/{name}")):
+            users = [*users, f"{HOOKS}/{name}"]
     for name in FILES[::-1]:
-        data = _content(os.path.join(folder, name))
+        file = f"{HOOKS}/{name}"
+        path, data = plan.own(file), plan.read(file)
+        old = plan.read(file + BACKUP)  # of 0.1.0, which put others' files aside
         if data and (users or data != _content(_own_file(name))):
             why = f"{users[0]} uses it" if users else "it is not as this version has it"
-            yield f"  kept       {HOOKS}/{name}: {why}"
+            plan.lines.append(f"  kept       {file}: {why}")
+        elif data and old:
+            plan.write(path, data, old)
+            plan.removals.append(plan.own(file + BACKUP))
+            plan.lines.append(f"  restored   {file}, as it was before")
         elif data:
-            yield _restore(project, f"{HOOKS}/{name}")
-    cache = os.path.join(folder, "__pycache__")
-    for name in os.listdir(cache) if os.path.isdir(cache) and not users else ():
-        if name.startswith(tuple(f"{file[:-3]}." for file in FILES)):
-            _discard(project, f"{HOOKS}/__pycache__/{name}")
+            plan.removals.append(path)
+            plan.lines.append(f"  removed    {file}")
+    if not users:
+        _forget_compiled(plan)
+
+
+def _content(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _project(given: "Any", parser: "Any") -> str:
+    """Return the folder to install into; end with a usage error where it is none."""
+    home = os.path.realpath(os.path.expanduser("~"))
+    if bool(given.project) == given.user:
+        parser.error("say either PROJECT, a folder, or --user, for all projects")
+    folder = home if given.user else os.path.realpath(given.project)
+    if not os.path.isdir(folder):
+        parser.error(f"there is no folder {folder}")
+    if folder == home and not given.user:
+        parser.error(f"{folder} is your home folder: say --user, for all projects")
+    return folder
+
+
+def _arguments(agents: "List[str]") -> "Any":
+    import argparse
+
+    parser = argparse.ArgumentParser("hook_io.py", description=_main.__doc__)
+    add = parser.add_argument
+    add("action", choices=("install", "uninstall"))
+    add("project", metavar="PROJECT", nargs="?", help="its folder")
+    add("--user", action="store_true", help="for all projects of yours, in your home")
+    add("--local", action="store_true", help="in settings that are yours alone, of a"
+        " project that others share")
+    add("--agent", choices=agents, metavar="AGENT", help="%(choices)s; the first one,"
+        " or to uninstall: all")
+    add("--source-app", default="", metavar="NAME",
+        help="name of the project in its events; that of its folder")
+    add("--dry-run", action="store_true", help="change nothing, print the diff")
+    given = parser.parse_args()
+    if given.user and given.local:
+        parser.error("--user and --local are two places: say one")
+    given.root = _project(given, parser)
+    return given
+
+
+def _say(*lines: str) -> None:
+    """Print lines, whatever is in them; raise OSError where nobody reads."""
+    if sys.stdout is None:
+        raise OSError("stdout is closed, so that nobody would see what is done")
+    try:
+        out: "Any" = sys.stdout
+        out.reconfigure(errors="backslashreplace")
+        print(*lines, sep="\n", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left is not said at exit
+        raise
 
 
 def _main() -> None:
     """Install hook-io into a project, or take it out again."""
-    import argparse
-
     agents = [agent for agent, row in PLATFORMS.items() if "settings" in row]
-    parser = argparse.ArgumentParser("hook_io.py", description=_main.__doc__)
-    parser.add_argument("action", choices=("install", "uninstall"))
-    parser.add_argument("project", metavar="PROJECT", help="its folder")
-    parser.add_argument("--agent", choices=agents, help="%(choices)s; the first one, or"
-                        " to uninstall: all", metavar="AGENT")
-    parser.add_argument("--source-app", default="", metavar="NAME",
-                        help="name of the project in its events; that of its folder")
-    given = parser.parse_args()
-    project, agent = os.path.abspath(given.project), given.agent or agents[0]
-    if not os.path.isdir(project):
-        parser.error(f"there is no folder {project}")
-    print(f"hook-io {__version__}, {given.action} in {project}:")
-    done = (_install(project, agent, given.source_app) if given.action == "install"
-            else _uninstall(project, given.agent or ""))
+    given = _arguments(agents)
+    agent = given.agent or (agents[0] if given.action == "install" else "")
+    plan = _Plan(given.root)
     try:
-        for line in done:
-            print(line)
-    except ValueError as error:
+        (_install if given.action == "install" else _uninstall)(plan, agent, given)
+        _say(f"hook-io {__version__}, {given.action} in {plan.root}:")
+        if not given.dry_run:
+            plan.apply()
+    except (ValueError, OSError) as error:
         sys.exit(f"[ERROR] {error}\nNothing is changed.")
-    except OSError as error:
-        sys.exit(f"[ERROR] {error}")
-    if given.action == "install":
-        print(*filter(None, [PLATFORMS[agent].get("then")]), NEXT_STEP, sep="\n")
+    lines = [*plan.lines, *(plan.diff() if given.dry_run else ())]
+    if given.dry_run:
+        lines.append("Nothing is changed: --dry-run.")
+    elif given.action == "install":
+        _compile(plan)
+        lines += [*filter(None, [PLATFORMS[agent].get("then")]), NEXT_STEP]
+    try:
+        _say(*lines)
+    except OSError:
+        pass  # it is done all the same
 
 
 if __name__ == "__main__":

@@ -24,27 +24,31 @@ THEIRS = {
             {"type": "command", "command": "./check.sh send_event"}]}]},
     "model": "opus",
 }
-OLD = {"type": "command", "command": "uv run .claude/hooks/send_event.py --source-app"
-       " 'R&D; x' --event-type PreToolUse --summarize"}
+#: what 0.1.0 wrote
+OLD = {"type": "command", "timeout": 5, "command":
+       'python3 -IS "${CLAUDE_PLUGIN_ROOT:-$CLAUDE_PROJECT_DIR/.claude/hooks}/'
+       "send_event.py\" --source-app 'R&D; x' --event-type PreToolUse || :"}
 
 
 @pytest.fixture
 def project(tmp_path):
     folder = tmp_path / "my project"
-    folder.mkdir()
+    (folder / ".git").mkdir(parents=True)
     return folder
 
 
-def command(action, project, *argv, folder=ROOT):
+def command(action, *argv, folder=ROOT, home=os.devnull, **kwargs):
     """Run the installer; return its CompletedProcess with text streams.
 
     As a module, which Python compiles once; as a script it is each time, by make.
     """
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **kwargs}
     return subprocess.run(
-        [PYTHONS[NEWEST], "-m", "hook_io", action, str(project), *argv],
-        capture_output=True, text=True, timeout=PATIENCE_S, cwd=str(folder),
-        env={name: os.environ[name] for name in ("PATH", "SYSTEMROOT")
-             if name in os.environ})
+        [PYTHONS[NEWEST], "-m", "hook_io", action, *map(str, argv)],
+        text=True, timeout=PATIENCE_S, cwd=str(folder), **streams,
+        env={"HOME": str(home), "USERPROFILE": str(home), **{
+            name: os.environ[name] for name in ("PATH", "SYSTEMROOT")
+            if name in os.environ}})
 
 
 def done(action, project, *argv, **kwargs):
@@ -71,10 +75,15 @@ def read(path):
 
 
 def tree(folder):
-    """Return file -> its bytes and mode, and folder -> None."""
+    """Return file -> its bytes and mode, folder -> None, link -> its target."""
     return {str(path.relative_to(folder)): (
-        None if path.is_dir() else (path.read_bytes(), path.stat().st_mode))
+        os.readlink(str(path)) if path.is_symlink() else
+        (path.read_bytes(), path.stat().st_mode) if path.is_file() else None)
         for path in folder.rglob("*")}
+
+
+def is_bare(project):
+    return [path.name for path in project.iterdir()] == [".git"]
 
 
 def entries(project, agent):
@@ -91,6 +100,7 @@ def entries(project, agent):
 def test_each_agents_commands_send_its_events_and_survive_a_missing_file(
     one_hook, project, agent
 ):
+    (project / ".git").rmdir()
     subprocess.run(["git", "init", "--quiet", str(project)], check=True)
     done("install", project, "--agent", agent)
     assert [name for name, _ in entries(project, agent)] == (
@@ -141,7 +151,7 @@ def test_what_is_registered_is_known_and_says_nothing_but_that_it_could_not_run(
         if hook_io.canonical(name) == "SessionStart" and "|| echo" in text:
             assert hook_io.channel("hint", {"hook_event_name": name}) is not None
         else:
-            assert text.endswith(" || :")
+            assert text.rstrip("'").endswith(" || :")
 
 
 @pytest.mark.parametrize("agent", AGENTS)
@@ -155,9 +165,9 @@ def test_a_second_run_changes_nothing_and_says_so(project, agent):
 @pytest.mark.parametrize("agent", AGENTS)
 def test_uninstall_leaves_an_empty_project_empty(project, agent):
     done("install", project, "--agent", agent)
-    assert list(project.iterdir()) != []
+    assert not is_bare(project)
     done("uninstall", project, "--agent", agent)
-    assert list(project.iterdir()) == []
+    assert is_bare(project)
 
 
 def test_other_peoples_settings_keep_their_order_and_every_member(project):
@@ -247,13 +257,14 @@ def test_the_name_of_a_project_is_a_word_whatever_is_in_it(one_hook, project, na
     done("install", project, "--source-app", name)
     assert tree(project) == before
     done("uninstall", project)
-    assert list(project.iterdir()) == []
+    assert is_bare(project)
 
 
 @pytest.mark.parametrize(("content", "said"), [
-    (b'{\n  "a": 1, // why\n  "b": 2\n}', "line 2: a comment would be lost"),
-    (b'{\n\n  # why\n  "b": 2\n}', "line 3: a comment would be lost"),
-    (b'{\n"a": 1 /* why */}', "line 2: a comment would be lost"),
+    (b'{\n  "a": 1, // why\n  "b": 2\n}', "line 2: a comment is no JSON"),
+    (b'{\n\n  # why\n  "b": 2\n}', "line 3: a comment is no JSON"),
+    (b'{\n"a": 1 /* why */}', "line 2: a comment is no JSON"),
+    (b'{"a": ' + b"[" * 100000 + b"]" * 100000 + b"}", "nested too deeply"),
     (b'{"a": 1,\n}', "line "), (b'{"a": 1', "line 1: "), (b'{"a": 1, "a": 2}', "twice"),
     (b'{"a": NaN}', "NaN is not JSON"), (b'{"a": 1e999}', "too large"),
     (b"[]", "not as the agent wants"), (b'{"hooks": []}', "not as the agent wants"),
@@ -272,17 +283,280 @@ def test_settings_that_cannot_be_read_are_refused_and_nothing_changes(
     assert tree(project) == before
 
 
-def test_linked_settings_are_followed_to_their_target(project, tmp_path):
-    target = tmp_path / "dotfiles.json"
+def test_a_link_to_settings_in_the_project_stays_one(project):
+    target = project / "dotfiles" / "claude.json"
+    target.parent.mkdir()
     target.write_text('{"model": "opus"}')
     path = settings_of(project)
     path.parent.mkdir()
-    path.symlink_to(target)
+    path.symlink_to("../dotfiles/claude.json")
     done("install", project)
     assert path.is_symlink() and "hooks" in read(target)
     done("uninstall", project)
     assert path.is_symlink() and target.read_text() == '{"model": "opus"}'
-    assert {item.name for item in tmp_path.iterdir()} == {"my project", "dotfiles.json"}
+
+
+LINKS = [".claude", ".claude/hooks", ".claude/settings.json",
+         ".claude/settings.json.hook-io.bak", ".claude/hooks/send_event.py",
+         ".claude/hooks/hook_io.py", ".claude/hooks/hook_io.py.hook-io.bak",
+         ".claude/hooks/__pycache__"]
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("is_there", [True, False], ids=["there", "dangling"])
+@pytest.mark.parametrize("action", ["install", "uninstall"])
+def test_nothing_is_read_or_written_through_a_link_that_leaves_the_project(
+    project, tmp_path, link, is_there, action
+):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    done("install", project)
+    target = outside / "theirs"
+    path = project / link
+    if not path.exists():
+        path.write_text('{"hooks": {}}\n')
+    path.rename(target)
+    path.symlink_to(target)
+    if not is_there:
+        target.rename(tmp_path / "gone")
+    before = tree(tmp_path)
+    result = command(action, project, "--agent", "claude-code")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"[ERROR] {project}{os.sep}.claude")
+    assert result.stderr.endswith(f"leads out of the folder, to {target}\n"
+                                  "Nothing is changed.\n") or link in LINKS[:2]
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("link", LINKS[3:7])
+def test_what_we_make_anew_is_never_put_through_a_link_in_the_project(project, link):
+    theirs = written(project, {"model": "opus"}).with_name("theirs")
+    theirs.write_text("mine\n")
+    path = project / link
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(theirs)
+    before = tree(project)
+    result = command("install", project)
+    assert result.returncode == 1 and "is a link: remove it first" in result.stderr
+    assert tree(project) == before
+
+
+@pytest.mark.parametrize("make", [
+    os.mkfifo, lambda path: os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 5)),
+    os.mkdir], ids=["FIFO", "device", "folder"])
+@pytest.mark.parametrize("file", [
+    ".claude/settings.json", ".claude/hooks/hook_io.py",
+    ".claude/settings.json.hook-io.bak"])
+def test_what_is_no_file_is_not_opened(project, make, file):
+    written(project, {})
+    path = project / file
+    path.parent.mkdir(exist_ok=True)
+    if path.exists():
+        path.unlink()
+    try:
+        make(str(path))
+    except PermissionError:
+        pytest.skip("only root makes a device")
+    for action in ("install", "uninstall"):
+        result = command(action, project, "--agent", "claude-code")
+        assert result.returncode == 1
+        assert result.stderr == (
+            f"[ERROR] {path} is no regular file\nNothing is changed.\n")
+    assert not (project / ".claude" / "hooks" / "send_event.py").exists()
+
+
+@pytest.mark.parametrize("file", [".claude/settings.json", ".claude/hooks/hook_io.py"])
+def test_a_read_only_file_is_not_replaced(project, file):
+    written(project, {})
+    path = project / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("{}")
+    path.chmod(0o444)
+    before = tree(project)
+    result = command("install", project)
+    assert result.returncode == 1 and f"{path} is read-only" in result.stderr
+    assert tree(project) == before
+
+
+def test_hooks_of_others_stay_whatever_their_script_is_called(project):
+    theirs = [{"type": "command", "command": text} for text in (
+        "/opt/acme/send_event.py --audit",
+        "uv run .claude/hooks/send_event.py --source-app demo --event-type PreToolUse",
+        'python3 "$CLAUDE_PROJECT_DIR/.claude/hooks/send_event.py" --event-type Stop',
+        "python3 -IS send_event.py || :")]
+    path = written(project, {"hooks": {"PreToolUse": [{"hooks": theirs}]}})
+    before = path.read_bytes()
+    done("install", project)
+    assert read(path)["hooks"]["PreToolUse"][0] == {"hooks": theirs}
+    done("uninstall", project)
+    assert path.read_bytes() == before
+
+
+def test_a_command_of_ours_that_a_person_has_changed_is_not_doubled(project):
+    mine = {**OLD, "command": OLD["command"].replace(" ||", " --format raw ||")}
+    path = written(project, {"hooks": {"PreToolUse": [{"hooks": [mine]}]}})
+    before = tree(project)
+    result = command("install", project)
+    assert result.returncode == 1
+    assert f"{path}: a command of ours was changed since" in result.stderr
+    assert tree(project) == before
+
+
+@pytest.mark.parametrize("content", [
+    b'{"a": [1.10, 1E5, -0.0, 1e400000000], "b": "\\ud800",\n "c" : [ ]}',
+    b'\xef\xbb\xbf{\r\n\t"a": [1, 2,  3],\r\n\t"hooks": {"Stop": [ ]}}',
+    b'{"hooks":{"Stop":[{"hooks":[{"type":"command","command":"x"}]}]},"z":1.0}',
+    b'{\n      "z": {},\n      "hooks": {\n      },\n  "a": "\xc3\xa9"}\n\n',
+    b'{"hooks": {"Stop": [], "PreToolUse": [{"hooks": []}]}}',
+])
+def test_every_byte_that_is_not_ours_stays(project, content):
+    content = content.replace(b", 1e400000000", b"")
+    path = written(project, content)
+    done("install", project)
+    now, at = path.read_bytes(), 0
+    for byte in content.replace(b" ", b"").replace(b"\r", b"").replace(b"\n", b""):
+        at = now.index(bytes([byte]), at) + 1  # all of it, in its order
+    for piece in (b"[1.10, 1E5, -0.0]", b'"\\ud800",\n "c" : [ ]', b"[1, 2,  3],\r\n"):
+        assert (piece in now) == (piece in content)
+    assert list(read(path))[:len(json.loads(content.decode("utf-8-sig")))] == list(
+        json.loads(content.decode("utf-8-sig")))
+    path.with_name("settings.json.hook-io.bak").unlink()  # by the text alone
+    done("uninstall", project)
+    assert json.loads(path.read_bytes().decode("utf-8-sig"))["hooks" if (
+        b'"x"' in content) else "a" if b'"a"' in content else "hooks"] is not None
+    assert b"".join(path.read_bytes().split()) in (
+        b"".join(content.split()), b"".join(content.split()).replace(
+            b',"hooks":{"Stop":[]}', b"").replace(b'"hooks":{},', b""),
+        b'{"hooks":{"PreToolUse":[{"hooks":[]}]}}')
+
+
+@pytest.mark.parametrize("name", [
+    "hook_io.cpython-312.pyc", "hook_io.cpython-38.pyc", "send_event.cpython-313.pyc"])
+def test_a_compiled_file_of_another_is_not_run_in_the_place_of_ours(project, name):
+    planted = project / ".claude" / "hooks" / "__pycache__" / name
+    planted.parent.mkdir(parents=True)
+    planted.write_bytes(b"theirs")
+    other = planted.with_name("mine.cpython-312.pyc")
+    other.write_bytes(b"mine")
+    done("install", project)
+    assert not planted.exists() or planted.read_bytes() != b"theirs"
+    planted.write_bytes(b"theirs")
+    done("uninstall", project)
+    assert not planted.exists() and other.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("name", [
+    "hook_io", "hook_io.cpython-312-x86_64-linux-gnu.so", "hook_io.pyd", "hook_io.pyc"])
+def test_what_python_would_take_for_our_library_is_refused(project, name):
+    planted = project / ".claude" / "hooks" / name
+    planted.parent.mkdir(parents=True)
+    (planted.mkdir if name == "hook_io" else planted.touch)()
+    result = command("install", project)
+    assert result.returncode == 1
+    assert f"{planted} would run in place of ours" in result.stderr
+
+
+def test_a_closed_stdout_changes_nothing_and_a_full_one_neither(project):
+    before = tree(project)
+    script = f'exec "{PYTHONS[NEWEST]}" -m hook_io install "{project}" >&-'
+    closed = subprocess.run(["sh", "-c", script], cwd=str(ROOT), timeout=PATIENCE_S,
+                            stderr=subprocess.PIPE)
+    assert (closed.returncode, closed.stderr.splitlines()) == (1, [
+        b"[ERROR] stdout is closed, so that nobody would see what is done",
+        b"Nothing is changed."])
+    with open("/dev/full", "w") as full:
+        result = command("install", project, stdout=full)
+    assert (result.returncode, result.stderr) == (
+        1, "[ERROR] [Errno 28] No space left on device\nNothing is changed.\n")
+    assert tree(project) == before
+
+
+def test_a_home_is_no_project(project):
+    before = tree(project)
+    result = command("install", project, home=project)
+    assert result.returncode == 2 and "is your home folder: say --user" in result.stderr
+    assert tree(project) == before
+
+
+@pytest.mark.parametrize("argv", [[""], [], ["--user", "somewhere"]])
+def test_a_project_that_is_not_said_is_a_mistake(project, argv):
+    result = command("install", *argv, home=project)
+    assert result.returncode == 2
+    assert "say either PROJECT, a folder, or --user" in result.stderr
+    assert is_bare(project)
+
+
+def test_codex_wants_the_top_folder_of_a_repository(project):
+    inner = project / "inner"
+    inner.mkdir()
+    result = command("install", inner, "--agent", "codex")
+    assert result.returncode == 1 and f"{inner} has no .git" in result.stderr
+    assert list(inner.iterdir()) == []
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_person_has_it_in_all_projects(one_hook, project, tmp_path, agent):
+    home = tmp_path / "a home"
+    home.mkdir()
+    done("install", "--user", "--agent", agent, home=home)
+    path = home / AGENTS[agent].get("user", AGENTS[agent]["settings"])
+    name, groups = next(iter(read(path)["hooks"].items()))
+    entry = groups[0].get("hooks", groups)[0]
+    with EventServer() as server:
+        env = {**one_hook.env, "PATH": one_hook.path(), "HOME": str(home),
+               "HOOK_IO_SERVER_URL": server.url, "HOOK_IO_TIMEOUT_MS": "20000",
+               **{f"{kind}_PROJECT_DIR": str(project)
+                  for kind in ("CLAUDE", "GEMINI", "QWEN", "COPILOT", "CURSOR")}}
+        run = subprocess.run(
+            ["sh", "-c", entry.get("command") or entry["bash"]], env=env, input=b"{}",
+            cwd=str(project), timeout=PATIENCE_S, capture_output=True)
+        assert (run.returncode, run.stdout, run.stderr) == (0, b"", b"")
+        assert [seen.json["source_app"] for seen in server.wait(1)] == ["my project"]
+    result = command("install", project, "--agent", agent, home=home)
+    assert result.returncode == 1 and "send each event twice" in result.stderr
+    done("uninstall", "--user", home=home)
+    assert list(home.iterdir()) == [] and is_bare(project)
+
+
+def test_a_person_has_it_in_a_project_that_others_share(project):
+    written(project, {"model": "opus"})
+    before = tree(project)
+    done("install", project, "--local")
+    local = settings_of(project).with_name("settings.local.json")
+    assert "hooks" in read(local) and read(settings_of(project)) == {"model": "opus"}
+    result = command("install", project)
+    assert result.returncode == 1 and "send each event twice" in result.stderr
+    done("uninstall", project)
+    assert tree(project) == before
+    result = command("install", project, "--local", "--agent", "gemini")
+    assert result.returncode == 1 and "gemini has no settings of one" in result.stderr
+
+
+def test_a_dry_run_shows_the_diff_and_changes_nothing(project):
+    path = written(project, THEIRS)
+    before = tree(project)
+    said = done("install", project, "--dry-run")
+    assert f"\n--- {path}\n+++ {path}\n@@ " in said
+    removed = [line for line in said.splitlines() if line.startswith("-    ")]
+    assert len(removed) <= 3 and "\n+" in said  # brackets that get a comma
+    assert said.endswith("Nothing is changed: --dry-run.\n")
+    assert tree(project) == before
+    done("install", project)
+    there = tree(project)
+    assert "\n--- " in done("uninstall", project, "--dry-run")
+    assert tree(project) == there
+
+
+def test_a_name_that_is_no_utf_8_is_said_and_not_sent(project):
+    odd = os.path.join(os.fsencode(str(project)), b"caf\xe9")
+    os.mkdir(odd)
+    before = tree(project)
+    result = subprocess.run(
+        [PYTHONS[NEWEST], "-m", "hook_io", "install", odd], cwd=str(ROOT),
+        capture_output=True, timeout=PATIENCE_S)
+    assert result.returncode == 1 and b"Traceback" not in result.stderr
+    assert b"is not UTF-8, or no line: say another by" in result.stderr
+    assert tree(project) == before
 
 
 def test_the_first_hook_finds_the_library_compiled(project):
@@ -296,16 +570,26 @@ def test_the_first_hook_finds_the_library_compiled(project):
     assert os.access(str(hook), os.X_OK)
 
 
-def test_another_send_event_is_kept_and_comes_back(project):
+@pytest.mark.parametrize("name", hook_io.FILES)
+def test_a_file_of_anothers_is_never_overwritten(project, name):
     folder = project / ".claude" / "hooks"
     folder.mkdir(parents=True)
-    (folder / "send_event.py").write_text("print('theirs')\n")
-    (folder / "mine.py").write_text("pass\n")
+    (folder / name).write_text("print('theirs')\n")
     before = tree(project)
-    assert "send_event.py.hook-io.bak, which was another's" in done("install", project)
-    assert "part of hook-io" in (folder / "send_event.py").read_text()
+    result = command("install", project)
+    assert result.returncode == 1 and f"{folder / name} is another's" in result.stderr
+    assert tree(project) == before
     done("uninstall", project)
     assert tree(project) == before
+
+
+def test_what_0_1_0_put_aside_comes_back(project):
+    done("install", project)
+    script = project / ".claude" / "hooks" / "send_event.py"
+    script.with_name("send_event.py.hook-io.bak").write_text("print('theirs')\n")
+    done("uninstall", project)
+    assert [path.name for path in script.parent.iterdir()] == ["send_event.py"]
+    assert script.read_text() == "print('theirs')\n"
 
 
 def test_uninstall_keeps_files_that_are_changed_or_in_use(project):
@@ -330,7 +614,7 @@ def test_the_installed_copy_installs_and_takes_itself_out(project):
     done("install", project, "--agent", "qwen", folder=copy)
     assert settings_of(project, "qwen").exists()
     done("uninstall", project, folder=copy)
-    assert list(project.iterdir()) == []
+    assert is_bare(project)
 
 
 @pytest.mark.parametrize("first, second", [
@@ -349,7 +633,7 @@ def test_an_agent_that_runs_both_files_is_not_given_each_event_twice(
 def test_a_folder_that_is_not_there_is_a_mistake(project):
     result = command("install", project / "nowhere")
     assert result.returncode == 2 and "there is no folder" in result.stderr
-    assert list(project.iterdir()) == []
+    assert is_bare(project)
 
 
 def test_a_folder_that_cannot_be_made_is_told(project):

@@ -23,7 +23,7 @@ POWERS = {
          "sys.exit", "os.write", "os._exit", "os.dup", "os.dup2", "os.abort"},
         {"Emitter", "StderrBuffer", "_write_part", "FailureStreak", "Spool",
          "_fork_away", "_append_whole", "_Ledger",
-         "_main"}),  # a person's command, no hook: it says what it did
+         "_main", "_say"}),  # a person's command, no hook: it says what it did
     "network": (
         {"socket", "_socket", "ssl", "__import__('_socket')", "__import__('socket')",
          "getaddrinfo", "connect", "sendall", "recv", "urllib", "http"},
@@ -35,7 +35,7 @@ POWERS = {
         {"FailureStreak", "_read_losses", "_unnamed_file", "_open_missing_fds",
          "StderrBuffer", "forget_compiled", "_fork_away", "Spool",
          "log_event", "_open_log", "_rotate", "_Ledger",
-         "_content", "_write_file", "_discard", "_restore"}),  # the installer's
+         "_content", "_Plan", "_say"}),  # the installer's
     "processes": (
         {"os.system", "os.fork", "os.execv", "os.kill", "os.popen", "subprocess"},
         {"_fork_away", "_start_worker"}),
