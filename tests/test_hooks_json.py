@@ -14,7 +14,7 @@ from server import EVENT_TYPES, EventServer
 HOOKS = json.loads((ROOT / "hooks.json").read_text())
 ENTRIES = {name: group["hooks"][0] for name, groups in HOOKS["hooks"].items()
            for group in groups}
-RUNNER = "python3 -IS"
+RUNNER = "$p -IS"
 FLUSH = HOOKS["hooks"]["SessionStart"][0]["hooks"][1]
 #: bash is another shell when it is called sh; dash is the same one
 SHELLS = [shell for shell in ("sh", "dash", "bash") if shutil.which(shell) and not (
@@ -57,7 +57,7 @@ def test_it_registers_the_contracts_nine_events_and_what_else_an_observer_wants(
 
 
 def test_it_is_what_the_installer_registers_with_the_folders_name():
-    wanted = hook_io.registration("claude-code", '"${CLAUDE_PROJECT_DIR##*/}"')
+    wanted = hook_io.registration("claude-code")
     assert {"hooks": {name: [group] for name, group in wanted.items()}} == HOOKS
 
 
@@ -71,7 +71,7 @@ def test_it_has_the_shape_that_the_client_accepts():
     for entry in (*ENTRIES.values(), FLUSH):
         assert sorted(entry) == ["command", "timeout", "type"]
         assert entry["type"] == "command"
-        assert entry["command"].count(" || ") == 1
+        assert entry["command"].rpartition(" || ")[2].startswith((":", "echo '{"))
         assert type(entry["timeout"]) is int
         assert 0 < entry["timeout"] <= 5  # seconds
 
@@ -152,6 +152,41 @@ def test_a_plugin_finds_its_scripts_in_its_own_folder(project):
                  "CLAUDE_PROJECT_DIR": str(root.parent)}
     with EventServer() as server:
         fire("Stop", {**elsewhere, "HOOK_IO_SERVER_URL": server.url})
+        assert [event["event_type"] for event in server.events()] == ["Stop"]
+
+
+@pytest.mark.parametrize("theirs", ["", "send_event.py"])
+def test_a_variable_of_another_plugin_does_not_disarm_the_project(
+    project, tmp_path, theirs
+):
+    other = tmp_path / "plugin"
+    other.mkdir()
+    if theirs:
+        (other / theirs).write_text("raise SystemExit(2)")
+    with EventServer() as server:
+        fire("Stop", {**project, "CLAUDE_PLUGIN_ROOT": str(other),
+                      "HOOK_IO_SERVER_URL": server.url})
+        assert [event["event_type"] for event in server.events()] == ["Stop"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(("name", "system"), [
+    ("python3", ""), ("python", ""), ("py", "Windows_NT"), ("python", "Windows_NT")])
+def test_a_command_finds_the_interpreter_that_is_there(
+    project, tmp_path, shell, name, system
+):
+    bin_ = tmp_path / "bin2"
+    bin_.mkdir()
+    (bin_ / name).symlink_to(os.path.realpath(str(tmp_path / "bin" / "python3"))
+                             if (tmp_path / "bin" / "python3").exists()
+                             else shutil.which("python3"))
+    if system:  # the alias of a shop, which is no Python
+        (bin_ / "python3").write_text("#!/bin/sh\nexit 49\n")
+        (bin_ / "python3").chmod(0o755)
+    env = {**project, "PATH": str(bin_), "OS": system}
+    with EventServer() as server:
+        env["HOOK_IO_SERVER_URL"] = server.url
+        assert fire("Stop", env, shutil.which(shell)) == ("", "")
         assert [event["event_type"] for event in server.events()] == ["Stop"]
 
 
