@@ -2556,17 +2556,17 @@ class Outcome:
 
     name: a key of OUTCOMES.  fact: why, in words, "" for "sent".  status: the HTTP
     status, None if none was read.  answer: its JSON object, {} if there is none or it
-    was not read.  is_loss: does it count in the streak?
+    was not read.  is_answered: was one read?  is_loss: does it count in the streak?
     """
 
-    __slots__ = ("answer", "fact", "is_loss", "name", "status")
+    __slots__ = ("answer", "fact", "is_answered", "is_loss", "name", "status")
 
     def __init__(
         self, name: str, fact: str = "", status: "Optional[int]" = None,
         answer: "Optional[Event]" = None,
     ) -> None:
         self.name, self.fact, self.status = name, fact, status
-        self.answer = answer or {}
+        self.answer, self.is_answered = answer or {}, False
         self.is_loss = OUTCOMES[name]
 
 
@@ -2602,7 +2602,10 @@ def post_json(
         status, answer = _read_status(link)
         is_read = status < 200 or status >= 400 or (
             status < 300 and "Accept" in (headers or {}))
-        return _judge(status, _read_json(answer, link) if is_read else {})
+        said = _read_json(answer, link) if is_read else None
+        outcome = _judge(status, said or {})
+        outcome.is_answered = said is not None
+        return outcome
     except _Loss as loss:
         return Outcome(*loss.args)
     finally:
@@ -2967,10 +2970,16 @@ def _partial_success(status: int, answer: "Event") -> "Optional[Outcome]":
     return Outcome("rejected", fact, status, answer)
 
 
-def _read_json(answer: bytes, link: "Link") -> "Event":
-    """Return the JSON object in the answer's body, as far as it comes in time."""
+def _read_json(answer: bytes, link: "Link") -> "Optional[Event]":
+    """Return the JSON object in the answer's body, {} if that is to be empty.
+
+    None: no such object comes in time.
+    """
     while len(answer) <= ANSWER_MAX_BYTES:
-        head, _, body = answer.partition(b"\r\n\r\n")
+        head, end, body = answer.partition(b"\r\n\r\n")
+        fields = head.lower().replace(b" ", b"").split(b"\r\n")
+        if end and (_status(answer) == 204 or b"content-length:0" in fields):
+            return {}
         try:
             body = _dechunk(body) if b"chunked" in head.lower() else body
             text = body.decode("utf-8", "replace")
@@ -2982,7 +2991,7 @@ def _read_json(answer: bytes, link: "Link") -> "Event":
             answer = _receive_more(link, answer)
         except _Loss:
             break
-    return {}
+    return None
 
 
 def _quote(answer: "Event") -> str:
@@ -4332,7 +4341,7 @@ def send(name: str, argv: "List[str]", table: str, started: float) -> None:
     if _OWN_PATH and sys.path[-1:] == _OWN_PATH:
         sys.path.pop()  # nothing else in that folder is ever run
     run(lambda event: _handle_event(normalise(event), options), name,
-        read=lambda: _receive_event(options, argv, table, name, started))
+        _fails_as(argv), lambda: _receive_event(options, argv, table, name, started))
 
 
 def _receive_event(
@@ -4397,6 +4406,8 @@ def _handle_event(event: AgentEvent, options: "Options") -> HookResult:
     if is_local and not options["event_log"]:
         _note(options, "[WARNING] The event goes nowhere: the server URL is none, and "
               "HOOK_IO_EVENT_LOG names no file")
+    if _decides(options):
+        return _decide(event, options)
     is_slow = _asks_a_model(options) or (options["background"] and not is_local)
     if not (is_slow and hand_over(event, options)):
         return _deliver(event, options)
@@ -4454,8 +4465,9 @@ def _asked_summary(event: "Event", options: "Options") -> str:
 
 def _log(event: "Event", options: "Options") -> None:
     path = options["event_log"]
-    line = fit(event, lambda fitting: events_format(
-        normalise(fitting, options["agent"]), options)[2], BODY_MAX_BYTES) + b"\n"
+    line = fit(event, lambda fitting: {
+        **events_format(normalise(fitting, options["agent"]), options)[2],
+        **options.get("decided", {})}, BODY_MAX_BYTES) + b"\n"
     try:
         log_event(path, line)
     except OSError as error:
@@ -4968,6 +4980,161 @@ def _counted(turn: "Event") -> "Event":
         calls=len(calls), **{name: len(turn[name]) for name in (
             "subagents", "waits", "compactions")})
     return turn
+
+
+# Deciding: what the server answers is said to the agent.  Off unless HOOK_IO_DECIDE
+# says how far an answer may go.
+
+#: events whose answer changes what the agent does; those at a turn's end are last
+DECIDED = ("PreToolUse", "PermissionRequest", "UserPromptSubmit",
+           "PreSkillShellCommand", "Stop", "SubagentStop")
+_TURN_ENDS = DECIDED[-2:]
+_ALWAYS = ("deny", "ask", "block", "context", "hint", "none")  # else only if "full"
+
+#: member of an answer (a.b: within a) -> the member that says why; the first of them
+#: that is there counts.  In order: our own words, Claude Code's two, and the one that
+#: it shares with Gram
+VERDICTS = {
+    "intent": "text",
+    "hookSpecificOutput.permissionDecision":
+        "hookSpecificOutput.permissionDecisionReason",
+    "hookSpecificOutput.decision.behavior": "hookSpecificOutput.decision.message",
+    "decision": "reason",
+}
+#: value of such a member -> the intent; any other is not understood
+MEANINGS = {
+    "deny": "deny", "block": "deny", "ask": "ask", "allow": "allow", "approve": "allow",
+    "context": "context", "hint": "hint", "rewrite": "rewrite", "none": "none",
+}
+#: where an answer holds another input for the tool, context, and a hint
+_INPUTS = ("tool_input", "hookSpecificOutput.updatedInput")
+_CONTEXTS = ("hookSpecificOutput.additionalContext",)
+_HINTS = ("hint", "systemMessage")
+
+
+def _decides(options: "Options") -> bool:
+    """Tell whether the answer to this event is waited for."""
+    is_on = options.get("decide", "off") != "off" and options["server_url"] != "none"
+    return is_on and options["event_type"] in DECIDED
+
+
+def _fails_as(argv: "List[str]") -> str:
+    """Return what our own bug means: "closed" where a failure is to deny."""
+    env, words = os.environ.get, [word.rpartition("=")[2] for word in argv]
+    is_on = env("HOOK_IO_DECIDE", "off") != "off" or "--decide" in " ".join(argv)
+    guards = any(word in DECIDED[:-2] for word in words)
+    is_closed = env("HOOK_IO_DECIDE_FAIL") == "closed" and is_on and guards
+    return "closed" if is_closed else "open"
+
+
+def _decide(event: AgentEvent, options: "Options") -> HookResult:
+    """Send *event*, wait for the answer in a budget of its own, and say it.
+
+    The event log says what was decided, and who did.
+    """
+    options["timeout_ms"] = budget_ms = options["decide_timeout_ms"]
+    leaving = _redacted_event(event, options)
+    url, headers, body = _envelope(leaving, options)
+    outcome = post_json(
+        url, body, time.monotonic() + int(budget_ms) / 1000,
+        {**headers, "Accept": "application/json"}, bool(options["allow_http"]),
+        options["ca_file"])
+    said, by = _said(outcome, url, event, options), shown_url(url)
+    if said is None:
+        said, by = _without_answer(outcome, event, by, options), "hook-io"
+    if options["event_log"]:
+        facts = {"decision": said.intent, "decided_by": by if said.intent else "",
+                 "decision_text": redact(said.text)}
+        _log(leaving, {**options, "decided": strings(facts)})
+    is_kept = outcome.is_loss and options["spool_dir"]
+    kept = _spool(leaving, options, outcome) if is_kept else ""
+    told = account_for(outcome, _under_session(event, options), url, options, kept)
+    own = said if said.intent else told
+    hints = "\n\n".join(text for text in (said.hint, told.hint) if text)
+    return HookResult(own.intent, own.text, hints, own.tool_input, told.diagnostics)
+
+
+def _said(
+    outcome: Outcome, url: str, event: AgentEvent, options: "Options"
+) -> "Optional[HookResult]":
+    """Return what the answer says on this event, NOTHING for no opinion.
+
+    None: there is no answer, or none that is understood.
+    """
+    answer = outcome.answer
+    verdict = next((_get_path(answer, name) for name in VERDICTS
+                    if _get_path(answer, name) is not None), "")
+    intent = MEANINGS.get(verdict, "") if isinstance(verdict, str) else ""
+    text = _text_of(answer, [*(why for name, why in VERDICTS.items()
+                               if _get_path(answer, name) is not None), "message"])
+    hint, more = _text_of(answer, _HINTS), _text_of(answer, _CONTEXTS)
+    new = next((value for value in (_get_path(answer, name) for name in _INPUTS)
+                if isinstance(value, dict)), None)
+    if outcome.is_loss or not outcome.is_answered or "input_error" in event or (
+            verdict and not intent) or (intent == "rewrite" and new is None):
+        return None
+    if new is not None and intent in ("", "allow", "none"):
+        intent = "rewrite"
+    if intent in ("", "none") and more:
+        intent, text = "context", more
+    if not intent and not hint and answer and options["decide_fail"] == "closed":
+        return None  # a document that is none of those it might be
+    limit = _limit(options, url)
+    if intent not in _ALWAYS and limit != "full":
+        if intent == "rewrite":
+            _note(options, "[WARNING] The server wants another input for the tool, "
+                  f"which HOOK_IO_DECIDE={limit} does not take")
+        intent = ""
+    return _result(intent, text or f"denied by {shown_url(url)}", hint, new, event)
+
+
+def _result(
+    intent: str, text: str, hint: str, tool_input: "Optional[Event]", event: AgentEvent
+) -> HookResult:
+    """Return *intent* as this event can say it; what it cannot is left out."""
+    if intent == "deny" and str(event.get("hook_event_name")) in _TURN_ENDS:
+        is_again = event.get("stop_hook_active") or event.native.get("loop_count")
+        intent = "" if is_again else "block"
+    if intent in ("none", "hint") or (intent and channel(intent, event) is None):
+        hint = hint or (text if intent == "hint" else "")
+        intent = ""
+    given = tool_input if intent == "rewrite" else None
+    return HookResult(intent, text if intent else "", hint, given)
+
+
+def _text_of(answer: "Event", paths: "Sequence[str]") -> str:
+    """Return the first text at one of *paths*, without control characters."""
+    texts = [_get_path(answer, path) for path in paths]
+    text = next((text for text in texts if isinstance(text, str)), "")
+    return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text).strip()
+
+
+def _limit(options: "Options", url: str) -> str:
+    """Return how far an answer of *url* may go: "full" only where nobody listens in."""
+    if options["decide"] != "full" or url.lower().startswith("https:"):
+        return str(options["decide"])
+    try:
+        host = _parse_url(url)[1]
+        if host == "localhost" or address_kind(host) == "loopback":
+            return "full"
+    except (OSError, ValueError, _Loss):
+        pass
+    _note(options, "[WARNING] HOOK_IO_DECIDE=full is taken for deny: plain http to "
+          "another machine can be answered by anybody between; use https")
+    return "deny"
+
+
+def _without_answer(
+    outcome: Outcome, event: AgentEvent, by: str, options: "Options"
+) -> HookResult:
+    """Return what is said where no answer is understood: the agent's own rules hold,
+    or, if closed, the call is refused; a turn's end never is."""
+    if options["decide_fail"] != "closed" or options["event_type"] in _TURN_ENDS:
+        return NOTHING
+    why = outcome.fact or ("the event cannot be read" if "input_error" in event else
+                           "its answer is not understood")
+    return deny(f"hook-io: {by} did not decide ({why}), and HOOK_IO_DECIDE_FAIL is "
+                "closed", "start the server, or set HOOK_IO_DECIDE=off")
 
 
 # Guards: what a handler asks of a path and of a line of a shell.  Neither answer ever

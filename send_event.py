@@ -67,6 +67,9 @@ OPTIONS = """
 --background  HOOK_IO_BACKGROUND          -        -       hand over, return at once
 --fail-loud   HOOK_IO_FAIL_LOUD           hint     hint|block|off how losses are told
 -             HOOK_IO_FAIL_LOUD_THRESHOLD 3        1-9999999 losses until then
+--decide      HOOK_IO_DECIDE off off|deny|full what the server's answer may do
+-             HOOK_IO_DECIDE_TIMEOUT_MS   1000     1-600000 time budget of an answer
+-             HOOK_IO_DECIDE_FAIL         open     open|closed what no answer means
 --check       -                           -        -       try, and explain
 --flush-spool -                           -        -       deliver what is spooled
 --export      -                           -        -       turns, to HOOK_IO_EXPORT

@@ -337,6 +337,19 @@ SENDERS = {
         "spool/it-holds-14-days", "spool/it-holds-2000-events"),
     "stays in the agent's process group": in_library(
         "    os.setsid()\n", "", "background/the-agent-waits-for-no-network"),
+    "lets anybody's answer permit a tool": in_library(
+        'if intent not in _ALWAYS and limit != "full":',
+        'if intent not in _ALWAYS and limit == "off":',
+        "decide/permission-and-another-input-need-full",
+        "decide/a-denial-is-said-in-the-agents-own-shape"),
+    "blocks a turn's end for ever": in_library(
+        'intent = "" if is_again else "block"', 'intent = "block"',
+        "decide/a-turns-end-is-blocked-once",
+        "decide/a-denial-is-said-in-the-agents-own-shape"),
+    "lets a tool run where no answer is understood": in_library(
+        'if options["decide_fail"] != "closed" or', "if True or",
+        "decide/closed-denies-where-no-answer-is-understood",
+        "decide/what-is-no-opinion-is-silence"),
     "has the hook's own budget in the background": in_library(
         '    budget_ms = options["background_timeout_ms"]\n    options.update(',
         '    budget_ms = options["timeout_ms"]\n    options.update(',
