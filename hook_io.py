@@ -6516,7 +6516,7 @@ NEXT_STEP = ("Run `make serve` in hook-io's folder, or a server of yours on"
 #: interpreter that is there: on Windows, python3 is often an alias that is none.
 #: A missing file makes Python exit 2, which stops an agent: each ends in a guard.  An
 #: agent that ends says so by SIGTERM, also to a hook that is still sending.
-COMMANDS = {
+RUNS = {
     "foreground": "trap '' TERM; {find}"
                   '$p -IS "$d/send_event.py" {said} || {guard}',
     "flush": '[ -n "$HOOK_IO_SPOOL_DIR" ] || exit 0; {find}'
@@ -6547,12 +6547,12 @@ def registration(
     """
     row, hints = PLATFORMS[agent], PLATFORMS[agent].get("hint", {})
     find = _FIND.format(folder=_HOME_FOLDER if is_user else row["folder"])
-    flush = _entry(row, COMMANDS["flush"].format(find=find))
+    flush = _entry(row, RUNS["flush"].format(find=find))
     wanted: "Dict[str, Event]" = {}
     for event in row["hooked"].split():
         starts = canonical(event) == "SessionStart"
         told = starts and hints.get(event, hints.get("*")) == _MESSAGE
-        entry = _entry(row, COMMANDS["foreground"].format(
+        entry = _entry(row, RUNS["foreground"].format(
             find=find, said=f"--source-app {source_app or row['named']} --event-type"
             f" {event}", guard=f"echo '{encode({'systemMessage': NOT_RUN})}'" if told
             else ":"))
