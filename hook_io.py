@@ -5065,9 +5065,9 @@ def _said(
     verdict = next((_get_path(answer, name) for name in VERDICTS
                     if _get_path(answer, name) is not None), "")
     intent = MEANINGS.get(verdict, "") if isinstance(verdict, str) else ""
-    text = _text_of(answer, [*(why for name, why in VERDICTS.items()
+    text = _answer_text(answer, [*(why for name, why in VERDICTS.items()
                                if _get_path(answer, name) is not None), "message"])
-    hint, more = _text_of(answer, _HINTS), _text_of(answer, _CONTEXTS)
+    hint, more = _answer_text(answer, _HINTS), _answer_text(answer, _CONTEXTS)
     new = next((value for value in (_get_path(answer, name) for name in _INPUTS)
                 if isinstance(value, dict)), None)
     if outcome.is_loss or not outcome.is_answered or "input_error" in event or (
@@ -5102,7 +5102,7 @@ def _result(
     return HookResult(intent, text if intent else "", hint, given)
 
 
-def _text_of(answer: "Event", paths: "Sequence[str]") -> str:
+def _answer_text(answer: "Event", paths: "Sequence[str]") -> str:
     """Return the first text at one of *paths*, without control characters."""
     texts = [_get_path(answer, path) for path in paths]
     text = next((text for text in texts if isinstance(text, str)), "")
