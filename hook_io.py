@@ -759,7 +759,7 @@ ERRORS = {
 #: scheme -> its port
 PORTS = {"http": 80, "https": 443}
 
-#: network of a metadata service -> whose, by its own documentation or SDK, or cloud-init;
+#: network of a metadata service -> whose, by its own documentation, SDK or cloud-init;
 #: 169.254.0.0/16 and fe80::/10 hold the others
 METADATA = {
     "100.100.100.200/32": "Alibaba", "fd00:100::100:200/128": "Alibaba, IPv6",
@@ -5811,7 +5811,7 @@ def _export(event: AgentEvent, options: "Options") -> HookResult:
         try:
             count = _tell_turns(ledger, event, options)
             if "textfile" in kinds:
-                ledger.write_text(options["textfile_dir"], _text_of(ledger, options))
+                ledger.write_text(options["textfile_dir"], _textfile(ledger, options))
             ledger.save()
             if "otlp" in kinds:
                 _post_turns(ledger, event, deadline, options)
@@ -6459,7 +6459,7 @@ def _otlp_metrics(owed: "Event", since_ns: int, now_ns: int) -> "List[Event]":
     return metrics
 
 
-def _text_of(ledger: _Ledger, options: "Options") -> str:
+def _textfile(ledger: _Ledger, options: "Options") -> str:
     """Return all that was ever counted as Prometheus' text, with what is now."""
     lines = []
     for name, (told, _, bounds, _, text) in METRICS.items():
