@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import agents_table
 import conformance
 import hook_io
 from conftest import CONTRACT, NEWEST, PATIENCE_S, PYTHONS, RUNNER, TESTS, VECTORS
@@ -1052,3 +1053,13 @@ def test_the_certificates_are_good_for_years_and_each_bad_one_for_its_own_reason
     assert {name for name, found in shown.items() if found.issuer == ours} == {
         "ca", "good", "other-host", "expired"}
     assert shown["self-signed"].issuer == shown["self-signed"].subject
+
+
+def test_the_table_of_agents_is_the_librarys():
+    assert agents_table.TABLE.read_text(encoding="utf-8") == agents_table.text()
+    page = (CONTRACT / "README.md").read_text(encoding="utf-8")
+    page = page.partition("## The agents, as a table")[2].partition("\n## ")[0]
+    said = {name for part in agents_table.table()["agents"] for words in part["signs"]
+            for word in words for name in word}
+    assert [name for name in said if f"`{name}`" not in page
+            and f'"{name}"' not in page] == []
