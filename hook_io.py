@@ -235,7 +235,7 @@ def _as_named(names: str) -> "Dict[str, str]":
 #: then       what is left for a person to do
 PLATFORMS: "Dict[str, Dict[str, Any]]" = {
     "claude-code": {
-        "measured": "2.1.329",
+        "measured": "2.1.332",
         "provider": "anthropic",
         "adapter": "claude",
         "signs": ("transcript_path~/.claude/projects/",),
@@ -246,15 +246,15 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             " PreModelSwitch PostModelSwitch PermissionRequest PermissionDenied Setup"
             " TeammateIdle TaskCreated TaskCompleted Elicitation ElicitationResult"
             " ConfigChange WorktreeCreate WorktreeRemove InstructionsLoaded CwdChanged"
-            " FileChanged DirectoryAdded MessageDisplay"),
+            " FileChanged DirectoryAdded MessageDisplay PreSkillShellCommand"),
         "context": _on(
             "PreToolUse PostToolUse PostToolUseFailure PostToolBatch UserPromptSubmit"
             " SessionStart SubagentStart", _CONTEXT),
         "hint": _on(
             "PreToolUse PostToolUse PostToolUseFailure PostToolBatch UserPromptSubmit"
-            " SessionStart Stop", _MESSAGE),
+            " SessionStart Stop PreSkillShellCommand", _MESSAGE),
         "deny": {
-            "PreToolUse": _verdict("deny"),
+            **_on("PreToolUse PreSkillShellCommand", _verdict("deny")),
             "PermissionRequest": _behavior(behavior="deny", message="$T"),
             **_on("UserPromptSubmit UserPromptExpansion", _BLOCK)},
         "ask": {"PreToolUse": _verdict("ask")},
@@ -290,11 +290,11 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "events": _as_named(
             "PreToolUse PostToolUse PermissionRequest UserPromptSubmit SessionStart"
             " SessionEnd Stop SubagentStart SubagentStop PreCompact PostCompact"
-            " Interrupt"),
+            " Interrupt PreModelRequest"),
         "fields": {"turn_id": "prompt_id"},
         "context": _on("PreToolUse PostToolUse UserPromptSubmit SessionStart"
                        " SubagentStart", _CONTEXT),
-        "hint": {"*": _MESSAGE, "SessionEnd": None},
+        "hint": {"*": _MESSAGE, **_on("SessionEnd PreModelRequest", None)},
         "deny": {
             "PreToolUse": _verdict("deny"),
             "PermissionRequest": _behavior(behavior="deny", message="$T"),
@@ -685,7 +685,7 @@ SUBJECTS = (
 OPERATIONS = {
     **dict.fromkeys(
         ("PreToolUse", "PostToolUse", "PostToolUseFailure", "PermissionRequest",
-         "PermissionDenied"), "execute_tool"),
+         "PermissionDenied", "PreSkillShellCommand"), "execute_tool"),
     **dict.fromkeys(
         ("UserPromptSubmit", "Stop", "StopFailure", "SubagentStart", "SubagentStop"),
         "invoke_agent"),
@@ -699,7 +699,8 @@ SEVERITIES = {"PostToolUseFailure": (17, "ERROR"), "StopFailure": (17, "ERROR"),
 GRAM_EVENTS = {
     "SessionStart": "session.started", "SessionEnd": "session.ended",
     "UserPromptSubmit": "prompt.submitted", "PreToolUse": "tool.requested",
-    "PermissionRequest": "tool.requested", "PostToolUse": "tool.completed",
+    "PermissionRequest": "tool.requested",
+    "PreSkillShellCommand": "tool.requested", "PostToolUse": "tool.completed",
     "PostToolUseFailure": "tool.failed", "Stop": "assistant.responded",
     "SubagentStop": "assistant.responded", "Notification": "notification.reported",
 }
@@ -2234,11 +2235,12 @@ def summary(event: "Event", event_type: str) -> str:
 
     What is said comes from the event as it is given: redact it first.
     """
-    members = {name: text for name, text in event.items() if isinstance(text, str)}
+    members = {name: text for name, text in event.items()
+               if isinstance(text, str) and text.strip()}
     members["tool"] = _tool(event)
     try:
         text = SUMMARIES.get(event_type, "{tool}").format(**members)
-    except KeyError:  # a member that this event does not have
+    except KeyError:  # a member that this event lacks, or that is blank
         text = members["tool"]
     if "input_error" in event:
         text = f"{event_type}: unreadable event"
@@ -2251,7 +2253,8 @@ def _tool(event: "Event") -> str:
     name, given = event.get("tool_name"), event.get("tool_input")
     if isinstance(event.get("tool_calls"), list):
         calls = [call for call in event["tool_calls"] if isinstance(call, dict)]
-        return ", ".join(str(call.get("tool_name")) for call in calls)
+        names = [call.get("tool_name") for call in calls]
+        return ", ".join(name for name in names if isinstance(name, str) and name)
     texts = given if isinstance(given, dict) else {}
     subject = next((texts[k] for k in SUBJECTS if isinstance(texts.get(k), str)), "")
     folder = f"{event.get('cwd')}/"
@@ -4257,10 +4260,19 @@ def _problem(takes: str, text: str) -> str:
 
 
 def _event_problem(text: str) -> str:
-    if canonical(text):
-        return ""
+    plain = text.isascii() and all(c.isalnum() or c in "_-.:" for c in text)
+    good = plain and text[0].isalpha() and len(text) <= NAME_MAX_CHARS
+    return "" if good else "is no name of an event"
+
+
+def _event_note(text: str) -> str:
+    """Return what is said of an event that no table knows, "" if nothing is.
+
+    It may be a newer client's, or a known one with a mistake in it.
+    """
     known = list({name: 0 for row in PLATFORMS.values() for name in row["events"]})
-    return f"is no known event{_similar(text, known, canonical)}"
+    near = "" if canonical(text) or not text else _similar(text, known, canonical)
+    return near and f"[WARNING] --event-type is no known event{near}: {_excerpt(text)}"
 
 
 def _agent_problem(text: str) -> str:
@@ -4358,10 +4370,12 @@ def _receive_event(
     except InputError as error:
         event = {"input_error": str(error)}
         notes.append(f"[WARNING] The event on stdin is {error}")
+    notes += filter(None, [_event_note(values["event_type"])])
     effort = _half_of(int(values["timeout_ms"]) / 1000, started)
     options.update(
         values, notes=notes, started=started, deadline=0, effort=effort, name=name,
-        argv=argv, env=os.environ, event_type=canonical(values["event_type"]),
+        argv=argv, env=os.environ,
+        event_type=canonical(values["event_type"]) or values["event_type"],
         metadata=redact(values["metadata"], None, effort),
         time_ns=time.time_ns(), key=os.urandom(16).hex(), summary="", is_away=False)
     return event

@@ -279,13 +279,20 @@ def test_secrets_in_metadata_stay_here(one_hook, server, text):
 @pytest.mark.parametrize("text, near", [
     ("PreToolUs", "PreToolUse"), ("pretooluse", "PreToolUse"),
     ("SessionStop", "SessionStart"), ("UserPromtSubmit", "UserPromptSubmit"),
-    ("Zzz", ""), ("a\x1b[2J\nb", ""),
-])
-def test_an_unknown_event_is_a_usage_error_that_names_near_ones(
+    ("Zzz", ""), ("new.client:event-2", "")])
+def test_an_event_that_no_table_knows_is_sent_and_a_near_one_is_named(
         one_hook, server, text, near):
     result = one_hook.send(server.url, event_type=text)
-    assert is_usage_error(result, "--event-type", near), result
-    assert ("did you mean" in result.lines[0]) == bool(near)
+    assert (result.exit, result.stdout) == (0, "")
+    assert json.loads(arrived(server)[0].body)["event_type"] == text
+    assert ("did you mean" in result.stderr) == bool(near)
+    assert near in result.stderr
+
+
+@pytest.mark.parametrize("text", ["two words", "1st", "x" * 65, "a\x1b[2J\nb", "Stöp"])
+def test_what_is_no_name_of_an_event_is_a_usage_error(one_hook, server, text):
+    result = one_hook.send(server.url, event_type=text)
+    assert is_usage_error(result, "--event-type", "no name"), result
     assert all(line.isprintable() for line in result.lines)
     assert not arrived(server)
 
@@ -535,7 +542,7 @@ SUMMARIES = {
     "PreToolUse": "Read: hello.txt",
     "PostToolUse": "Read: hello.txt",
     "PostToolUseFailure": "Bash: exit 3 failed: Exit code 3",
-    "PostToolBatch": "*Bash*Read*",
+    "PostToolBatch": "*Bash*Read*", "PreSkillShellCommand": "Bash: echo shell-was-here there",
     "UserPromptSubmit": "prompt: MAINPROMPT please work",
     "UserPromptExpansion": "prompt: /mycmd arg1",
     "SessionStart": "session started (startup)",

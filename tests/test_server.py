@@ -169,7 +169,7 @@ def test_a_member_the_contract_does_not_name_is_not_kept():
 
 def test_the_event_types_of_all_agents_are_accepted_the_contracts_nine_first():
     assert list(EVENT_TYPES[:9]) == NINE
-    assert set(EVENT_TYPES[:33]) == set(hook_io.PLATFORMS["claude-code"]["events"])
+    assert set(EVENT_TYPES[:34]) == set(hook_io.PLATFORMS["claude-code"]["events"])
     known = {hook_io.canonical(name) for row in hook_io.PLATFORMS.values()
              for name in row["events"]}
     assert sorted(EVENT_TYPES) == sorted(known)

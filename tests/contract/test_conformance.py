@@ -119,8 +119,8 @@ def vectors():
 
 def test_all_vectors_are_as_the_format_page_says(vectors):
     contracts = [case["contract"] for case in vectors]
-    assert set(contracts) == {"send_event 1.0", "hook 1.0", "functions 1.0"}
-    assert contracts.count("send_event 1.0") >= 150
+    assert set(contracts) == {"send_event 1.1", "hook 1.0", "functions 1.0"}
+    assert contracts.count("send_event 1.1") >= 150
 
 
 def test_every_topic_has_cases(vectors):

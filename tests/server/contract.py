@@ -25,10 +25,10 @@ EVENT_TYPES = (
     "PermissionRequest", "PermissionDenied", "Setup", "TeammateIdle", "TaskCreated",
     "TaskCompleted", "Elicitation", "ElicitationResult", "ConfigChange",
     "WorktreeCreate", "WorktreeRemove", "InstructionsLoaded", "CwdChanged",
-    "FileChanged", "DirectoryAdded", "MessageDisplay",
+    "FileChanged", "DirectoryAdded", "MessageDisplay", "PreSkillShellCommand",
     "Interrupt", "SessionDelete", "TodoCreated", "TodoCompleted", "BeforeModel",
     "AfterModel", "BeforeToolSelection", "afterAgentResponse", "afterAgentThought",
-    "workspaceOpen", "PreInvocation", "PostInvocation",
+    "workspaceOpen", "PreInvocation", "PostInvocation", "PreModelRequest",
 )
 
 #: status of a refusal -> its name in the answer

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Send an agent's event to a server: the contract `send_event 1.0`, as far as conformance.json says.
+# Send an agent's event to a server: the contract `send_event 1.1`, as far as conformance.json says.
 case ${HOOK_IO_OFF-} in ''|0|false|no|off) ;; *) exit 0 ;; esac
 for fd in 0 1 2; do eval "(: 9<&$fd) 2>/dev/null || exec $fd<>/dev/null"; done # or a file gets that number
 umask 077; export LC_ALL=C; say() { (trap '' PIPE; printf '%s\n' "$@") >&2 2>/dev/null; } # in C ${#body} is bytes
