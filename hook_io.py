@@ -4704,7 +4704,8 @@ def story(events: "Iterable[Any]") -> "List[Event]":
     A subagent: agent_id, agent_type, call_id (of the call that started it, where that
     says so), started_ms, ended_ms, duration_ms, calls.  A wait for permission: tool,
     call_id, started_ms, ended_ms, duration_ms; without an agent's duration_ms it
-    includes the call's own time.  A compaction: trigger, started_ms, ended_ms.
+    includes the call's own time.  A compaction: trigger, started_ms, ended_ms,
+    duration_ms.
     Times are ms since the epoch, None where nothing says them.
 
     An event belongs to the turn of its agent_id, of its prompt_id, or to the one that
@@ -4877,7 +4878,7 @@ class _Session:
             error=_error_of(said), output=said.get("tool_response"),
             duration_ms=lasted_ms if took_ms is None else took_ms)
         if id(call) in self.waits:
-            _end_wait(self.waits[id(call)], call["ended_ms"] - (took_ms or 0))
+            _end_at(self.waits[id(call)], call["ended_ms"] - (took_ms or 0))
         launched = _get_path(said, "tool_response.agentId")
         if isinstance(launched, str) and launched in self.agents:
             self.agents[launched]["call_id"] = call["id"]
@@ -4901,7 +4902,7 @@ class _Session:
         for agent_id in agent_ids:
             for wait in self.asked.pop(agent_id, ()):
                 if wait["ended_ms"] is None:
-                    _end_wait(wait, at_ms)
+                    _end_at(wait, at_ms)
 
     def start_agent(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
         agent_id = _text(said, "agent_id")
@@ -4920,19 +4921,17 @@ class _Session:
         known = _text(said, "agent_id") or _text(said, "agent_type")
         if known not in self.agents:
             self.start_agent(turn, said, at_ms)
-        agent = self.agents[known]
-        lasted_ms = max(0, at_ms - agent["started_ms"])
-        agent.update(ended_ms=agent["started_ms"] + lasted_ms, duration_ms=lasted_ms)
+        _end_at(self.agents[known], at_ms)
 
     def compact(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
-        turn["compactions"].append({"trigger": _text(said, "trigger"),
-                                    "started_ms": at_ms, "ended_ms": None})
+        turn["compactions"].append({
+            "trigger": _text(said, "trigger"), "started_ms": at_ms, "ended_ms": None,
+            "duration_ms": None})
 
     def compacted(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
         if not turn["compactions"] or turn["compactions"][-1]["ended_ms"] is not None:
             self.compact(turn, said, at_ms)
-        last = turn["compactions"][-1]
-        last["ended_ms"] = max(at_ms, last["started_ms"])
+        _end_at(turn["compactions"][-1], at_ms)
 
 
 #: event -> what it tells of a turn
@@ -4946,9 +4945,9 @@ _TELLERS: "Dict[str, Callable[[_Session, Event, AgentEvent, int], None]]" = {
 }
 
 
-def _end_wait(wait: "Event", at_ms: int) -> None:
-    lasted_ms = max(0, at_ms - wait["started_ms"])
-    wait.update(ended_ms=wait["started_ms"] + lasted_ms, duration_ms=lasted_ms)
+def _end_at(record: "Event", at_ms: int) -> None:
+    lasted_ms = max(0, at_ms - record["started_ms"])
+    record.update(ended_ms=record["started_ms"] + lasted_ms, duration_ms=lasted_ms)
 
 
 def _outcome(said: AgentEvent) -> str:
@@ -5833,8 +5832,9 @@ def _export(event: AgentEvent, options: "Options") -> HookResult:
         finally:
             ledger.leave()
     except OSError as error:
+        why = _error_text(error) if error.strerror else str(error)
         return HookResult(diagnostics=(
-            *options["notes"], f"[ERROR] Turns are not exported: {_error_text(error)}"))
+            *options["notes"], f"[ERROR] Turns are not exported: {why}"))
     return HookResult(diagnostics=(*options["notes"], f"{count} turns exported"))
 
 
@@ -6408,7 +6408,6 @@ def _post_turns(
         if outcome.is_loss:
             _note(options, f"[WARNING] {signal} were not taken: {outcome.name}"
                   f"{outcome.fact and ', '}{outcome.fact} ({shown_url(url)})")
-            break
 
 
 def _settle(

@@ -1,0 +1,535 @@
+"""What leaves at the end of a turn is what its receivers take, and nothing twice.
+
+Receivers that nobody here wrote: promtool, Pushgateway and node_exporter for the text
+file; rotel, ddapm-test-agent and opentelemetry-proto's parser for OTLP.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+import hook_io
+from conftest import PATIENCE_S, ROOT, TESTS
+from server import EventServer, closed_port
+from test_formats import lapdog, wait_for
+
+SECRET = "sk-ant-" + "a1B2" * 10
+TRACES, METRICS = "/v1/traces", "/v1/metrics"
+TRANSCRIPT = TESTS / "transcripts" / "main.jsonl"
+
+
+class Agent:
+    """A session of an agent whose hooks run one after another, and export at Stop."""
+
+    def __init__(self, folder, session="s-1", **variables):
+        self.folder, self.session, self.prompts = folder, session, 0
+        self.transcript = folder / ".claude/projects/x" / f"{session}.jsonl"
+        self.transcript.parent.mkdir(parents=True, exist_ok=True)
+        self.transcript.touch()
+        self.prom = folder / "prom"
+        self.prom.mkdir(exist_ok=True)
+        self.env = {"PATH": os.environ["PATH"], "HOME": str(folder),
+                    "HOOK_IO_STATE_DIR": str(folder / "state"),
+                    "HOOK_IO_SERVER_URL": "none", "HOOK_IO_EXPORT": "textfile,otlp",
+                    "HOOK_IO_TEXTFILE_DIR": str(self.prom), **variables}
+
+    def hook(self, event, *argv, env=None, **members):
+        data = {"hook_event_name": event, "session_id": self.session,
+                "transcript_path": str(self.transcript),
+                "prompt_id": f"p-{self.prompts}", **members}
+        done = subprocess.run(
+            [sys.executable, "-IS", str(ROOT / "send_event.py"), "--source-app", "demo",
+             "--event-type", event, *argv], input=json.dumps(data).encode(),
+            env={**self.env, **(env or {})}, capture_output=True, timeout=PATIENCE_S,
+            check=True)
+        assert done.stdout == b""
+        return done.stderr.decode()
+
+    def turn(self, *tools, env=None, end="Stop", **members):
+        """Play a turn with calls of *tools*; return what the export says of it."""
+        self.prompts += 1
+        self.hook("UserPromptSubmit", prompt=f"read {SECRET}")
+        for n, tool in enumerate(tools):
+            call = {"tool_name": tool, "tool_input": {"command": "ls /private"},
+                    "tool_use_id": f"t-{self.prompts}-{n}"}
+            self.hook("PreToolUse", **call)
+            self.hook("PostToolUse", duration_ms=20, tool_response="seen", **call)
+        self.hook(end, **members)
+        return self.hook(end, "--export", env=env, **members)
+
+    def answers(self, name, tokens, model="claude-x"):
+        usage = dict(zip(hook_io.TOKENS, tokens))
+        line = {"type": "assistant", "timestamp": hook_io._instant(time.time_ns()),
+                "message": {"id": name, "model": model, "usage": usage}}
+        with self.transcript.open("a") as file:
+            file.write(json.dumps(line, separators=(",", ":")) + "\n")
+
+    def samples(self):
+        """Return {series: value} of the text file."""
+        lines = (self.prom / "hook_io.prom").read_text().splitlines()
+        pairs = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
+        series = {name: float(value) for name, value in pairs}
+        assert len(series) == len(pairs)
+        return series
+
+
+@pytest.fixture
+def agent(tmp_path):
+    return Agent(tmp_path, HOOK_IO_EXPORT="textfile")
+
+
+def collecting(*replies):
+    return EventServer(replies)
+
+
+def base(server):
+    return f"http://127.0.0.1:{server.port}"
+
+
+def spans_of(exchange):
+    (resource,) = exchange.json["resourceSpans"]
+    return resource["scopeSpans"][0]["spans"]
+
+
+def requests_to(server, path):
+    return [exchange for exchange in server.exchanges if exchange.path == path]
+
+
+def members(span):
+    return {one["key"]: next(iter(one["value"].values())) for one in span["attributes"]}
+
+
+# The text file.
+
+def test_counters_add_up_over_turns_and_are_written_whole(agent):
+    assert agent.turn("Bash", "Read") == "1 turns exported\n"
+    agent.turn("Bash")
+    samples = agent.samples()
+    call = 'hook_io_tool_calls_total{source_app="demo",tool="%s",outcome="ok"}'
+    assert samples[call % "Bash"] == 2
+    assert samples[call % "Read"] == 1
+    turns = 'hook_io_turns_total{source_app="demo",agent="claude-code",end="Stop"}'
+    assert samples[turns] == 2
+    assert samples['hook_io_tool_duration_seconds_count{tool="Bash"}'] == 2
+    assert samples['hook_io_tool_duration_seconds_bucket{tool="Bash",le="0.01"}'] == 0
+    assert samples['hook_io_tool_duration_seconds_bucket{tool="Bash",le="0.02"}'] == 2
+    assert samples['hook_io_tool_duration_seconds_bucket{tool="Bash",le="+Inf"}'] == 2
+    assert sorted(path.name for path in agent.prom.iterdir()) == ["hook_io.prom"]
+
+
+def test_a_turn_that_is_exported_again_is_counted_once(agent):
+    agent.turn("Bash")
+    before = agent.samples()
+    assert agent.hook("Stop", "--export") == "0 turns exported\n"
+    time_of = "hook_io_last_export_timestamp_seconds"
+    assert {**agent.samples(), time_of: 0} == {**before, time_of: 0}
+
+
+def test_counters_go_on_in_a_log_that_was_rotated(agent):
+    agent.turn("Bash")
+    log = agent.folder / "state" / "events.jsonl"
+    log.rename(f"{log}.1")
+    assert agent.turn("Bash") == "1 turns exported\n"
+    assert agent.samples()['hook_io_tool_duration_seconds_count{tool="Bash"}'] == 2
+
+
+def test_sessions_at_once_lose_nothing_and_count_nothing_twice(agent):
+    other = Agent(agent.folder, "s-2", HOOK_IO_EXPORT="textfile")
+    for one in (agent, other):
+        one.prompts += 1
+        one.hook("UserPromptSubmit", prompt="a")
+    for one in (agent, other):
+        one.hook("PreToolUse", tool_name="Bash", tool_use_id="t-1")
+        one.hook("PostToolUse", tool_name="Bash", tool_use_id="t-1", duration_ms=5)
+        one.hook("Stop")
+    ends = [subprocess.Popen(
+        [sys.executable, str(ROOT / "send_event.py"), "--event-type", "Stop",
+         "--export"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=one.env)
+        for one in (agent, other)]
+    for process, one in zip(ends, (agent, other)):
+        event = {"hook_event_name": "Stop", "session_id": one.session,
+                 "transcript_path": str(one.transcript), "prompt_id": "p-1"}
+        process.stdin.write(json.dumps(event).encode())
+        process.stdin.flush()
+    for process in ends:
+        assert process.communicate(timeout=PATIENCE_S)[1] == b"1 turns exported\n"
+    assert agent.samples()['hook_io_tool_duration_seconds_count{tool="Bash"}'] == 2
+
+
+def test_a_stop_whose_own_line_is_still_to_come_ends_its_turn_once(agent):
+    agent.prompts += 1
+    agent.hook("UserPromptSubmit", prompt="a")
+    assert agent.hook("Stop", "--export") == "1 turns exported\n"
+    agent.hook("Stop")
+    agent.turn()
+    turns = 'hook_io_turns_total{source_app="demo",agent="claude-code",end="Stop"}'
+    assert agent.samples()[turns] == 2
+
+
+def test_labels_have_so_many_values_and_no_more(agent, monkeypatch):
+    ledger = hook_io._Ledger(str(agent.folder))
+    ledger.state = {"names": {}, "counters": {}, "owed": {}}
+    for n in range(150):
+        hook_io._observe(ledger, "waits", 1, source_app=f'a "{n}"\\\n')
+    rows = ledger.state["counters"]["waits"]
+    assert len(rows) == hook_io.LABEL_VALUES_MAX + 1
+    assert rows['{"source_app":"other"}'] == 50
+
+
+@pytest.mark.parametrize("bad", ["relative", "link", "linked file"])
+def test_a_folder_that_is_not_what_it_seems_is_not_written_to(agent, bad):
+    aim = agent.folder / "aim"
+    aim.mkdir()
+    named = {"relative": "prom", "link": str(agent.folder / "to")}.get(
+        bad, str(agent.prom))
+    (agent.folder / "to").symlink_to(aim)
+    if bad == "linked file":
+        (agent.prom / "hook_io.prom").symlink_to(aim / "f")
+    said = agent.turn("Bash", env={"HOOK_IO_TEXTFILE_DIR": named})
+    assert said.startswith("[ERROR] Turns are not exported: HOOK_IO_TEXTFILE_DIR")
+    assert list(aim.iterdir()) == []
+
+
+def tool(name):
+    path = shutil.which(name)
+    if not path:
+        pytest.skip(f"{name} is not installed (Debian has it)")
+    return path
+
+
+@contextlib.contextmanager
+def running(command):
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def full(agent):
+    """An agent whose text file has each family of metrics in it."""
+    agent.prompts += 1
+    agent.hook("UserPromptSubmit", prompt="a")
+    agent.hook("SubagentStart", agent_id="a-1", agent_type='odd "\\\n name')
+    agent.hook("SubagentStop", agent_id="a-1", agent_type="odd")
+    agent.hook("PermissionRequest", tool_name="Bash", tool_input={})
+    agent.hook("PreCompact", trigger="auto")
+    agent.prompts -= 1
+    agent.answers("m-1", (1, 2, 3, 4))
+    agent.turn("Bash", "mcp__a__b")
+    return agent
+
+
+def test_promtool_finds_nothing_to_say(full):
+    done = subprocess.run([tool("promtool"), "check", "metrics"], check=False,
+                          input=(full.prom / "hook_io.prom").read_bytes(),
+                          capture_output=True)
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
+
+
+def test_pushgateway_takes_the_file_without_a_duplicate(full):
+    port = closed_port()
+    command = [tool("prometheus-pushgateway"), f"--web.listen-address=127.0.0.1:{port}"]
+    with running(command) as process:
+        wait_for(port, process)
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/metrics/job/test", method="PUT",
+            data=(full.prom / "hook_io.prom").read_bytes())
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+            assert answer.status == 200
+
+
+def test_node_exporter_shows_every_sample(full):
+    port = closed_port()
+    command = [tool("prometheus-node-exporter"), "--collector.disable-defaults",
+               f"--web.listen-address=127.0.0.1:{port}", "--collector.textfile",
+               f"--collector.textfile.directory={full.prom}"]
+    with running(command) as process:
+        wait_for(port, process)
+        url = f"http://127.0.0.1:{port}/metrics"
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
+            shown = answer.read().decode()
+    assert "node_textfile_scrape_error 0" in shown
+    series = [line for line in shown.splitlines() if line.startswith("hook_io_")]
+    assert len(series) == len(full.samples())
+
+
+# Over OTLP.
+
+def test_a_turn_is_one_trace_with_a_span_for_each_thing_in_it(tmp_path):
+    with collecting() as server:
+        agent = Agent(tmp_path, HOOK_IO_EXPORT="otlp", HOOK_IO_USER="me",
+                      HOOK_IO_EXPORT_URL=base(server), HOOK_IO_HEADERS="X-Key: events",
+                      HOOK_IO_EXPORT_HEADERS="X-Key: collector")
+        agent.prompts += 1
+        agent.hook("UserPromptSubmit", prompt="a")
+        agent.prompts -= 1
+        agent.answers("m-1", (1, 7, 100, 5))
+        agent.turn("Bash")
+        first = requests_to(server, TRACES)
+        (tmp_path / "state" / "export.json").unlink()
+        agent.hook("Stop", "--export")
+        again = requests_to(server, TRACES)[-1]
+    root, call, chat = spans_of(first[0])
+    assert first[0].headers["x-key"] == "collector"
+    assert (root["name"], call["name"], chat["name"]) == (
+        "invoke_agent claude-code", "execute_tool Bash", "chat claude-x")
+    assert {one["traceId"] for one in (root, call, chat)} == {root["traceId"]}
+    assert (call["parentSpanId"], chat["parentSpanId"]) == (root["spanId"],) * 2
+    told = members(chat)
+    assert told["gen_ai.usage.input_tokens"] == "106"
+    assert told["gen_ai.usage.cache_read.input_tokens"] == "100"
+    assert members(root)["user.id"] == "me"
+    assert members(root)["session.id"] == "s-1"
+    ids = [one["spanId"] for one in (root, call, chat)]
+    assert [one["spanId"] for one in spans_of(again)] == ids
+
+
+def test_names_and_numbers_leave_and_content_only_if_asked_for(tmp_path):
+    for content in ("", "1"):
+        with collecting() as server:
+            folder = tmp_path / (content or "0")
+            agent = Agent(folder, HOOK_IO_EXPORT="otlp",
+                          HOOK_IO_EXPORT_URL=base(server),
+                          HOOK_IO_EXPORT_CONTENT=content)
+            agent.turn("Bash")
+            sent = b"".join(exchange.body for exchange in server.exchanges)
+        assert (b"/private" in sent, b"seen" in sent) == (bool(content),) * 2
+        assert SECRET.encode() not in sent
+
+
+def test_a_trace_of_the_agents_own_is_joined(tmp_path):
+    with collecting() as server:
+        agent = Agent(tmp_path, HOOK_IO_EXPORT="otlp", HOOK_IO_EXPORT_URL=base(server))
+        trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+        agent.turn(env={"TRACEPARENT": f"00-{trace}-{span}-01"})
+        agent.turn(env={"TRACEPARENT": f"00-{'0' * 32}-{span}-01"})
+        joined, own = (spans_of(one)[0] for one in requests_to(server, TRACES))
+    assert (joined["traceId"], joined["parentSpanId"]) == (trace, span)
+    assert (own["parentSpanId"], own["traceId"] != "0" * 32) == ("", True)
+
+
+def test_what_was_not_taken_goes_with_the_next_turn(tmp_path):
+    url = f"http://127.0.0.1:{closed_port()}"
+    agent = Agent(tmp_path, HOOK_IO_EXPORT="otlp", HOOK_IO_EXPORT_URL=url)
+    said = agent.turn("Bash")
+    assert "[WARNING] traces were not taken: refused, connection refused" in said
+    with collecting() as server:
+        agent.turn("Bash", env={"HOOK_IO_EXPORT_URL": base(server)})
+        (traces,) = requests_to(server, TRACES)
+        (metrics,) = requests_to(server, METRICS)
+    names = [span["name"] for span in spans_of(traces)]
+    assert names == ["invoke_agent claude-code", "execute_tool Bash"] * 2
+    sums = {one["name"]: one for one in metrics.json["resourceMetrics"][0][
+        "scopeMetrics"][0]["metrics"]}
+    assert sums["hook_io.turns"]["sum"]["dataPoints"][0]["asInt"] == "2"
+
+
+def test_turns_beyond_twenty_are_lost_and_counted_as_such(tmp_path):
+    ledger = hook_io._Ledger(str(tmp_path))
+    ledger.state = {"names": {}, "counters": {}, "owed": {}, "since": 0,
+                    "waiting": [["Stop", []] for _ in range(23)]}
+    options = {"env": {}, "notes": [], "export_url": "http://127.0.0.1:9", "name": "x",
+               "export_headers": "", "fail_loud_threshold": "3", "event_type": "Stop"}
+    os.environ["HOOK_IO_STATE_DIR"], before = str(tmp_path), os.environ.get(
+        "HOOK_IO_STATE_DIR")
+    try:
+        hook_io._settle(ledger, "traces", hook_io.Outcome("refused", "no"),
+                        hook_io.normalise({"session_id": "s"}), options)
+        losses = hook_io._streak("http://127.0.0.1:9/v1/traces", options).count()[0]
+    finally:
+        os.environ.pop("HOOK_IO_STATE_DIR")
+        if before is not None:
+            os.environ["HOOK_IO_STATE_DIR"] = before
+    assert len(ledger.state["waiting"]) == hook_io.TURNS_WAITING
+    assert ledger.state["counters"]["lost"] == {"{}": 3}
+    assert losses == 3
+
+
+def test_a_server_that_is_silent_holds_an_export_no_longer_than_its_time(tmp_path):
+    with collecting({"hang": True}, {"hang": True}) as server:
+        agent = Agent(tmp_path, HOOK_IO_EXPORT="otlp", HOOK_IO_EXPORT_URL=base(server))
+        said = agent.turn()
+        server.wait(1)
+        held = [exchange.held_ms for exchange in server.exchanges]
+    assert "unconfirmed" in said
+    assert all(ms is not None and ms < hook_io.EXPORT_TIMEOUT_MS + 500 for ms in held)
+
+
+def test_the_export_that_is_registered_leaves_the_agent_alone(tmp_path):
+    with collecting() as server:
+        agent = Agent(tmp_path, HOOK_IO_EXPORT="otlp", HOOK_IO_EXPORT_URL=base(server))
+        agent.prompts += 1
+        agent.hook("UserPromptSubmit", prompt="a")
+        agent.hook("Stop")
+        assert agent.hook("Stop", "--export", "--background") == ""
+        server.wait(2)
+        assert [one.path for one in server.exchanges] == [TRACES, METRICS]
+
+
+def bodies_of_a_turn(folder):
+    with collecting() as server:
+        agent = Agent(folder, HOOK_IO_EXPORT="otlp", HOOK_IO_EXPORT_URL=base(server))
+        agent.turn("Bash", "Read", end="StopFailure", error="server_error")
+        return {one.path: one.body for one in server.exchanges}
+
+
+def test_the_bodies_are_what_opentelemetry_defines(tmp_path):
+    json_format = pytest.importorskip("google.protobuf.json_format")
+    trace = pytest.importorskip(
+        "opentelemetry.proto.collector.trace.v1.trace_service_pb2")
+    metric = pytest.importorskip(
+        "opentelemetry.proto.collector.metrics.v1.metrics_service_pb2")
+    bodies = bodies_of_a_turn(tmp_path)
+    for path, kind in ((TRACES, trace.ExportTraceServiceRequest),
+                       (METRICS, metric.ExportMetricsServiceRequest)):
+        told = json_format.Parse(bodies[path], kind())  # an unknown name is an error
+        assert told.ByteSize()
+    for one in json.loads(bodies[METRICS])["resourceMetrics"][0]["scopeMetrics"][0][
+            "metrics"]:
+        for point in one.get("histogram", {}).get("dataPoints", ()):
+            counts = [int(count) for count in point["bucketCounts"]]
+            assert len(counts) == len(point["explicitBounds"]) + 1
+            assert sum(counts) == int(point["count"])
+
+
+def test_datadogs_test_agent_holds_the_turn(tmp_path):
+    with lapdog(tmp_path) as (_, port):
+        url = f"http://127.0.0.1:{port}"
+        agent = Agent(tmp_path, HOOK_IO_EXPORT="otlp", HOOK_IO_EXPORT_URL=url)
+        assert agent.turn("Bash") == "1 turns exported\n"
+        with urllib.request.urlopen(f"{url}/test/session/traces") as answer:
+            traces = answer.read().decode()
+        with urllib.request.urlopen(f"{url}/test/session/metrics") as answer:
+            metrics = answer.read().decode()
+    assert "execute_tool Bash" in traces
+    assert "gen_ai.execute_tool.duration" in metrics
+
+
+def test_rotel_reads_every_span_and_metric(tmp_path):
+    rotel = pytest.importorskip("rotel", reason="rotel is not installed")
+    ports = [closed_port(), closed_port()]
+    command = [str(Path(rotel.__file__).parent / "rotel-agent"), "start",
+               "--otlp-http-endpoint", f"127.0.0.1:{ports[0]}", "--otlp-grpc-endpoint",
+               f"127.0.0.1:{ports[1]}", "--exporter", "blackhole", "--debug-log",
+               "traces", "--debug-log", "metrics", "--debug-log-verbosity", "detailed",
+               "--pid-file", str(tmp_path / "pid")]
+    if subprocess.run([command[0], "--version"], capture_output=True).returncode:
+        pytest.skip("rotel does not find the shared library of its Python")
+    with open(str(tmp_path / "said"), "wb") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said)
+    try:
+        wait_for(ports[0], process)
+        agent = Agent(tmp_path, HOOK_IO_EXPORT="otlp",
+                      HOOK_IO_EXPORT_URL=f"http://127.0.0.1:{ports[0]}")
+        assert agent.turn("Bash") == "1 turns exported\n"
+        for _ in range(PATIENCE_S * 10):
+            text = re.sub(r"\x1b\[[0-9;]*m", "", (tmp_path / "said").read_text())
+            if "gen_ai.execute_tool.duration" in text:
+                break
+            time.sleep(0.1)
+    finally:
+        process.terminate()
+        process.wait()
+    assert "gen_ai.tool.name: Str(Bash)" in text
+    assert "AGGREGATION_TEMPORALITY_DELTA" in text
+    assert "gen_ai.execute_tool.duration" in text
+
+
+# Tokens.
+
+def test_tokens_are_those_that_the_api_returned():
+    answers, _ = hook_io._answers(TRANSCRIPT.read_bytes(), "")
+    more, _ = hook_io._answers((TRANSCRIPT.parent / "agent.jsonl").read_bytes(), "a")
+    sums = [sum(answer[kind] for answer in answers + more) for kind in hook_io.TOKENS]
+    assert sums == [9045, 675, 274500, 18450]
+
+
+def test_of_a_transcript_only_models_numbers_times_and_ids_are_kept():
+    answers, _ = hook_io._answers(TRANSCRIPT.read_bytes(), "")
+    kept = {"id", "model", "agent_id", "started_ms", "ended_ms", "duration_ms",
+            "all_input_tokens", *hook_io.TOKENS}
+    assert all(answer.keys() == kept for answer in answers)
+
+
+def test_an_answer_that_comes_late_is_made_up_and_counted_once(agent):
+    tokens = 'hook_io_tokens_total{source_app="demo",model="claude-x",kind="%s"}'
+    agent.turn()
+    agent.answers("m-1", (1, 2, 0, 0))  # its line comes behind the export
+    agent.turn()
+    agent.answers("m-1", (1, 9, 0, 0))  # and the whole of it later still
+    agent.turn(end="SessionEnd")
+    samples = agent.samples()
+    assert (samples[tokens % "input"], samples[tokens % "output"]) == (1, 9)
+
+
+def test_what_was_there_before_the_session_counts_nothing(agent):
+    agent.answers("m-0", (1000, 1000, 0, 0))
+    time.sleep(0.01)
+    agent.turn()
+    assert not any("tokens" in name for name in agent.samples())
+
+
+def test_the_cost_of_a_session_is_counted_at_its_end(agent):
+    agent.turn()
+    agent.answers("m-1", (1, 2, 0, 0))
+    row = {"inputTokens": 11, "outputTokens": 2, "costUSD": 0.25}
+    with agent.transcript.open("a") as file:
+        file.write(json.dumps({"type": "cost-state", "modelUsage": {"claude-x": row}},
+                              separators=(",", ":")) + "\n")
+    agent.hook("SessionEnd", "--export")
+    agent.hook("SessionEnd", "--export")
+    samples = agent.samples()
+    labels = 'source_app="demo",model="claude-x"'
+    assert samples[f"hook_io_cost_usd_total{{{labels}}}"] == 0.25
+    assert samples[f'hook_io_tokens_total{{{labels},kind="input"}}'] == 11
+
+
+@pytest.mark.parametrize("kind", ["gone", "huge", "fifo", "hostile", "cut"])
+def test_a_transcript_of_no_use_leaves_the_story_without_tokens(agent, kind):
+    if kind in ("gone", "fifo"):
+        agent.transcript.unlink()
+    if kind == "huge":
+        with agent.transcript.open("wb") as file:
+            file.truncate(100 << 20)
+    elif kind == "fifo":  # which nobody ever writes to
+        os.mkfifo(str(agent.transcript))
+    elif kind == "hostile":
+        deep, big = "[" * 100000, "9" * 5000
+        agent.transcript.write_text("\n".join([
+            f'{{"message": {{"usage": {deep}',
+            f'{{"message":{{"usage":{{"a":{big}}}}}}}',
+            '{"message":{"id":1,"model":[],"usage":{"output_tokens":true}}}',
+            '{"message":{"id":"m","model":"x","usage":{"output_tokens":-1e999}}}', ""]))
+    elif kind == "cut":
+        agent.transcript.write_text('{"message":{"id":"m","model":"x","usage":{"out')
+    assert agent.turn("Bash") == "1 turns exported\n"
+    samples = agent.samples()
+    assert not any("hook_io_tokens" in name for name in samples)
+    is_told = kind in ("gone", "huge", "fifo")
+    assert samples.get("hook_io_transcripts_unread_total", 0) == is_told
+
+
+# The dashboard.
+
+def test_every_query_of_the_dashboard_is_of_a_metric_there_is():
+    board = json.loads((TESTS / "grafana" / "hook-io.json").read_text())
+    queries = [target["expr"] for panel in board["panels"]
+               for target in panel.get("targets", ())]
+    told = {row[0] for row in hook_io.METRICS.values() if row[0]} | {*hook_io.GAUGES}
+    asked = {name for query in queries for name in re.findall(r"hook_io_\w+", query)}
+    plain = {re.sub("_(bucket|sum|count)$", "", name) for name in asked}
+    assert plain <= told
+    assert told - plain == set()
