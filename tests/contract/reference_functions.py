@@ -31,6 +31,7 @@ CALLS = {
     "normalise": normalise,
     "story": hook_io.story,
     "clip": hook_io.clip,
+    "redact": hook_io.redact,
     "shown_url": hook_io.shown_url,
     "address_kind": hook_io.address_kind,
     "commands": commands,
