@@ -880,7 +880,7 @@ SETTERS = ("set ", "setx ", "env ", "setenv ", "-x ", "-gx ", "with ", "encrypte
            "identified by ")
 #: flags, what is in the line before them, and behind which sign of the next word the
 #: secret begins
-COMMANDS = (
+FLAGS = (
     (("-u", "-U", "--user", "--proxy-user", "--auth", "-a"),
      ("curl", "http", "wget"), ":"),
     (("-p",), ("mysql", "mariadb", "sshpass", "docker login", "podman login"), ""),
@@ -964,7 +964,7 @@ ENDS = {
     "header": ("", "\r\n\"'`\\"), "element": ("", "<\r\n"),
     "authority": ("", " \t\r\n\"'`<>\\/"), "path": ("", " \t\r\n\"'`<>\\?#,;)]}|")}
 _TABLES: "Dict[str, str]" = {}
-_FLAGS = tuple(flag for flags, _, _ in COMMANDS for flag in flags)
+_FLAG_STARTS = tuple(flag for flags, _, _ in FLAGS for flag in flags)
 _KEY_STARTS = tuple(start for starts in KEY_FORMS.values() for start in starts)
 _LAST_CHARS = frozenset(name[-3:] for name in (
     *SECRET_ENDINGS, *SECRET_NAMES, *NAME_TAILS, *RANDOM_ENDINGS))
@@ -1820,7 +1820,7 @@ def _secrets(reading: "_Text", has_names: bool = True) -> "Iterator[Tuple[Any, .
             "=" in word or word[-3:].lower() in _LAST_CHARS or word[-1:].isdigit()
             or word[:1] == "-" or word[-1:] in "._") else ""
         rank = (_rank(name) or 3 * (_bare(name) in QUERY_NAMES)) if name else 0
-        if rank or keys or name.startswith(_FLAGS):
+        if rank or keys or name.startswith(_FLAG_STARTS):
             known[word] = name, rank, keys
         if keys:
             reading.spend(len(word))
@@ -1849,7 +1849,7 @@ def _argument(reading: "_Text", word: str, at: int) -> "Tuple[int, int]":
     """Return the secret in what follows a flag of a command."""
     text = reading.text
     line = text[max(0, at - LINE_CHARS):at].rpartition("\n")[2]
-    for flags, commands, sign in COMMANDS if line[-1:] in " \"'" else ():
+    for flags, commands, sign in FLAGS if line[-1:] in " \"'" else ():
         flag = next((f for f in flags if word == f or word[:2] == f), "")
         if flag and any(command in line for command in commands):
             rest = text[at + len(flag):at + len(flag) + 8]

@@ -24,7 +24,7 @@ GROUPS = {
         "program_objects": "PROGRAM_OBJECTS"},
     "between": {
         "signs": "SIGNS", "no_signs": "NO_SIGNS", "closers": "CLOSERS",
-        "schemes": "SCHEMES", "setters": "SETTERS", "commands": "COMMANDS",
+        "schemes": "SCHEMES", "setters": "SETTERS", "flags": "FLAGS",
         "headers": "HEADERS"},
     "keys": {"marks": "KEY_MARKS", "id_prefixes": "ID_PREFIXES",
              "file_endings": "FILE_ENDINGS", "escapes": "ESCAPES"},
