@@ -232,6 +232,9 @@ def _as_named(names: str) -> "Dict[str, str]":
 #:            What another plugin leaves in CLAUDE_PLUGIN_ROOT holds no library of ours
 #: named      its project's name, as a word of a command
 #: hooked     events that are registered; the others come too often, or would act
+#: detached   those of them whose hook nobody waits for: they come with every tool call,
+#:            or nothing can be told on them.  None where the client was not seen to
+#:            let such a hook live
 #: then       what is left for a person to do
 PLATFORMS: "Dict[str, Dict[str, Any]]" = {
     "claude-code": {
@@ -281,6 +284,10 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
                   " StopFailure SubagentStart PostCompact PermissionRequest"
                   " PermissionDenied PostModelSwitch TaskCreated TaskCompleted"
                   " Elicitation ElicitationResult ConfigChange",
+        "detached": "PreToolUse PostToolUse Notification PostToolUseFailure StopFailure"
+                    " SubagentStart PostCompact PermissionRequest PermissionDenied"
+                    " PostModelSwitch TaskCreated TaskCompleted Elicitation"
+                    " ElicitationResult ConfigChange",
     },
     "codex": {  # checks documents strictly: one unknown member, and the tool runs
         "measured": "0.169.0",
@@ -316,6 +323,8 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "hooked": "PreToolUse PostToolUse PermissionRequest UserPromptSubmit"
                   " SessionStart SessionEnd Stop SubagentStart SubagentStop PreCompact"
                   " PostCompact Interrupt",
+        "detached": "PreToolUse PostToolUse PermissionRequest SubagentStart PostCompact"
+                    " Interrupt",
         "then": "Say /hooks in Codex and trust them: until then it runs none.",
     },
     "copilot": {  # camelCase without a name of the event, or Claude Code's own words
@@ -455,6 +464,7 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "named": '"${GEMINI_PROJECT_DIR##*/}"',
         "hooked": "BeforeTool AfterTool BeforeAgent AfterAgent SessionStart SessionEnd"
                   " Notification",
+        "detached": "BeforeTool AfterTool Notification",
     },
     "cursor": {
         "measured": "",
@@ -975,6 +985,8 @@ _LAST_CHARS = frozenset(name[-3:] for name in (
 class InputError(ValueError):
     """What came on stdin is not one JSON object; the message says what it is."""
 
+    text = ""  # what came of it, where it is an object without its end
+
 
 class Done(Exception):
     """Raised to end a hook early; `result` is the HookResult that run() emits."""
@@ -1298,11 +1310,18 @@ def _parse_event(data: bytes, total: int) -> "Event":
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         if not cut or error.start < len(data) - 3:
-            raise InputError(f"not UTF-8 at byte {error.start}") from None
+            astray = InputError(f"not UTF-8 at byte {error.start}")
+            if error.start >= len(data) - 3:
+                astray.text = data[:error.start].decode("utf-8")
+            raise astray from None
         text = data[:error.start].decode("utf-8")
     if cut:
         return {**_whole_members(text), "truncated": True, "stdin_bytes": total}
-    event = decode(text) if text.strip() else {}
+    try:
+        event = decode(text) if text.strip() else {}
+    except InputError as error:
+        error.text = text if "without its end" in str(error) else ""
+        raise
     if not isinstance(event, dict):
         raise InputError(f"not a JSON object: {_excerpt(text.strip())}")
     return event
@@ -4365,10 +4384,12 @@ def _receive_event(
     values, notes = parse_options(table, argv, f"{name}.py")
     if values.get("export", "off") != "off":
         values["event_log"] = values["event_log"] or _own_log()
+    began_ns = time.time_ns() - time.process_time_ns()  # no wait of ours, nor stdin's
     try:
         event = read_event(idle_ms=STDIN_IDLE_MS)
-    except InputError as error:
-        event = {"input_error": str(error)}
+    except InputError as error:  # an agent that does not wait may cut its event short
+        whole = _whole_members(error.text) if error.text.lstrip()[:1] == "{" else {}
+        event = {**whole, "input_error": str(error)}
         notes.append(f"[WARNING] The event on stdin is {error}")
     notes += filter(None, [_event_note(values["event_type"])])
     effort = _half_of(int(values["timeout_ms"]) / 1000, started)
@@ -4377,7 +4398,7 @@ def _receive_event(
         argv=argv, env=os.environ,
         event_type=canonical(values["event_type"]) or values["event_type"],
         metadata=redact(values["metadata"], None, effort),
-        time_ns=time.time_ns(), key=os.urandom(16).hex(), summary="", is_away=False)
+        time_ns=began_ns, key=os.urandom(16).hex(), summary="", is_away=False)
     return event
 
 
@@ -6529,7 +6550,16 @@ NEXT_STEP = ("Run `make serve` in hook-io's folder, or a server of yours on"
 #: interpreter that is there: on Windows, python3 is often an alias that is none.
 #: A missing file makes Python exit 2, which stops an agent: each ends in a guard.  An
 #: agent that ends says so by SIGTERM, also to a hook that is still sending.
+#: A detached hook gets the shell's stdin, which a job in the background has not, and
+#: says nothing.  A shell that ends takes along what its agent has not written yet: up
+#: to 200 KB are with Linux by then, elsewhere a cat takes all; on Windows it is waited
+#: for.
 RUNS = {
+    "detached": "trap '' TERM; {find}"
+                'h() {{ exec $p -IS "$d/send_event.py" {said} "$@"; }}; '
+                "q() {{ exec 3<&0; h --fail-loud off <&3 3<&- >/dev/null 2>&1 & }}; "
+                'if [ "$OS" = Windows_NT ]; then (h) || :;'
+                " elif [ -e /proc/self ]; then q; else cat | q; fi",
     "foreground": "trap '' TERM; {find}"
                   '$p -IS "$d/send_event.py" {said} || {guard}',
     "flush": '[ -n "$HOOK_IO_SPOOL_DIR" ] || exit 0; {find}'
@@ -6548,12 +6578,13 @@ _RUNS_OURS = r'-IS "[^"]*/send_event\.py"'  # also one that a person has changed
 
 
 def registration(
-    agent: str, source_app: str = "", is_user: bool = False
+    agent: str, source_app: str = "", is_user: bool = False, foreground: bool = False
 ) -> "Dict[str, Event]":
     """Return event -> what registers the hook for it in *agent*'s settings.
 
     source_app: a word of a shell's command, with its quotes; by default the name of
         the folder that the agent works in.  is_user: for all projects of a person.
+    foreground: the agent waits for every hook, as --fail-loud block wants.
 
     The guard of SessionStart says that the hook could not run, where a person sees it.
     A second one there delivers what is spooled, if a list of entries has room for it.
@@ -6565,7 +6596,9 @@ def registration(
     for event in row["hooked"].split():
         starts = canonical(event) == "SessionStart"
         told = starts and hints.get(event, hints.get("*")) == _MESSAGE
-        entry = _entry(row, RUNS["foreground"].format(
+        runs = "detached" if not foreground and (
+            event in row.get("detached", "").split()) else "foreground"
+        entry = _entry(row, RUNS[runs].format(
             find=find, said=f"--source-app {source_app or row['named']} --event-type"
             f" {event}", guard=f"echo '{encode({'systemMessage': NOT_RUN})}'" if told
             else ":"))
@@ -6597,8 +6630,9 @@ def _pattern() -> "Any":
 
     agents = [agent for agent, row in PLATFORMS.items() if "settings" in row]
     texts = {re.sub(r"--event-type \w+", "EVENT", text) for agent in agents
-             for is_user in (False, True) for text in _texts([
-                 *registration(agent, "SOURCE", is_user).values()]) if "$d/" in text}
+             for is_user in (False, True) for foreground in (False, True)
+             for text in _texts([*registration(
+                 agent, "SOURCE", is_user, foreground).values()]) if "$d/" in text}
     ours = [re.escape(text).replace("EVENT", r"--event\-type \w+").replace(
         "SOURCE", "[^\n]+?") for text in texts]
     return re.compile("|".join([*ours, _WRITTEN_BEFORE]))
@@ -6959,7 +6993,8 @@ def _install(plan: _Plan, agent: str, given: "Any") -> None:
     if not name.isprintable():
         raise ValueError(f"{name!a} is not UTF-8, or no line: say another by"
                          " --source-app")
-    wanted = registration(agent, quote(name) if name else "", given.user)
+    wanted = registration(
+        agent, quote(name) if name else "", given.user, given.foreground)
     for command in _texts(said.get("hooks", {})):
         if search(_RUNS_OURS, command) and not _pattern().fullmatch(command):
             raise ValueError(f"{path}: a command of ours was changed since: take it out"
@@ -6970,7 +7005,10 @@ def _install(plan: _Plan, agent: str, given: "Any") -> None:
         plan.lines.append(f"  unchanged  {file}")
         return
     is_first = _with_hooks(text, {}, said, {}) == text
-    if os.path.exists(path) and (is_first or not os.path.exists(kept)):
+    others = _with_hooks(text, {}, {}, row)
+    is_ours = not is_first and not _value(others, _place(others))  # and nothing else
+    if os.path.exists(path) and not is_ours and (
+            is_first or not os.path.exists(kept)):
         plan.write(kept, b"", data, stat.S_IMODE(os.stat(path).st_mode))
         plan.lines.append(f"  kept       {file}{BACKUP}, as it was before")
     plan.write(path, data, result)
@@ -7042,7 +7080,8 @@ def _take_out(plan: _Plan, file: str, row: "Shape") -> None:
     path, data = plan.path(file), plan.read(file)
     kept, old = plan.own(file + BACKUP), plan.read(file + BACKUP)
     text, _ = _read_settings(path, data)
-    _, before = _read_settings(kept, old)
+    _, before = _read_settings(
+        kept, _with_hooks(_read_settings(kept, old)[0], {}, {}, row).encode())
     result = _with_hooks(text, {}, before, row)
     if result == text:
         return
@@ -7114,6 +7153,8 @@ def _arguments(agents: "List[str]") -> "Any":
         " or to uninstall: all")
     add("--source-app", default="", metavar="NAME",
         help="name of the project in its events; that of its folder")
+    add("--foreground", action="store_true", help="let the agent wait for every hook,"
+        " as --fail-loud block and a server that decides want")
     add("--dry-run", action="store_true", help="change nothing, print the diff")
     given = parser.parse_args()
     if given.user and given.local:

@@ -1,9 +1,11 @@
 """hooks.json stops nothing, whatever is missing, and breaks nobody's settings."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
+import time
 
 import pytest
 
@@ -15,6 +17,9 @@ HOOKS = json.loads((ROOT / "hooks.json").read_text())
 ENTRIES = {name: group["hooks"][0] for name, groups in HOOKS["hooks"].items()
            for group in groups}
 RUNNER = "$p -IS"
+#: events whose hook nobody waits for
+DETACHED = [name for name in ENTRIES if "h --fail-loud off" in ENTRIES[name]["command"]]
+WAITED = [name for name in ENTRIES if name not in DETACHED]
 FLUSH = HOOKS["hooks"]["SessionStart"][0]["hooks"][1]
 #: bash is another shell when it is called sh; dash is the same one
 SHELLS = [shell for shell in ("sh", "dash", "bash") if shutil.which(shell) and not (
@@ -72,6 +77,7 @@ def test_it_has_the_shape_that_the_client_accepts():
         assert sorted(entry) == ["command", "timeout", "type"]
         assert entry["type"] == "command"
         assert entry["command"].rpartition(" || ")[2].startswith((":", "echo '{"))
+        assert entry is FLUSH or entry["command"].startswith("trap '' TERM; ")
         assert type(entry["timeout"]) is int
         assert 0 < entry["timeout"] <= 5  # seconds
 
@@ -81,8 +87,78 @@ def test_a_command_sends_its_event_from_a_folder_with_a_blank(project, shell):
     with EventServer() as server:
         env = {**project, "HOOK_IO_SERVER_URL": server.url}
         assert {fire(name, env, shell) for name in ENTRIES} == {("", "")}
+        server.wait(len(ENTRIES), timeout=PATIENCE_S)
         sent = [(event["event_type"], event["source_app"]) for event in server.events()]
-    assert sent == [(name, "my project") for name in ENTRIES]
+    assert sorted(sent) == sorted((name, "my project") for name in ENTRIES)
+
+
+WAITING = """#!/bin/sh
+while [ ! -e "{0}/go" ]; do sleep 0.05; done
+wc -c > "{0}/part" && mv "{0}/part" "{0}/bytes"
+"""
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(("system", "size"), [("/proc/self", 9_000),
+                                              ("/nowhere", 900_000)])
+def test_nobody_waits_for_a_detached_hook_and_it_gets_the_whole_event(
+    project, tmp_path, shell, system, size
+):
+    python = tmp_path / "bin" / "python3"
+    python.unlink()
+    python.write_text(WAITING.format(tmp_path))
+    python.chmod(0o755)
+    command = ENTRIES["PreToolUse"]["command"].replace("/proc/self", system)
+    (tmp_path / "go").touch() if size > 9_000 else None  # else cat waits for its reader
+    with subprocess.Popen([shell, "-c", command], env=project, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as agent:
+        os.set_blocking(agent.stdin.fileno(), False)
+        rest = b"x" * size
+        while rest and agent.poll() is None:  # then an agent writes no more
+            with contextlib.suppress(BlockingIOError, BrokenPipeError):
+                rest = rest[os.write(agent.stdin.fileno(), rest):]
+        agent.stdin.close()
+        assert agent.stdout.read() == b""  # closed by all: nobody holds the agent
+        assert agent.wait(PATIENCE_S) == 0
+    assert size > 9_000 or not (tmp_path / "bytes").exists()
+    (tmp_path / "go").touch()
+    limit = time.monotonic() + PATIENCE_S
+    while not (tmp_path / "bytes").exists() and time.monotonic() < limit:
+        time.sleep(0.02)
+    assert int((tmp_path / "bytes").read_text()) == size
+
+
+def test_what_a_detached_hook_loses_and_its_end_are_told_by_the_next_that_is_waited_for(
+    project
+):
+    with EventServer() as server:
+        for event in 3 * ["PreToolUse"]:
+            assert fire(event, project) == ("", "")
+        streak = ROOT.__class__(hook_io.FailureStreak("send_event." + hook_io.shown_url(
+            project["HOOK_IO_SERVER_URL"])).path).name
+        state = ROOT.__class__(project["HOOK_IO_STATE_DIR"])
+        limit = time.monotonic() + PATIENCE_S
+        while time.monotonic() < limit and not any(
+                path.name == streak and path.stat().st_size == 192
+                for path in state.rglob("*")):
+            time.sleep(0.02)
+        assert "4 events in a row did not reach" in fire("UserPromptSubmit", project)[0]
+        assert server.events() == []
+
+
+@pytest.mark.parametrize("cut", [40, 200])
+def test_of_an_event_that_is_cut_short_what_came_whole_arrives(project, cut):
+    whole = json.dumps({"session_id": "s-1", "hook_event_name": "PreToolUse",
+                        "tool_name": "Bash", "tool_input": {"command": "é" * 300}},
+                       ensure_ascii=False).encode()
+    with EventServer() as server:
+        env = {**project, "HOOK_IO_SERVER_URL": server.url}
+        subprocess.run(["sh", "-c", ENTRIES["PreToolUse"]["command"]], env=env,
+                       input=whole[:cut], check=True, timeout=PATIENCE_S)
+        (seen,) = server.wait(1, timeout=PATIENCE_S)
+    sent = json.loads(seen.json["metadata"])
+    assert sent["session_id"] == "s-1" and "input_error" in sent
+    assert (sent.get("tool_name") == "Bash") == (cut == 200)
 
 
 def spoil(project, trouble):
@@ -107,7 +183,7 @@ def test_what_cannot_run_exits_0_and_only_session_start_says_so(
     runner = spoil(project, trouble)
     for name in ENTRIES:
         stdout, stderr = fire(name, project, shutil.which(shell), runner)
-        assert stderr, name
+        assert (stderr != "") == (name in WAITED), name
         if name != "SessionStart":
             assert stdout == "", name
         else:
@@ -123,7 +199,8 @@ def test_however_a_hook_ends_its_agent_sees_exit_0(project, tmp_path, end, shell
     python.write_text(f"#!/bin/sh\n{end}\n")
     python.chmod(0o755)
     said = {name: fire(name, project, shell)[0] for name in ENTRIES}
-    assert [name for name, stdout in said.items() if stdout] == ["SessionStart"]
+    failed = [] if end == "kill -15 $$" else ["SessionStart"]  # it ignores that one
+    assert [name for name, stdout in said.items() if stdout] == failed
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -132,7 +209,8 @@ def test_a_dead_server_is_no_more_than_a_line_on_stderr(project, shell):
     for name in ENTRIES:
         stdout, stderr = fire(name, project, shell)
         assert stdout == "", name
-        assert stderr.startswith("[ERROR] Failed to send event to ")
+        assert stderr == "" if name in DETACHED else (
+            stderr.startswith("[ERROR] Failed to send event to "))
 
 
 @pytest.mark.parametrize("fault", ["silent", "server_error"])

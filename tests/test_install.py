@@ -118,10 +118,11 @@ def test_each_agents_commands_send_its_events_and_survive_a_missing_file(
                     cwd=str(project), input=b"{}", timeout=PATIENCE_S,
                     capture_output=True)
                 assert run.returncode == 0, (name, run.stderr)
+            server.wait(len(list(entries(project, agent))), timeout=PATIENCE_S)
             (project / ".claude" / "hooks" / "send_event.py").unlink(missing_ok=True)
         sent = [(event["event_type"], event["source_app"]) for event in server.events()]
-    assert sent == [(hook_io.canonical(name), "my project")
-                    for name, _ in entries(project, agent)]
+    assert sorted(sent) == sorted((hook_io.canonical(name), "my project")
+                                  for name, _ in entries(project, agent))
 
 
 @pytest.mark.parametrize("agent", AGENTS)
@@ -150,6 +151,8 @@ def test_what_is_registered_is_known_and_says_nothing_but_that_it_could_not_run(
         assert hook_io.canonical(name)
         if hook_io.canonical(name) == "SessionStart" and "|| echo" in text:
             assert hook_io.channel("hint", {"hook_event_name": name}) is not None
+        elif name in AGENTS[agent].get("detached", "").split():
+            assert " --fail-loud off <&3 3<&- >/dev/null 2>&1 & }; " in text
         else:
             assert text.rstrip("'").endswith(" || :")
 
@@ -492,6 +495,23 @@ def test_codex_wants_the_top_folder_of_a_repository(project):
     result = command("install", inner, "--agent", "codex")
     assert result.returncode == 1 and f"{inner} has no .git" in result.stderr
     assert list(inner.iterdir()) == []
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_nobody_waits_but_where_a_person_is_told_or_the_agent_ends(project, agent):
+    waited = {"SessionStart", "UserPromptSubmit", "Stop", "SubagentStop", "SessionEnd",
+              "PreCompact"}
+    row = AGENTS[agent]
+    detached, hooked = row.get("detached", "").split(), row["hooked"].split()
+    assert set(detached) == {name for name in hooked
+                             if detached and hook_io.canonical(name) not in waited}
+    done("install", project, "--agent", agent, "--foreground")
+    assert "--fail-loud off" not in settings_of(project, agent).read_text()
+    done("install", project, "--agent", agent)
+    said = settings_of(project, agent).read_text()
+    assert said.count("--fail-loud off") == len(detached)
+    done("uninstall", project)
+    assert is_bare(project)
 
 
 @pytest.mark.parametrize("agent", AGENTS)

@@ -66,7 +66,9 @@ def events_of_an_install(lines, hook, project):
             subprocess.run(
                 ["sh", "-c", entry["command"]], env=env, check=True,
                 input=json.dumps(sample(name)).encode(), timeout=PATIENCE_S)
-        assert [e["event_type"] for e in server.events()] == list(settings["hooks"])
+        server.wait(len(settings["hooks"]), timeout=PATIENCE_S)
+        assert sorted(e["event_type"] for e in server.events()) == sorted(
+            settings["hooks"])
         assert {e["source_app"] for e in server.events()} == {"project"}
 
 
@@ -332,6 +334,7 @@ def test_a_registration_sends_its_agents_event_and_survives_a_missing_file(
             done = subprocess.run(["sh", "-c", command], cwd=str(project), env=env,
                                   input=b"{}", timeout=PATIENCE_S)
             assert done.returncode == 0
+            server.wait(1, timeout=PATIENCE_S)
             shutil.rmtree(str(project / ".claude"), ignore_errors=True)
         (sent,) = server.events()
     assert (sent["source_app"], sent["event_type"]) == ("demo", "PreToolUse")

@@ -5,9 +5,9 @@
 
 Installs each client from npm into a cache folder (HOOK_IO_CLIENTS, else
 ~/.cache/hook-io/clients), makes a project, installs the hooks by `make install`, and
-runs the client in print mode four times: with a server, with none, with the hook's
-files gone, and uninstalled; then with hooks.json in its other uses.  Beside ours
-stands somebody else's hook on every event, which writes down what fired.  Exits 1 where
+runs the client in print mode five times: with a server, with none, with one that is
+back, with the hook's files gone, and uninstalled; then with hooks.json in its other
+uses.  Beside ours stands somebody else's hook on every event, which writes down what fired.  Exits 1 where
 an agent did not finish, an event that fired did not arrive, or the hint was not shown
 once.
 
@@ -42,7 +42,7 @@ from server import EventServer, closed_port
 INSTALL_S, RUN_S, ARRIVE_S = 600, 60, 10
 FINAL = "LIVE-DONE"
 LOOPBACK = "127.0.0.1"
-HINT = re.compile(r"\d+ events in a row did not reach")
+HINT = re.compile(r"\d+ events in a row did not reach|events reach \S+ again; 3 were")
 WITNESS = 'printf "%s\\n" {event} >> "{file}" || :'
 SUBTASK = "SUBTASK: say that you are there"
 
@@ -157,7 +157,7 @@ CLIENTS = {
             "general": {"enableAutoUpdate": False}, "telemetry": {"enabled": False}})},
         "steps": [("read_file", {"file_path": "hello.txt"})],
         "fires": "SessionStart BeforeAgent BeforeTool AfterTool AfterAgent SessionEnd",
-        "hints": 1,
+        "hints": 1, "backs": 2,  # what is said at SessionStart it prints twice
     },
 }
 
@@ -300,7 +300,8 @@ def ran(command, **kwargs):
 
 #: what is asked of a run -> is our hook there, is a server; any other way: both
 SCENES = {"server up": (True, True), "server dead": (True, False),
-          "files gone": (False, True), "uninstalled": (False, True)}
+          "server back": (True, True), "files gone": (False, True),
+          "uninstalled": (False, True)}
 
 
 def prepare(client, scene, project):
@@ -325,12 +326,15 @@ def play(client, program, scene, folder):
     argv = [str(program), *prepare(client, scene, project), *row["argv"]]
     with EventServer() as server, scripted_model(row["steps"]) as (model, asked):
         url = server.url if up else f"http://{LOOPBACK}:{closed_port()}/events"
+        if scene == "server back":
+            lose(url, folder)
         code, output, seconds = ran(
             argv, cwd=str(project), env=environment(client, folder, url, model))
         fired = fired_events(folder)
         arrived = arrived_events(server, fired if hooked and up else ())
     hints = len(hint_lines(output))
-    expected = row["hints"] if scene == "server dead" else 0
+    expected = {"server dead": row["hints"], "server back": row.get(
+        "backs", row["hints"])}.get(scene, 0)
     missing = set(map(hook_io.canonical, row["fires"].split())) - set(fired)
     problems = [text for text, is_so in {
         f"exit {code}, asked {len(asked)} times": code != 0 or FINAL not in output,
@@ -346,6 +350,14 @@ def play(client, program, scene, folder):
     counts = [str(sum(events.values())) for events in (fired, arrived)]
     return [client, scene, str(len(asked)), *counts, str(hints), f"{seconds:.1f}",
             "; ".join(problems) or "ok"]
+
+
+def lose(url, folder):
+    """Leave behind what three hooks count that have reached nobody at *url*."""
+    os.environ["HOOK_IO_STATE_DIR"] = str(folder / "state")
+    streak = hook_io.FailureStreak(f"send_event.{hook_io.shown_url(url)}")
+    for _ in range(3):
+        streak.record("PreToolUse", "refused", "earlier")
 
 
 def hint_lines(output):
