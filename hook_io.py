@@ -152,7 +152,9 @@ STREAK_MAX_BYTES = 1 << 22  # 65,536 losses; the file grows no further
 SPOOL_MAX_FILES = 2000
 SPOOL_MAX_BYTES = 1 << 26
 SPOOL_MAX_DAYS = 14
+TIME_MAX_NS = 1 << 63  # of a record's time stamp: the year 2262
 LOG_MAX_BYTES = 1 << 26  # of the event log, and of the one before it
+LOG_OVER_BYTES = 1 << 20  # more, by hooks that write while another one renames it
 ANSWER_MAX_BYTES = 1 << 14  # of what a server answers
 SUMMARY_MAX_CHARS = 200
 MODEL_MAX_BYTES = 4096  # of an event that a model is asked about
@@ -3078,15 +3080,12 @@ class FailureStreak:
         except OSError:
             os.makedirs(self.folder, 0o700, exist_ok=True)
         if self._is_astray():
-            raise OSError(f"{self.folder} is a symbolic link")
+            raise OSError(f"{self.folder} is a symbolic link, or another user's")
         line = "".join(c if c.isprintable() else "?" for c in line)
         return self._append(line.encode("ascii") + b"\n")
 
     def _append(self, lines: bytes, suffix: str = "") -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
-            flags |= getattr(os, name, 0)
-        fd = os.open(self.path + suffix, flags, 0o600)
+        fd = _open_own(self.path + suffix, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         try:
             size = os.fstat(fd).st_size
             if size >= STREAK_MAX_BYTES:
@@ -3120,8 +3119,7 @@ class FailureStreak:
         mine = f"{self.path}.{os.getpid()}"
         found = self._end((self.path, mine))
         try:
-            with open(mine, "rb") as file:
-                lines = file.read(STREAK_MAX_BYTES)
+            lines = _read_own(mine, STREAK_MAX_BYTES)
             os.unlink(mine)
             self._append(lines, ".untold")
         except OSError:
@@ -3153,10 +3151,8 @@ class FailureStreak:
         return _read_losses(kept)
 
     def _is_astray(self) -> bool:
-        try:
-            return bool(os.readlink(self.folder))
-        except OSError:  # it is none
-            return False
+        found = os.lstat(self.folder)
+        return stat.S_ISLNK(found.st_mode) or _is_foreign(found)
 
     def claim_notice(self, session_id: str) -> bool:
         """Tell whether this process is the one to tell *session_id* of the outage.
@@ -3177,19 +3173,17 @@ class FailureStreak:
     def last_outcome(self) -> str:
         """Return the outcome of the last loss; "refused" where it cannot be told."""
         try:
-            with open(self.path, "rb") as file:
-                file.seek(-RECORD_BYTES, os.SEEK_END)
-                line = file.read(RECORD_BYTES).decode("ascii", "replace")
+            data = _read_own(self.path, STREAK_MAX_BYTES + RECORD_BYTES)
         except OSError:
-            line = ""
+            data = b""
+        line = data[-RECORD_BYTES:].decode("ascii", "replace")
         outcome = line[OUTCOME_AT:OUTCOME_AT + 11].strip()
         return outcome if outcome in LOSSES else "refused"
 
     def unconfirmed(self, suffix: str = "") -> int:
         """Return how many of the losses were sent whole, but not answered in time."""
         try:
-            with open(self.path + suffix, "rb") as file:
-                data = file.read(STREAK_MAX_BYTES)
+            data = _read_own(self.path + suffix, STREAK_MAX_BYTES)
         except OSError:
             return 0
         return data[OUTCOME_AT::RECORD_BYTES].count(b"u")  # no other begins like that
@@ -3208,6 +3202,36 @@ class FailureStreak:
                 pass  # another process was here first
 
 
+def _is_foreign(found: "os.stat_result") -> bool:
+    """Tell whether what was *found* is another user's."""
+    return hasattr(os, "geteuid") and found.st_uid != os.geteuid()
+
+
+def _open_own(path: str, flags: int) -> int:
+    """Return a descriptor of the file at *path*, if it is ours alone, and of mode 0600.
+
+    Raises OSError for a link, by either kind of name, a FIFO or a device, which might
+    wait for ever, and for a file of another user.
+    """
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
+        flags |= getattr(os, name, 0)
+    fd = os.open(path, flags, 0o600)
+    found = os.fstat(fd)
+    why = ("it is no regular file" if not stat.S_ISREG(found.st_mode) else
+           "it has a second name" if found.st_nlink > 1 else
+           "it is another user's" if _is_foreign(found) else "")
+    if why:
+        os.close(fd)
+        raise OSError(f"{path}: {why}")
+    return fd
+
+
+def _read_own(path: str, max_bytes: int) -> bytes:
+    """Return what a file of ours holds, at most *max_bytes*; raises OSError."""
+    with open(_open_own(path, os.O_RDONLY), "rb") as file:
+        return file.read(max_bytes)
+
+
 def _session_of(event: "Event") -> str:
     session_id: str = clip(str(event.get("session_id") or ""), SESSION_MAX_CHARS)
     return session_id
@@ -3215,8 +3239,9 @@ def _session_of(event: "Event") -> str:
 
 def _state_folder() -> str:
     is_posix = os.name == "posix"  # where the hot path does without os.path
+    own = os.environ.get("HOOK_IO_STATE_DIR", "")
     for base, folder in (
-        (os.environ.get("HOOK_IO_STATE_DIR", ""), ""),
+        (os.path.expanduser(own) if own[:1] == "~" else own, ""),
         ("" if is_posix else os.environ.get("LOCALAPPDATA", ""), "hook-io"),
         (os.environ.get("XDG_STATE_HOME", ""), "hook-io"),
         ((is_posix and os.environ.get("HOME")) or os.path.expanduser("~"),
@@ -3305,8 +3330,11 @@ class Spool:
 
     def _write(self, name: str, data: bytes) -> None:
         path = os.path.join(self.folder, name)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
-        fd = os.open(path + ".tmp", flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        try:
+            os.unlink(path + ".tmp")  # half of it, or somebody's trap
+        except OSError:
+            pass
+        fd = _open_own(path + ".tmp", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             while data:
                 data = data[os.write(fd, data):]
@@ -3365,11 +3393,17 @@ class Spool:
     def _flush(self, deliver: "Callable[[Event], Outcome]") -> "Tuple[int, str]":
         delivered = 0
         for name in self.names("json"):
-            record = self._read(name)
-            outcome = deliver(record) if record else Outcome("rejected", "unreadable")
+            record: "Event" = {}
+            try:
+                record = self._read(name)
+                outcome = deliver(record)
+            except (OSError, ValueError, LookupError, TypeError,
+                    OverflowError) as error:
+                self.set_aside(name, record, f"unreadable: {_error_text(error)}")
+                continue
             if not outcome.is_loss:
                 delivered += self._remove(name)
-            elif is_permanent(outcome) or not record:
+            elif is_permanent(outcome):
                 self.set_aside(name, record, outcome.fact)
             else:
                 return delivered, outcome.fact
@@ -3382,15 +3416,19 @@ class Spool:
         self._remove(name)
 
     def _read(self, name: str) -> "Event":
-        """Return the record in a file, {} if it is none."""
-        try:
-            with open(os.path.join(self.folder, name), "rb") as file:
-                record = decode(file.read(2 * BODY_MAX_BYTES).decode("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        is_whole = isinstance(record, dict) and all(
-            isinstance(record.get(member), kind) for member, kind in RECORD.items())
-        return record if is_whole else {}
+        """Return the record in a file; raises ValueError or OSError if it is none."""
+        path = os.path.join(self.folder, name)
+        record = decode(_read_own(path, 2 * BODY_MAX_BYTES).decode("utf-8"))
+        for member, kind in RECORD.items():
+            if not isinstance(record, dict) or not isinstance(record.get(member), kind):
+                raise ValueError(f"no {member} in it")
+        if not (record["key"].isascii() and record["key"].isalnum()):
+            raise ValueError("its key is none")
+        if not 0 <= record["time_ns"] < TIME_MAX_NS:
+            raise ValueError("its time is none")
+        if record["metadata"]:
+            decode(record["metadata"])
+        return dict(record)
 
     def _lock(self) -> int:
         """Return a descriptor that holds the lock, -2 if another process has it."""
@@ -3416,9 +3454,14 @@ RECORD = {
 def _name_facts(name: str) -> "Tuple[int, ...]":
     """Return (time in ns, size in bytes) of a file of the spool's, else ()."""
     parts = name.partition(".")[0].split("-")
-    if len(parts) != 3 or not (parts[0] + parts[2]).isdigit() or not parts[2]:
+    if len(parts) != 3 or not _is_number(parts[0]) or (
+            not _is_number(parts[2])):
         return ()
     return int(parts[0]), int(parts[2])
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def lock_whole(fd: int) -> None:
@@ -3461,6 +3504,8 @@ def log_event(path: str, line: bytes) -> None:
         os.close(fd)
         fd = _open_log(path)
     try:
+        if os.fstat(fd).st_size > LOG_MAX_BYTES + LOG_OVER_BYTES:
+            raise OSError(f"it is full, and {path}.1 cannot be replaced")
         _lock_append(fd)
         _append_whole(fd, line)
     finally:
@@ -3481,13 +3526,13 @@ def _append_whole(fd: int, line: bytes) -> None:
 
 
 def _open_log(path: str) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
-        flags |= getattr(os, name, 0)
-    fd = os.open(path, flags, 0o600)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    fd = _open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        if os.name != "nt" and os.fstat(fd).st_mode & 0o077:
+            os.fchmod(fd, 0o600)  # it was somebody's before, and holds prompts now
+    except OSError:
         os.close(fd)
-        raise OSError("it is no regular file")
+        raise
     return fd
 
 
@@ -3545,12 +3590,21 @@ def _fork_away() -> bool:
             os._exit(EXIT_OK)  # so that the hook's wait is over
     except OSError:
         os._exit(EXIT_FAILED)
-    os.closerange(3, 1024)  # whatever the agent left open must not stay so
+    _close_others()  # whatever the agent left open must not stay so
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     sys.stdout = sys.stderr = open(null, "w", 1, "utf-8")  # noqa: SIM115 - for good
     return False
+
+
+def _close_others() -> None:
+    """Close every descriptor from 3 on."""
+    try:
+        last = max(map(int, os.listdir("/dev/fd")))
+    except (OSError, ValueError):
+        last = 0
+    os.closerange(3, max(last, 1023) + 1)
 
 
 #: kind of system -> what makes a process outlive the one that starts it

@@ -35,6 +35,13 @@ if __name__ == "__main__" and not (
         sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
     del sys.path[0]  # this folder, which may hold a json.py; only hook_io is wanted
 
+try:
+    signals = __import__("_signal")  # without the enums of signal itself
+    if signals.getsignal(signals.SIGINT) is signals.default_int_handler:
+        signals.signal(signals.SIGINT, signals.SIG_DFL)  # an end without a traceback
+except (ImportError, ValueError):
+    pass
+
 AT = max(map(__file__.rfind, "/\\"))
 sys.path.insert(0, __file__[:AT] if AT > 0 else ".")
 
