@@ -49,6 +49,10 @@ conformance: ## Hold our scripts, or CMD="node x.mjs", against the contract (CON
 live: ## Run the real agents with our hooks installed, offline (needs npm; CLIENT=codex)
 	$(PYTHON) tests/live/live.py $(CLIENT)
 
+.PHONY: audit
+audit: ## Print each point that emits: its intent, its channel, who reads it
+	$(PYTHON) tests/contract/audit.py
+
 .PHONY: lint
 lint: $(VENV)/made ## Check style and types
 	$(BIN)/ruff check .

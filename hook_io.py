@@ -102,14 +102,15 @@ else:
 
 __version__ = "0.1.0"
 __all__ = (
-    "FORMATS", "INTENTS", "NOTHING", "OUTCOMES", "PLATFORMS", "AgentEvent", "Done",
-    "Emitter", "Event", "FailureStreak", "HookResult", "InputError", "Outcome",
+    "BLOCKING_FEEDBACK", "DIAGNOSTIC", "EXIT_SIGNAL", "FORMATS", "INTENTS",
+    "MODEL_CONTEXT", "NOTHING", "OUTCOMES", "PLATFORMS", "USER_HINT", "AgentEvent",
+    "Done", "Emitter", "Event", "FailureStreak", "HookResult", "InputError", "Outcome",
     "StderrBuffer", "account_for", "allow", "ask", "block", "canonical", "channel",
-    "clip", "commands", "context", "decode", "deny", "earlier_losses", "encode", "fit",
-    "hand_over", "hint", "is_within", "log_event", "normalise", "parse_headers",
-    "parse_options", "platform_of", "post_json", "read_event", "redact", "render",
-    "rewrite", "run", "send", "shown_url", "story", "strings", "summary",
-    "with_user_hint",
+    "check", "clip", "commands", "context", "decode", "deny", "earlier_losses",
+    "encode", "fit", "hand_over", "hint", "is_within", "log_event", "normalise",
+    "parse_headers", "parse_options", "platform_of", "post_json", "read_event",
+    "redact", "render", "rewrite", "run", "send", "shown_url", "story", "strings",
+    "summary", "with_user_hint",
 )
 
 # Limits: a port has the same ones.
@@ -3686,6 +3687,12 @@ class HookResult:
 NOTHING = HookResult()
 
 
+#: the contract's five intents, under their names: what emit_diagnostic() says;
+#: context(); hint() and with_user_hint(); block() and emit_blocking_error(); the exit
+DIAGNOSTIC, MODEL_CONTEXT, USER_HINT = "DIAGNOSTIC", "MODEL_CONTEXT", "USER_HINT"
+BLOCKING_FEEDBACK, EXIT_SIGNAL = "BLOCKING_FEEDBACK", "EXIT_SIGNAL"
+
+
 def allow(reason: str = "") -> HookResult:
     """Let the tool run without asking; this skips the agent's permission prompt.
 
@@ -6590,6 +6597,197 @@ def _labels(labels: "Event") -> str:
     return f"{{{','.join(texts)}}}" if texts else ""
 
 
+# Trying and checking: what an author asks of a hook before an agent runs it.
+
+TRY_MAX_S = 60
+IMPORT_MAX_MS = 20  # of one import of a hook; a whole hook of ours takes less
+#: what a handler touches -> why that is run()'s own business
+BREACHES = (
+    ("print", "what is printed reaches nobody: return hint() or context()"),
+    ("sys.stdout sys.stderr os.write",
+     "only run() writes to the streams: return a result"),
+    ("sys.stdin input", "run() reads the event, and hands it over"),
+    ("sys.exit exit quit os._exit os.abort",
+     "only run() ends the process: return a result"),
+    ("atexit.register", "run() ends the process at once, and it never runs"),
+)
+#: what a document says -> what the agent does then; the first that fits counts
+EFFECTS = {
+    "deny": "the call or prompt is refused; the model or the person reads why",
+    "ask": "the person is asked",
+    "rewrite": "the tool runs with another input",
+    "allow": "the tool runs, and nobody is asked",
+    "block": "the model goes back to work with the text",
+    "context": "the model knows the text",
+    "hint": "the person sees the text",
+}
+#: runs a hook as it is, and says behind it what it imports at a cost of processor time,
+#: and how much of its output was held back
+_WATCH = """
+import builtins, os, pkgutil, runpy, sys, time
+sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(os.path.abspath(sys.argv[0])))
+import hook_io
+find, drop, leave = builtins.__import__, hook_io.StderrBuffer.drop, os._exit
+deep, said, fd = [0], [], os.dup(2)
+def timed(name, *more):
+    began, deep[0] = time.process_time(), deep[0] + 1
+    try:
+        return find(name, *more)
+    finally:
+        deep[0] -= 1
+        took_ms = (time.process_time() - began) * 1000
+        if not deep[0] and took_ms > IMPORT_MAX_MS:
+            said.append("import %s takes %%d ms at each start: import it where it is"
+                        " needed" % (name, took_ms))
+def dropped(self):
+    if self._held_bytes():
+        said.append("%d bytes that it printed were held back" % self._held_bytes())
+    drop(self)
+def told(code):
+    os.write(fd, "".join("\\nwatched: " + line for line in said + [""]).encode())
+    leave(code)
+builtins.__import__, hook_io.StderrBuffer.drop, os._exit = timed, dropped, told
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def check(path: str) -> "List[str]":
+    """Return what the hook at *path* does that is run()'s own business.
+
+    One line each, `FILE:LINE: NAME: why`; for a person's CI.  It is read as a syntax
+    tree and not run.  Not covered: what its own modules do, and names that are made at
+    run time.  Raises OSError where there is no such file.
+    """
+    import ast
+
+    try:
+        tree = ast.parse(_content_of(path), path)
+    except (SyntaxError, ValueError) as error:
+        return [f"{path}:{getattr(error, 'lineno', 0)}: {error}"]
+    found = {(getattr(node, "lineno", 0), _dotted(node)) for node in ast.walk(tree)}
+    lines = [f"{path}:{line}: {name}: {why}" for line, name in sorted(found)
+             for names, why in BREACHES if name in names.split()]
+    if not any(name.rpartition(".")[2] == "run" for _, name in found):
+        lines.append(f"{path}:1: it hands no handler to hook_io.run()")
+    return lines
+
+
+def _content_of(path: str) -> bytes:
+    if not os.path.isfile(path):
+        raise OSError(f"there is no file {path}")
+    return _content(path)
+
+
+def _dotted(node: "Any") -> str:
+    """Return the name that *node* is in a syntax tree, a.b or a; "" if it is none."""
+    name, owner = getattr(node, "id", ""), getattr(node, "value", None)
+    attribute, owner_name = getattr(node, "attr", ""), getattr(owner, "id", "")
+    return f"{owner_name}.{attribute}" if attribute and owner_name else str(name or "")
+
+
+def _sample(agent: str, name: str, tool: str, tool_input: "Any") -> "Event":
+    """Return an event as *agent* would send it, from Claude Code's words."""
+    row = PLATFORMS[agent]
+    own = next((own for own, known in row["events"].items()
+                if known.partition(" ")[0] == name), name)
+    tools = {known: own for own, known in row.get("tools", {}).items()}
+    said = {"hook_event_name": own, "session_id": "try", "cwd": os.getcwd(),
+            **({"tool_name": tools.get(tool, tool)} if tool else {}),
+            **({"tool_input": tool_input} if tool_input is not None else {})}
+    event: "Event" = {}
+    fields = {known: own for own, known in row.get("fields", {}).items()
+              if "." not in known and not own.endswith(".0")}
+    for member, value in said.items():
+        first, _, inner = fields.get(member, member).partition(".")
+        event[first] = {**event.get(first, {}), inner: value} if inner else value
+    return event
+
+
+def _ran(script: str, event: "Event", agent: str, *more: str) -> "Tuple[Any, float]":
+    import subprocess
+
+    env = {**os.environ, **({"HOOK_IO_PLATFORM": agent} if agent else {})}
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-IS", *more, script], input=encode(event).encode("ascii"),
+        capture_output=True, check=False, env=env, timeout=TRY_MAX_S)
+    return done, (time.perf_counter() - began) * 1000
+
+
+def _effect(done: "Any", event: AgentEvent) -> str:
+    """Return what the agent of *event* does about what a hook left behind."""
+    if done.returncode == EXIT_BLOCK:
+        return "it is stopped by exit 2; the model reads stderr"
+    if done.returncode:
+        return "some agents stop at such an exit, others go on: a hook exits 0"
+    text = done.stdout.decode("utf-8", "replace").strip()
+    if not text:
+        return "no opinion: it does what it would have done"
+    try:
+        document = decode(text.splitlines()[-1])
+        fits = [effect for intent, effect in EFFECTS.items()
+                if _fits(channel(intent, event), document)]
+    except InputError:
+        fits = []
+    return fits[0] if fits else "it does not know this document, and ignores it"
+
+
+def _fits(shape: "Any", document: "Any") -> bool:
+    if isinstance(shape, dict):
+        return bool(shape) and isinstance(document, dict) and all(
+            name in document and _fits(inner, document[name])
+            for name, inner in shape.items())
+    return shape == document or (isinstance(shape, str) and shape[:1] == "$")
+
+
+def _warnings(script: str, event: "Event", agent: str) -> "List[str]":
+    """Return what breaks the contract, from the text and from a second run."""
+    code = _WATCH.replace("IMPORT_MAX_MS", str(IMPORT_MAX_MS))
+    watched, _ = _ran(script, event, agent, "-c", code)
+    lines = watched.stderr.decode("utf-8", "replace").splitlines()
+    return check(script) + [
+        line[9:] for line in lines if line.startswith("watched: ") and line[9:]]
+
+
+def _try(argv: "List[str]") -> int:
+    """Run a hook on an event, twice, and say what the agent would see and do."""
+    import argparse
+
+    parser = argparse.ArgumentParser("hook_io.py try", description=_try.__doc__)
+    add = parser.add_argument
+    add("hook", metavar="HOOK", help="a script on hook_io.run()")
+    add("event", nargs="?", metavar="FILE", help="an event, JSON, as an agent sent it")
+    add("--event", dest="name", default="PreToolUse", help="in place of FILE: its name")
+    add("--tool", default="", help="its tool, in Claude Code's words")
+    add("--input", dest="tool_input", type=decode, help="of the tool, JSON")
+    add("--agent", choices=PLATFORMS, default="", metavar="AGENT", help="who sends it")
+    given = parser.parse_args(argv)
+    event = decode(_content_of(given.event).decode()) if given.event else _sample(
+        given.agent or next(iter(PLATFORMS)), given.name, given.tool,
+        given.tool_input)
+    _content_of(given.hook)  # so that a missing file is told before anything runs
+    agent = given.agent or ("" if given.event else next(iter(PLATFORMS)))
+    found = _warnings(given.hook, event, agent)  # first: it compiles the library
+    done, took_ms = _ran(given.hook, event, agent)
+    said = normalise(event, agent)
+    shown = [f"{name}: {text}" for name, text in (
+        ("stdout", done.stdout.decode("utf-8", "replace").rstrip() or "(empty)"),
+        ("stderr", done.stderr.decode("utf-8", "replace").rstrip() or "(empty)"))]
+    _say(f"agent: {said.agent}, event {said.event_name}",
+         f"then: {_effect(done, said)}",
+         *shown, f"exit: {done.returncode}, after {took_ms:.0f} ms",
+         *(f"[WARNING] {line}" for line in found))
+    return EXIT_FAILED if found or done.returncode not in (0, 2) else EXIT_OK
+
+
+def _check_files(argv: "List[str]") -> int:
+    """Say what in some hooks breaks the contract."""
+    lines = [line for path in argv for line in check(path)]
+    _say(*(lines or [f"{len(argv)} checked: nothing that is run()'s own business"]))
+    return EXIT_FAILED if lines else EXIT_OK
+
+
 # Installing.  No hook comes here, so that what this needs is imported in its place.
 # All that is to change is found out first: what is refused has changed nothing.
 
@@ -7231,7 +7429,13 @@ def _say(*lines: str) -> None:
 
 
 def _main() -> None:
-    """Install hook-io into a project, or take it out again."""
+    """Install hook-io into a project, or take it out again; or try or check a hook."""
+    tool = {"try": _try, "check": _check_files}.get("".join(sys.argv[1:2]))
+    if tool:
+        try:
+            sys.exit(tool(sys.argv[2:]))
+        except (ValueError, OSError) as error:
+            sys.exit(f"[ERROR] {error}")
     agents = [agent for agent, row in PLATFORMS.items() if "settings" in row]
     given = _arguments(agents)
     agent = given.agent or (agents[0] if given.action == "install" else "")

@@ -38,7 +38,7 @@ POWERS = {
          "_content", "_Plan", "_say"}),  # the installer's
     "processes": (
         {"os.system", "os.fork", "os.execv", "os.kill", "os.popen", "subprocess"},
-        {"_fork_away", "_start_worker"}),
+        {"_fork_away", "_start_worker", "_ran"}),
 }
 
 
