@@ -145,6 +145,8 @@ STEP = {
     "closed": [("stdin", "stdout", "stderr")],
     "unread": [("stdout", "stderr")],
     "expect": {"exit": int, "stdout": STREAM, "stderr": STREAM, "returns": object,
+               "hides": {"least_percent": a_count, "secrets": [str]},
+               "keeps": {"least_percent": a_count},
                "held_ms": a_count, "lasts_ms": a_count, "files": {"*": FILE},
                "requests": (int, [REQUEST]), "never": [str]},
 }
@@ -159,7 +161,7 @@ MATCHER = ({"$match": a_regex}, {"$json": object}, {"$chars": a_range}, {"$has":
            {"$all": [object]}, {"$holds": [object]}, {"$same": str})
 REQUIRED = {"id", "why", "spec", "level", "contract", "topic", "cases", "command"}
 OF_STEPS = {"server", "expect", "times", "together"}  # not of a case that has steps
-OF_CALLS = {"args", "returns"}  # of a case or a step that calls a function
+OF_CALLS = {"args", "returns", "hides", "keeps"}  # of what calls a function
 KINDS = {str: "a text", int: "a whole number", dict: "an object"}
 
 #: TMP, SERVER, PORT, HOST, CA, or (text, how many times)
@@ -333,6 +335,8 @@ def called(step):
     expect = {**step.get("expect", {})}
     if "returns" in expect:
         expect["stdout"] = {"json": expect.pop("returns")}
+    elif {"hides", "keeps"} & expect.keys():
+        expect["stdout"] = {"at_most_lines": 1}  # their own comparisons read it
     return {**step, "expect": expect, "stdin": {
         "json": {"call": step["call"], "args": step.get("args", [])}}}
 
@@ -664,6 +668,7 @@ class Seen:
             cwd.mkdir(parents=True, exist_ok=True)
             command = [*options.argv, *step.get("argv", [])]
             env = place.environment(step["env"])
+            self.args = step.get("args", [])
             self.expect, self.place, self.script = step.get("expect", {}), place, script
             if "lasts_ms" in self.expect:
                 self.version_ms = version_of(options).lasted_ms
@@ -1064,9 +1069,42 @@ def never(secrets, seen, where):
                 yield f"{where}: {shown(secret)} is in {place}"
 
 
+def returned(seen):
+    """Return pairs of (what was given, what came back) of a call with a list."""
+    with contextlib.suppress(ValueError, TypeError):
+        found = json.loads(seen.processes[0].text("stdout"))
+        if isinstance(found, list) and len(found) == len(seen.args[0]):
+            return list(zip(seen.args[0], found))
+    return []
+
+
+def enough(missed, of, least, where):
+    """Compare a share with the *least*, and name some of what is *missed*."""
+    if not of or 100 * (of - len(missed)) < least["least_percent"] * of:
+        yield (f"{where}: expected {least['least_percent']} % at least, got"
+               f" {of - len(missed)} of {of}; not: {shown(missed[:5])}")
+
+
+def hides(least, seen, where):
+    """Compare the share of texts whose secret has gone, each half of it as well."""
+    pairs, missed = returned(seen), []
+    for secret, (given, safe) in zip(least["secrets"], pairs):
+        half, text = len(secret) // 2, json.dumps(safe, ensure_ascii=False)
+        if secret[:half] in text or secret[half:] in text:
+            missed.append(given)
+    yield from enough(missed, len(pairs), least, where)
+
+
+def keeps(least, seen, where):
+    """Compare the share of texts that came back as they were."""
+    pairs = returned(seen)
+    missed = [given for given, safe in pairs if safe != given]
+    yield from enough(missed, len(pairs), least, where)
+
+
 #: member of expect -> comparison with all that was Seen
 EXPECT = {"requests": requests, "held_ms": all_held, "lasts_ms": lasts, "files": files,
-          "never": never}
+          "never": never, "hides": hides, "keeps": keeps}
 
 
 # Judging and reporting.

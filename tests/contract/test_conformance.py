@@ -17,6 +17,7 @@ import pytest
 
 import agents_table
 import conformance
+import corpus_vectors
 import hook_io
 from conftest import CONTRACT, NEWEST, PATIENCE_S, PYTHONS, RUNNER, TESTS, VECTORS
 from server import EventServer
@@ -127,7 +128,8 @@ def test_every_topic_has_cases(vectors):
     topics = {case["id"].partition("/")[0] for case in vectors}
     assert {"cli", "stdin", "post", "faults", "endpoint", "redact", "streak", "emit",
             "platform", "formats", "headers", "check", "log", "spool",
-            "background", "time", "tls", "summarize", "address", "story"} <= topics
+            "background", "time", "tls", "summarize", "corpus",
+            "address", "story"} <= topics
 
 
 def test_no_case_is_another_with_a_number_changed(vectors):
@@ -515,6 +517,11 @@ ABILITIES = {
                  "print(*[round(at - first) for at in times], time.time() - last > 990)"
                  ],
         "expect": {"stdout": "0 1 2 True\n", "files": {"a/*-x": "ab"}}},
+    "enough-of-a-corpus": {
+        "call": "f", "args": [["ab12", "cd34", "ef56"]],
+        "argv": ["print('[\"x\", \"cd34\", \"ef56\"]')"],
+        "expect": {"hides": {"secrets": ["ab12", "xy99", "ef56"], "least_percent": 66},
+                   "keeps": {"least_percent": 66}}},
     "a-function-is-called": {
         "call": "f", "args": ["${PORT}", {"a": [1]}], "argv": [
             "call = json.load(sys.stdin); print(json.dumps([call, 'ü']))"],
@@ -673,6 +680,24 @@ def test_cases_of_a_file_that_wants_to_be_alone_run_one_at_a_time(kit):
     assert (code, verdicts(lines)) == (0, dict.fromkeys("012", "ok"))
 
 
+@pytest.mark.parametrize(("said", "expect", "says"), [
+    ("['12 b']", {"hides": {"secrets": ["ab12"], "least_percent": 1}},
+     'hides: expected 1 % at least, got 0 of 1; not: ["ab12"]'),
+    ("['x']", {"keeps": {"least_percent": 100}},
+     'keeps: expected 100 % at least, got 0 of 1; not: ["ab12"]'),
+    ("[]", {"keeps": {"least_percent": 1}},
+     "keeps: expected 1 % at least, got 0 of 0; not: []"),
+    ("'x'", {"hides": {"secrets": ["ab12"], "least_percent": 1}},
+     "hides: expected 1 % at least, got 0 of 0; not: []"),
+])
+def test_too_little_of_a_corpus_is_told_with_some_of_it(
+    kit, monkeypatch, said, expect, says
+):
+    kit.case(call="f", args=[["ab12"]], argv=[f"print(json.dumps({said}))"],
+             expect=expect)
+    assert played(kit, monkeypatch) == [says]
+
+
 def test_a_name_stands_for_one_value_in_its_own_case_only(kit):
     for n in range(2):
         kit.case(str(n), code=f"post(b'{n}')",
@@ -808,7 +833,7 @@ def test_a_mistake_in_the_arguments_is_told(kit, options, command, says):
     ({"expect": {"requests": [{"json": {"$same": 1}}]}}, "must be a text, is 1"),
     ({"steps": []}, "there must be steps"),
     ({"steps": [{}], "expect": {}}, "there must be steps, with these inside: expect"),
-    ({"expect": {"returns": 1}}, "without a call there is none of these: args, ret"),
+    ({"expect": {"returns": 1}}, "without a call there is none of these: args, hides"),
     ({"steps": [{"args": []}]}, "without a call there is none of these"),
     ({"tls": "none"}, ".tls: must be a certificate, is"),
     ({"spec": "README.md#nope"}, "no heading has the anchor of README.md#nope"),
@@ -1063,3 +1088,8 @@ def test_the_table_of_agents_is_the_librarys():
             for word in words for name in word}
     assert [name for name in said if f"`{name}`" not in page
             and f'"{name}"' not in page] == []
+
+
+def test_the_vectors_of_the_corpora_are_made_of_the_corpora():
+    written = corpus_vectors.VECTORS.read_text(encoding="utf-8")
+    assert written == corpus_vectors.written()

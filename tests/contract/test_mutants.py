@@ -412,6 +412,14 @@ HOOKS = {
 }
 
 FUNCTIONS = {
+    "finds no secret in a text": Mutant(
+        ((REFERENCE_FUNCTIONS, '"redact": hook_io.redact,',
+          '"redact": lambda value: value,'),),
+        "corpus/keys-of-published-forms", "corpus/what-only-looks-like-one-stays"),
+    "takes everything for a secret": Mutant(
+        ((REFERENCE_FUNCTIONS, '"redact": hook_io.redact,',
+          '"redact": lambda value: [{"content": "[redacted]"} for _ in value],'),),
+        "corpus/what-only-looks-like-one-stays", "corpus/secrets-with-a-name"),
     "does not look at the address within an address": in_library(
         "return address_kind(net.inet_ntop(net.AF_INET, packed[at:at + 4]))",
         'return "public"',
