@@ -16,7 +16,7 @@ import hook_io
 import hostile
 import send_event
 import test_formats
-from conftest import CONTRACT, ROOT, TESTS, VECTORS, sample
+from conftest import CONTRACT, ROOT, VECTORS, sample
 from server import BODY_MAX_BYTES, FIELDS
 from server.command import parse_options
 
@@ -391,9 +391,3 @@ def test_what_the_prose_says_of_speed_is_in_the_measured_table():
             f"{limit * 100:.0f}.").replace("%", " %") in PROSE
     assert bench.GOALS["the obvious script"][4] == 8
     assert "no hook which starts Python can be eight times as fast" in PROSE
-
-
-def test_the_page_is_measured_with_as_many_events_as_it_loads():
-    page = (TESTS / "server" / "page.html").read_text()
-    first = int(re.search(r"\bFIRST = (\d+)", page).group(1))
-    assert f"It loads {first:,} events in" in PROSE

@@ -36,6 +36,7 @@ REQUEST = {"input_tokens": "input", "output_tokens": "output",
            "cache_creation_tokens": "cache_creation", "cost_usd": "cost"}
 DELTA, CUMULATIVE = 1, 2
 LIST_MAX = 500  # sessions
+NAME_SHOWN_CHARS = 200
 SERVER_NAME = ("project", "raw_server_name", "display_name", "updated_at")
 
 
@@ -220,6 +221,7 @@ class Attribution:
             " LIMIT ?", *((session_id,) if session_id else ()), limit)
         found = [named(names, row) for row in rows]
         for session in found:
+            session["source_app"] = session["source_app"][:NAME_SHOWN_CHARS]
             session["people"] = self.people(session["session_id"])
             session["usage"] = self.usage(session["session_id"])
         return found

@@ -25,8 +25,8 @@ from .contract import (
     refusal,
 )
 from .intake import keep, post_logs, post_metrics, post_traces, read_event
-from .page import get_page
 from .stream import get_stream
+from .telling import FILES, get_call, get_page, get_search, get_story
 
 
 def post_event(exchange, server):
@@ -99,6 +99,9 @@ def get_runs(exchange, server):
 ROUTES = {
     "/events": {"GET": get_events, "POST": post_event},
     "/health": {"GET": get_health}, "/": {"GET": get_page},
+    **{f"/page/{name}": {"GET": get_page} for name in FILES},
+    "/story": {"GET": get_story}, "/call": {"GET": get_call},
+    "/search": {"GET": get_search},
     "/stream": {"GET": get_stream}, "/runs": {"GET": get_runs},
     "/sessions": {"GET": get_sessions}, "/telemetry": {"GET": get_telemetry},
     "/server-names": {"GET": get_server_names, "PUT": put_server_name,
