@@ -53,6 +53,11 @@ live: ## Run the real agents with our hooks installed, offline (needs npm; CLIEN
 audit: ## Print each point that emits: its intent, its channel, who reads it
 	$(PYTHON) tests/contract/audit.py
 
+.PHONY: fleet
+fleet: $(VENV)-fleet/made ## Run attribution in ClickHouse's engine, behind a collector (0.5 GB)
+	$(VENV)-fleet/bin/python -m pytest -q -rs -p no:cacheprovider \
+	tests/server/fleet/test_fleet.py
+
 .PHONY: lint
 lint: $(VENV)/made ## Check style and types
 	$(BIN)/ruff check .
@@ -74,8 +79,13 @@ soak: $(VENV)/made ## Fuzz, faults and load for 15 minutes (PART, SECONDS, SEED)
 
 .PHONY: clean
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis __pycache__ tests/__pycache__ \
+	rm -rf $(VENV) $(VENV)-fleet .pytest_cache .mypy_cache .ruff_cache .hypothesis __pycache__ tests/__pycache__ \
 	tests/*/__pycache__
+
+$(VENV)-fleet/made: tests/server/fleet/requirements.txt
+	$(PYTHON) -m venv $(VENV)-fleet
+	$(VENV)-fleet/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 $(VENV)/made: tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
