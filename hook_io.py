@@ -234,6 +234,7 @@ def _as_named(names: str) -> "Dict[str, str]":
 #:            where the agent puts a path with quotes of its own in the place of $NAME.
 #:            What another plugin leaves in CLAUDE_PLUGIN_ROOT holds no library of ours
 #: named      its project's name, as a word of a command
+#: windows    the shell that runs such a command on Windows; none: not one of POSIX
 #: hooked     events that are registered; the others come too often, or would act
 #: detached   those of them whose hook nobody waits for: they come with every tool call,
 #:            or nothing can be told on them.  None where the client was not seen to
@@ -282,6 +283,7 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "folder": 'd=$CLAUDE_PLUGIN_ROOT; [ -f "$d/hook_io.py" ] ||'
                   " d=$CLAUDE_PROJECT_DIR/.claude/hooks",
         "named": '"${CLAUDE_PROJECT_DIR##*/}"',
+        "windows": "Git Bash",
         "hooked": "PreToolUse PostToolUse UserPromptSubmit SessionStart SessionEnd"
                   " Notification Stop SubagentStop PreCompact PostToolUseFailure"
                   " StopFailure SubagentStart PostCompact PermissionRequest"
@@ -6798,6 +6800,9 @@ NOT_RUN = ("hook-io: send_event.py could not run, so no event is recorded. Your 
            f" not blocked. Try: python3 {HOOKS}/send_event.py --version")
 NEXT_STEP = ("Run `make serve` in hook-io's folder, or a server of yours on"
              f" {LOCAL_URL},\nand start the agent: its first event arrives.")
+#: events on which a server may decide
+DECIDING = ("PreToolUse", "PermissionRequest", "UserPromptSubmit",
+            "PreSkillShellCommand", "Stop", "SubagentStop")
 #: how a hook runs -> its command, which sets d to the scripts' folder and p to an
 #: interpreter that is there: on Windows, python3 is often an alias that is none.
 #: A missing file makes Python exit 2, which stops an agent: each ends in a guard.  An
@@ -6830,13 +6835,15 @@ _RUNS_OURS = r'-IS "[^"]*/send_event\.py"'  # also one that a person has changed
 
 
 def registration(
-    agent: str, source_app: str = "", is_user: bool = False, foreground: bool = False
+    agent: str, source_app: str = "", is_user: bool = False, foreground: bool = False,
+    decide: bool = False,
 ) -> "Dict[str, Event]":
     """Return event -> what registers the hook for it in *agent*'s settings.
 
     source_app: a word of a shell's command, with its quotes; by default the name of
         the folder that the agent works in.  is_user: for all projects of a person.
     foreground: the agent waits for every hook, as --fail-loud block wants.
+    decide: it waits for those that may decide, and asks the server by HOOK_IO_DECIDE.
 
     The guard of SessionStart says that the hook could not run, where a person sees it.
     A second one there delivers what is spooled, if a list of entries has room for it.
@@ -6848,10 +6855,12 @@ def registration(
     for event in row["hooked"].split():
         starts = canonical(event) == "SessionStart"
         told = starts and hints.get(event, hints.get("*")) == _MESSAGE
-        runs = "detached" if not foreground and (
+        decides = decide and canonical(event) in DECIDING
+        runs = "detached" if not foreground and not decides and (
             event in row.get("detached", "").split()) else "foreground"
         entry = _entry(row, RUNS[runs].format(
-            find=find, said=f"--source-app {source_app or row['named']} --event-type"
+            find=find + "HOOK_IO_DECIDE=${HOOK_IO_DECIDE:-deny} " * decides,
+            said=f"--source-app {source_app or row['named']} --event-type"
             f" {event}", guard=f"echo '{encode({'systemMessage': NOT_RUN})}'" if told
             else ":"))
         entries = [entry, flush] if starts else [entry]
@@ -6883,8 +6892,9 @@ def _pattern() -> "Any":
     agents = [agent for agent, row in PLATFORMS.items() if "settings" in row]
     texts = {re.sub(r"--event-type \w+", "EVENT", text) for agent in agents
              for is_user in (False, True) for foreground in (False, True)
-             for text in _texts([*registration(
-                 agent, "SOURCE", is_user, foreground).values()]) if "$d/" in text}
+             for decide in (False, True) for text in _texts([*registration(
+                 agent, "SOURCE", is_user, foreground, decide).values()])
+             if "$d/" in text}
     ours = [re.escape(text).replace("EVENT", r"--event\-type \w+").replace(
         "SOURCE", "[^\n]+?") for text in texts]
     return re.compile("|".join([*ours, _WRITTEN_BEFORE]))
@@ -7234,6 +7244,9 @@ def _install(plan: _Plan, agent: str, given: "Any") -> None:
     from shlex import quote
 
     row, file = PLATFORMS[agent], _settings_file(agent, given)
+    if os.name == "nt" and "windows" not in row:
+        raise ValueError(f"{agent} runs hooks by another shell on Windows than these"
+                         " commands are written for: use it under WSL")
     needs = "" if given.user else row.get("needs", "")
     if not os.path.exists(os.path.join(plan.root, needs)):
         raise ValueError(f"{plan.root} has no {needs}, by which {agent} finds hooks:"
@@ -7246,7 +7259,7 @@ def _install(plan: _Plan, agent: str, given: "Any") -> None:
         raise ValueError(f"{name!a} is not UTF-8, or no line: say another by"
                          " --source-app")
     wanted = registration(
-        agent, quote(name) if name else "", given.user, given.foreground)
+        agent, quote(name) if name else "", given.user, given.foreground, given.decide)
     for command in _texts(said.get("hooks", {})):
         if search(_RUNS_OURS, command) and not _pattern().fullmatch(command):
             raise ValueError(f"{path}: a command of ours was changed since: take it out"
@@ -7407,6 +7420,8 @@ def _arguments(agents: "List[str]") -> "Any":
         help="name of the project in its events; that of its folder")
     add("--foreground", action="store_true", help="let the agent wait for every hook,"
         " as --fail-loud block and a server that decides want")
+    add("--decide", action="store_true", help="let the server decide (HOOK_IO_DECIDE,"
+        " by default deny): the agent waits for its answer")
     add("--dry-run", action="store_true", help="change nothing, print the diff")
     given = parser.parse_args()
     if given.user and given.local:

@@ -515,6 +515,22 @@ def test_nobody_waits_but_where_a_person_is_told_or_the_agent_ends(project, agen
 
 
 @pytest.mark.parametrize("agent", AGENTS)
+def test_an_agent_waits_for_a_server_that_decides(project, agent):
+    before = hook_io.registration(agent, "demo", foreground=True)
+    now = hook_io.registration(agent, "demo", decide=True)
+    for name, group in now.items():
+        asks = "HOOK_IO_DECIDE=${HOOK_IO_DECIDE:-deny} $p " in json.dumps(group)
+        assert asks == (hook_io.canonical(name) in hook_io.DECIDING)
+        if asks:
+            assert json.dumps(group).replace(
+                "HOOK_IO_DECIDE=${HOOK_IO_DECIDE:-deny} ", "") == (
+                json.dumps(before[name]))
+    done("install", project, "--agent", agent, "--decide")
+    done("uninstall", project)
+    assert is_bare(project)
+
+
+@pytest.mark.parametrize("agent", AGENTS)
 def test_a_person_has_it_in_all_projects(one_hook, project, tmp_path, agent):
     home = tmp_path / "a home"
     home.mkdir()

@@ -7,9 +7,9 @@ Installs each client from npm into a cache folder (HOOK_IO_CLIENTS, else
 ~/.cache/hook-io/clients), makes a project, installs the hooks by `make install`, and
 runs the client in print mode five times: with a server, with none, with one that is
 back, with the hook's files gone, and uninstalled; then with hooks.json in its other
-uses.  Beside ours stands somebody else's hook on every event, which writes down what fired.  Exits 1 where
-an agent did not finish, an event that fired did not arrive, or the hint was not shown
-once.
+uses.  Beside ours stands somebody else's hook on every event, which writes down what
+fired.  Exits 1 where an agent did not finish, an event that fired did not arrive, or a
+hint was not shown once.
 
 Model, server and client are on loopback, where unshare(1) works in a network of their
 own that holds nothing else; else a proxy that is not there keeps the client in.  Keys
