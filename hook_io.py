@@ -6798,6 +6798,7 @@ HOOKS = ".claude/hooks"  # of a project or a home, whichever agent runs them
 BACKUP = ".hook-io.bak"
 NOT_RUN = ("hook-io: send_event.py could not run, so no event is recorded. Your work is"
            f" not blocked. Try: python3 {HOOKS}/send_event.py --version")
+EXPORTED_AT = ("Stop", "StopFailure", "SessionEnd")  # what ends a turn
 NEXT_STEP = ("Run `make serve` in hook-io's folder, or a server of yours on"
              f" {LOCAL_URL},\nand start the agent: its first event arrives.")
 #: events on which a server may decide
@@ -6821,6 +6822,8 @@ RUNS = {
                   '$p -IS "$d/send_event.py" {said} || {guard}',
     "flush": '[ -n "$HOOK_IO_SPOOL_DIR" ] || exit 0; {find}'
              '$p -IS "$d/send_event.py" --flush-spool --background || :',
+    "export": '[ -n "$HOOK_IO_EXPORT" ] || exit 0; {find}'
+              '$p -IS "$d/send_event.py" {said} --export --background || :',
 }
 _FIND = ('{folder}; p=python3; [ "$OS" = Windows_NT ] && p=py;'
          ' command -v $p >/dev/null || p=python; ')
@@ -6846,7 +6849,8 @@ def registration(
     decide: it waits for those that may decide, and asks the server by HOOK_IO_DECIDE.
 
     The guard of SessionStart says that the hook could not run, where a person sees it.
-    A second one there delivers what is spooled, if a list of entries has room for it.
+    A second one there delivers what is spooled, and one behind each end of a turn
+    exports it, if a list of entries has room for it.
     """
     row, hints = PLATFORMS[agent], PLATFORMS[agent].get("hint", {})
     find = _FIND.format(folder=_HOME_FOLDER if is_user else row["folder"])
@@ -6858,12 +6862,13 @@ def registration(
         decides = decide and canonical(event) in DECIDING
         runs = "detached" if not foreground and not decides and (
             event in row.get("detached", "").split()) else "foreground"
+        said = f"--source-app {source_app or row['named']} --event-type {event}"
         entry = _entry(row, RUNS[runs].format(
-            find=find + "HOOK_IO_DECIDE=${HOOK_IO_DECIDE:-deny} " * decides,
-            said=f"--source-app {source_app or row['named']} --event-type"
-            f" {event}", guard=f"echo '{encode({'systemMessage': NOT_RUN})}'" if told
-            else ":"))
+            find=find + "HOOK_IO_DECIDE=${HOOK_IO_DECIDE:-deny} " * decides, said=said,
+            guard=f"echo '{encode({'systemMessage': NOT_RUN})}'" if told else ":"))
         entries = [entry, flush] if starts else [entry]
+        if canonical(event) in EXPORTED_AT:
+            entries.append(_entry(row, RUNS["export"].format(find=find, said=said)))
         wanted[event] = {**row["group"], "hooks": entries} if "group" in row else entry
     return wanted
 

@@ -533,3 +533,27 @@ def test_every_query_of_the_dashboard_is_of_a_metric_there_is():
     plain = {re.sub("_(bucket|sum|count)$", "", name) for name in asked}
     assert plain <= told
     assert told - plain == set()
+
+
+# Registered.
+
+def test_the_registered_command_exports_where_the_variable_is_set_alone(tmp_path):
+    hooks = json.loads((ROOT / "hooks.json").read_text())["hooks"]
+    shutil.copytree(str(ROOT), str(tmp_path / "plugin"), ignore=lambda folder, names: [
+        name for name in names if name not in ("hook_io.py", "send_event.py")])
+    with collecting() as server:
+        agent = Agent(tmp_path, HOOK_IO_EXPORT="otlp", HOOK_IO_EXPORT_URL=base(server),
+                      CLAUDE_PROJECT_DIR=str(tmp_path),
+                      CLAUDE_PLUGIN_ROOT=str(tmp_path / "plugin"))
+        agent.prompts += 1
+        agent.hook("UserPromptSubmit", prompt="a")
+        event = {"hook_event_name": "Stop", "session_id": "s-1", "prompt_id": "p-1",
+                 "transcript_path": str(agent.transcript)}
+        for env in ({**agent.env, "HOOK_IO_EXPORT": ""}, agent.env):
+            for entry in hooks["Stop"][0]["hooks"]:
+                done = subprocess.run(
+                    ["sh", "-c", entry["command"]], input=json.dumps(event).encode(),
+                    env=env, timeout=PATIENCE_S, capture_output=True)
+                assert (done.returncode, done.stdout) == (0, b"")
+        server.wait(2)
+        assert [one.path for one in server.exchanges] == [TRACES, METRICS]

@@ -71,9 +71,14 @@ def test_it_has_the_shape_that_the_client_accepts():
     for name, groups in HOOKS["hooks"].items():
         (group,) = groups
         assert list(group) == ["hooks"]
-        assert group["hooks"] == [ENTRIES[name], *[FLUSH] * (name == "SessionStart")]
+        first, *more = group["hooks"]
+        exports = name in ("Stop", "StopFailure", "SessionEnd")
+        assert (first, len(more)) == (ENTRIES[name], exports or name == "SessionStart")
+        assert all("--export --background" in one["command"] or one == FLUSH
+                   for one in more)
         assert f"--event-type {name} " in ENTRIES[name]["command"]
-    for entry in (*ENTRIES.values(), FLUSH):
+    for entry in (entry for (group,) in HOOKS["hooks"].values()
+                  for entry in group["hooks"]):
         assert sorted(entry) == ["command", "timeout", "type"]
         assert entry["type"] == "command"
         assert entry["command"].rpartition(" || ")[2].startswith((":", "echo '{"))
