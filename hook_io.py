@@ -133,7 +133,7 @@ KEY_BODY_MIN_CHARS, LETTERS_MIN_CHARS = 18, 24  # of a body; in a row, of one ca
 RANDOM_MIN_CHARS = 16  # of what looks random
 MARKED_MIN_CHARS = 36  # of a word with one of KEY_MARKS in it
 NUMBER_MIN = 10000  # that is a secret
-VALUE_MAX_CHARS, KEY_BLOCK_MAX_CHARS = 4096, 1 << 14  # that are looked at in a row
+VALUE_MAX_CHARS, KEY_BLOCK_MAX_CHARS = 256, 1 << 14  # of a value judged; taken
 JOINT_CHARS, LINE_CHARS = 80, 200  # behind a name; before a flag
 NAME_MAX_CHARS = 64  # of a flag whose next word may be a secret
 BODY_MAX_BYTES = 1 << 18  # of a request
@@ -1626,8 +1626,8 @@ def _is_sentence(text: str) -> bool:
 
 
 def _is_mixed(text: str) -> bool:
-    text = text[:1024]
-    return any(c.isdigit() for c in text) and any(c.isalpha() for c in text)
+    kinds = _kinds(text[:1024])
+    return "0" in kinds and ("a" in kinds or "A" in kinds or not text.isascii())
 
 
 def _is_code(text: str) -> bool:
@@ -1775,7 +1775,7 @@ class _Text:
     """A string, what of it is looked at, and where what begins somewhere in it ends."""
 
     def __init__(self, text: str, effort: Effort) -> None:
-        self.text, self.effort = text, effort
+        self.text, self.effort, self.broken = text, effort, 0
         self.seen = text if text.isascii() else text.encode(
             "ascii", "replace").decode("ascii")
 
@@ -1794,9 +1794,9 @@ class _Text:
         if self.effort.is_spent(chars):
             raise _Spent
 
-    def end(self, kind: str, at: int) -> int:
+    def end(self, kind: str, at: int, most: int = KEY_BLOCK_MAX_CHARS) -> int:
         """Return where what is of that *kind* and begins at *at* ends."""
-        ends, step, last = _table(kind), 64, at + VALUE_MAX_CHARS
+        ends, step, last = _table(kind), 64, at + most
         while at < min(last, len(self.seen)):
             found = self.seen[at:at + step].translate(ends).find("\0")
             if found >= 0:
@@ -1878,13 +1878,13 @@ def _argument(reading: "_Text", word: str, at: int) -> "Tuple[int, int]":
         if flag and any(command in line for command in commands):
             rest = text[at + len(flag):at + len(flag) + 8]
             start = at + len(flag) + len(rest) - len(rest.lstrip(" \t\"'="))
-            end = reading.end("argument", start)
+            end = reading.end("argument", start, VALUE_MAX_CHARS)
             user, _, said = text[start:end].rpartition(sign) if sign == "=" else (
                 text[start:end].partition(sign) if sign else ("", "", text[start:end]))
             is_pair = "`" in user or user == said or (user + said).isdigit()
             if said and not is_pair and not _is_plain(said) and (
                     sign != "=" or _is_mixed(said)):
-                return end - len(said), end
+                return end - len(said), reading.end("argument", start)
     return 0, 0
 
 
@@ -1947,7 +1947,7 @@ def _named(reading: "_Text", word: str, at: int, rank: int) -> "Tuple[Any, ...]"
 
 def _header(reading: "_Text", word: str, start: int) -> "Tuple[int, int]":
     start += reading.text[start:start + 1] in ("'", '"', "`")
-    end = reading.end("header", start)
+    begin, end = start, reading.end("header", start, VALUE_MAX_CHARS)
     said = reading.text[start:end]
     scheme, _, rest = said.partition(" ")
     if rest.strip() and scheme.lower() in SCHEMES:
@@ -1960,6 +1960,7 @@ def _header(reading: "_Text", word: str, start: int) -> "Tuple[int, int]":
     is_type = said.isidentifier() and said != said.lower() and not _is_mixed(said)
     if len(said) < 6 or is_prose or is_type or _is_code(said) or said.endswith("("):
         return 0, 0
+    end = end if end < begin + VALUE_MAX_CHARS else reading.end("header", begin)
     return start, start + len(reading.text[start:end].rstrip(" ,;)"))
 
 
@@ -1970,13 +1971,16 @@ def _in_quotes(
     """Return the value in quotes that begins at *start*, if it is secret."""
     text, (word, at, rank), (sign, closed) = reading.text, name, joint
     start += len(quote)
-    last = start + VALUE_MAX_CHARS if quote == "`" else reading.end("line", start)
+    last = start + KEY_BLOCK_MAX_CHARS
+    line = text.find("\n", start, last) if quote != "`" else -1
+    last = line if line >= 0 else min(last, len(text))
     end = text.find(quote, start, last)
     while end > start and text[end - 1] == "\\" and (len(quote) > 1 or (
-            len(text[start:end]) - len(text[start:end].rstrip("\\"))) % 2):
+            end - max(start, end - 9) - len(
+                text[max(start, end - 9):end].rstrip("\\"))) % 2):
         end = text.find(quote, end + 1, last)
     end = last if end < 0 else end
-    said = text[start:end]
+    said = text[start:min(end, start + VALUE_MAX_CHARS)]
     is_open = said[:1] in ",);:]}" and not closed  # that quote ends what was before it
     if not said or is_open or (quote == "`" and " " in said):
         return 0, 0
@@ -2005,10 +2009,13 @@ def _in_brackets(
 ) -> "Tuple[Any, ...]":
     """Return the JSON array or object that begins at *start*, if it holds a secret."""
     quote = closed[:len(closed) - len(closed.lstrip("\\"))] + '"'
-    said = reading.text[start:start + 4 * VALUE_MAX_CHARS].replace(quote, '"')
+    if start < reading.broken:
+        return 0, 0
+    said = reading.text[start:start + KEY_BLOCK_MAX_CHARS].replace(quote, '"')
     try:
         value, size = _scan(said, 0)
     except (ValueError, StopIteration, RecursionError):
+        reading.broken = start + len(said)  # what is in it would not end there either
         return 0, 0
     if not _holds_secret(rank, value):
         return 0, 0
@@ -2020,7 +2027,11 @@ def _without_quotes(
 ) -> "Tuple[Any, ...]":
     """Return the value without quotes that begins at *start*, if it is secret."""
     text, (word, at, rank), (sign, closed) = reading.text, name, joint
-    end = reading.end("element" if sign == ">" else "bare", start)
+    if sign in ("(", ","):
+        return 0, 0
+    kind = "element" if sign == ">" else "bare"
+    end = reading.end(kind, start, VALUE_MAX_CHARS)
+    is_whole = end < start + VALUE_MAX_CHARS
     said = text[start:end].rstrip(".:")
     in_query = text[at - 1:at] in ("?", "&", ";")
     said = said.partition("#")[0] if in_query else said
@@ -2053,7 +2064,7 @@ def _without_quotes(
         line = text[max(0, at - LINE_CHARS):at].rpartition("\n")[2]
         good = is_value and ((is_mixed and before.endswith(SETTERS)) or (
             word.lower() == "password" and line.split()[-2:-1] == ["login"]))
-    return (start, end) if good else (0, 0)
+    return (start, end if is_whole else reading.end(kind, start)) if good else (0, 0)
 
 
 def _places(reading: "_Text") -> "Iterator[Tuple[int, int]]":
