@@ -24,7 +24,7 @@ demo: ## Play a recorded session: events arrive, a server dies, and comes back
 
 .PHONY: serve
 serve: ## Receive events on PORT (4000), show them on a page (IMPORT=file: a log, too)
-	$(PYTHON) tests/server --port $(PORT) $(if $(IMPORT),--import "$(IMPORT)")
+	$(PYTHON) tests/server --port $(PORT) $(if $(IMPORT),--import "$(IMPORT)") $(if $(POLICY),--policy "$(POLICY)")
 
 .PHONY: install
 install: ## Install into PROJECT=folder (AGENT=codex, SOURCE_APP=name)

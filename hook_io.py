@@ -6651,7 +6651,7 @@ def timed(name, *more):
         deep[0] -= 1
         took_ms = (time.process_time() - began) * 1000
         if not deep[0] and took_ms > IMPORT_MAX_MS:
-            said.append("import %s takes %%d ms at each start: import it where it is"
+            said.append("import %s takes %d ms at each start: import it where it is"
                         " needed" % (name, took_ms))
 def dropped(self):
     if self._held_bytes():
@@ -6759,8 +6759,9 @@ def _warnings(script: str, event: "Event", agent: str) -> "List[str]":
     code = _WATCH.replace("IMPORT_MAX_MS", str(IMPORT_MAX_MS))
     watched, _ = _ran(script, event, agent, "-c", code)
     lines = watched.stderr.decode("utf-8", "replace").splitlines()
-    return check(script) + [
-        line[9:] for line in lines if line.startswith("watched: ") and line[9:]]
+    told = [line[9:] for line in lines if line.startswith("watched: ")]
+    return check(script) + [line for line in told or [
+        "it does not end in run(): " + "".join(lines[-1:])] if line]
 
 
 def _try(argv: "List[str]") -> int:

@@ -18,6 +18,7 @@ from .contract import BODY_MAX_BYTES, Refused, checked_event
 from .faults import FAULTS
 from .http1 import POLL_S
 from .keys import Keys, new_key
+from .policy import Policy
 from .serving import UNUSABLE, EventServer
 from .shared import Shared
 
@@ -88,6 +89,8 @@ OPTIONS = {
                "and loopback hooks may call this server, besides localhost"},
     "--import": {"metavar": "FILE", "dest": "log", "help": "take the events of a log,"
                  " a JSON object a line, to begin with"},
+    "--policy": {"metavar": "FILE", "help": "answer hooks that wait for a decision by"
+                 " the rules of this file, lines such as: deny Bash rm -rf*"},
     "--fault": {"choices": sorted(FAULTS), "metavar": "NAME", "help":
                 "misbehave on every connection: " + ", ".join(FAULTS)},
     "--quiet": {"action": "store_true", "help": "do not print the events"},
@@ -111,7 +114,8 @@ def opened_server(options):
             keep_exchanges=False, keep_alive=True, names=options.name,
             keys=opened_keys(options.keys), shared=opened_shared(options.redis),
             require_identity=options.require_identity, keep_s=options.keep,
-            share_port=options.share_port, on_event=None if options.quiet else show)
+            share_port=options.share_port, policy=opened_policy(options.policy),
+            on_event=None if options.quiet else show)
     except sqlite3.Error as error:
         sys.exit(f"server: cannot keep events in {options.db}: {error}")
     except UNUSABLE as error:
@@ -126,6 +130,13 @@ def opened_keys(path):
         return Keys(path)
     except (OSError, ValueError) as error:
         sys.exit(f"server: cannot use the keys in {path}: {error}")
+
+
+def opened_policy(path):
+    try:
+        return Policy(path) if path else None
+    except (OSError, ValueError) as error:
+        sys.exit(f"server: cannot use the policy in {path}: {error}")
 
 
 def opened_shared(url):

@@ -32,9 +32,19 @@ from .telling import FILES, get_call, get_page, get_search, get_story
 def post_event(exchange, server):
     event, is_agents_own = read_event(exchange)
     stored = keep(server, event, exchange.headers.get("idempotency-key"))
+    answer = server.policy.decide(event) if server.policy else {}
     if is_agents_own:  # an http hook of an agent, which reads an answer as a decision
-        return {"status": 200, "json": {}}
-    return {"status": 201, "json": stored}
+        return {"status": 200, "json": http_answer(event, answer)}
+    return {"status": 201, "json": {**stored, **answer}}
+
+
+def http_answer(event, answer):
+    """Return *answer* as an http hook of Claude Code reads it."""
+    if not answer:
+        return {}
+    return {"hookSpecificOutput": {
+        "hookEventName": event["event_type"], "permissionDecision": answer["intent"],
+        "permissionDecisionReason": answer["text"]}}
 
 
 def get_events(exchange, server):

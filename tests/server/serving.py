@@ -48,7 +48,7 @@ class EventServer:
     def __init__(self, replies=(), *, fault=None, host="127.0.0.1", port=0,
                  db=":memory:", on_event=None, keep_exchanges=True,
                  keep_alive=False, names=(), keys=None, shared=None,
-                 require_identity=False, keep_s=None, share_port=False):
+                 require_identity=False, keep_s=None, share_port=False, policy=None):
         self._replies, self._fault, self._keep = list(replies), fault, keep_exchanges
         for reply in [*self._replies, fault or {}]:
             as_dict(reply)
@@ -58,7 +58,7 @@ class EventServer:
         self._waiting, self._keep_alive = {}, keep_alive
         self.store, self.host = Store(db), host.lower()
         self.names = tuple(name.lower() for name in names)
-        self.keys = keys or Keys()
+        self.keys, self.policy = keys or Keys(), policy
         self.attribution = Attribution(self.store, shared, require_identity, keep_s)
         try:
             self._listener = listening_socket(host, port, share_port)
