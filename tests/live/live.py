@@ -8,8 +8,8 @@ Installs each client from npm into a cache folder (HOOK_IO_CLIENTS, else
 runs the client in print mode five times: with a server, with none, with one that is
 back, with the hook's files gone, and uninstalled; then with hooks.json in its other
 uses.  Beside ours stands somebody else's hook on every event, which writes down what
-fired.  Exits 1 where an agent did not finish, an event that fired did not arrive, or a
-hint was not shown once.
+fired.  Exits 1 where an agent did not finish, an event that fired did not arrive, the
+hint was not shown once, or an agent's own telemetry brought no tokens.
 
 Model, server and client are on loopback, where unshare(1) works in a network of their
 own that holds nothing else; else a proxy that is not there keeps the client in.  Keys
@@ -111,7 +111,8 @@ REPLIES = {"/v1/messages": claude_reply, "/v1/responses": codex_reply,
 
 #: client -> its package and program, how it is run ($MODEL is the fake model's URL,
 #: $HOME a folder of its own), the tools that the model calls, the events that have to
-#: fire, how many hints its output shows of a dead server, other ways to register us
+#: fire, how many hints its output shows of a dead server, what makes it send its own
+#: telemetry ($SERVER: where), other ways to register us
 CLIENTS = {
     "claude-code": {
         "package": "@anthropic-ai/claude-code", "bin": "claude",
@@ -127,6 +128,10 @@ CLIENTS = {
         "fires": "SessionStart UserPromptSubmit PreToolUse PostToolUse"
                  " PostToolUseFailure SubagentStart SubagentStop Stop SessionEnd",
         "hints": 1,
+        "telemetry": {
+            "CLAUDE_CODE_ENABLE_TELEMETRY": "1", "OTEL_LOGS_EXPORTER": "otlp",
+            "OTEL_METRICS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "$SERVER"},
         "ways": {"--settings": ["--settings", str(ROOT / "hooks.json")],
                  "--plugin-dir": ["--plugin-dir", str(ROOT)]},
     },
@@ -328,10 +333,15 @@ def play(client, program, scene, folder):
         url = server.url if up else f"http://{LOOPBACK}:{closed_port()}/events"
         if scene == "server back":
             lose(url, folder)
-        code, output, seconds = ran(
-            argv, cwd=str(project), env=environment(client, folder, url, model))
+        telemetry = row.get("telemetry", {}) if scene == "server up" else {}
+        env = environment(client, folder, url, model)
+        env.update({name: filled(value, SERVER=url[:-len("/events")])
+                    for name, value in telemetry.items()})
+        code, output, seconds = ran(argv, cwd=str(project), env=env)
         fired = fired_events(folder)
         arrived = arrived_events(server, fired if hooked and up else ())
+        usage = [kinds for session in server.attribution.sessions()
+                 for kinds in session["usage"].values()]
     hints = len(hint_lines(output))
     expected = {"server dead": row["hints"], "server back": row.get(
         "backs", row["hints"])}.get(scene, 0)
@@ -343,6 +353,9 @@ def play(client, program, scene, folder):
             hooked and up and arrived != fired),
         "arrived all the same": arrived and not (hooked and up),
         f"{hints} hints for {expected}": hints != expected,
+        f"its tokens and cost did not arrive: {usage}": telemetry and not all(
+            any(kinds.get(kind) for kinds in usage) for kind in (
+                "input", "output", "cost")),
         "tools ran no further": len(asked) <= len(row["steps"]),
     }.items() if is_so]
     if problems:
