@@ -655,7 +655,11 @@ INTENTS = ("context", "hint", "deny", "ask", "allow", "rewrite", "block", "loud"
 
 #: intent and event -> the intent that is said where an agent cannot say the first: that
 #: nobody can be asked is no consent, and a model can ask for the wanted input itself
-FALLBACKS = {("ask", "PreToolUse"): "deny", ("rewrite", "PreToolUse"): "deny"}
+FALLBACKS = {
+    ("ask", "PreToolUse"): "deny", ("rewrite", "PreToolUse"): "deny",
+    ("ask", "PreSkillShellCommand"): "deny",
+    ("rewrite", "PreSkillShellCommand"): "deny",
+}
 
 #: event -> what happened, in the event's own members; {tool}: the tool and its subject
 SUMMARIES = {

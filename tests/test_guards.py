@@ -186,3 +186,10 @@ def test_a_line_that_nobody_wrote_by_hand_is_bounded():
     for line in ("env " * 16000, "find " + "-exec " * 9000, "a $(" * 9000, "`a" * 9000,
                  "sh -c '" * 99, "a" * 70000):
         assert hook_io.commands(line)[1]
+
+
+def test_a_question_of_a_skills_command_that_nobody_can_be_asked_is_a_denial():
+    event = {"hook_event_name": "PreSkillShellCommand"}
+    said = hook_io.render(hook_io.ask("what is $X?"), hook_io.normalise(
+        event, "claude-code"))
+    assert said["hookSpecificOutput"]["permissionDecision"] == "deny"
