@@ -6101,8 +6101,8 @@ def _tell_turns(ledger: _Ledger, event: AgentEvent, options: "Options") -> int:
                 spans = _spans_of(turn, new[:SPANS_MAX], known, options)
                 ledger.state["waiting"].append([turn["end"], spans])
     first, place = kept[0]["started_ms"], known["log"][1:] or [0]
-    begins = [at for at, line in lines if _fact(line)[2] >= first]
-    known["log"] = [file_id, *(begins[:1] or place)]
+    known["log"] = [file_id, next(
+        (at for at, line in lines if _fact(line)[2] >= first), place[0])]
     return count
 
 
@@ -6132,7 +6132,8 @@ def _session_lines(
             elif start < 0:
                 start = _beginning(file, facts.st_size, wanted)
             file_id = facts.st_ino
-            found += _lines_from(file, start, wanted)
+            found += [(at * (name == path), line)  # 0: all of the file is behind it
+                      for at, line in _lines_from(file, start, wanted)]
             start = 0
     return found, file_id
 
