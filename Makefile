@@ -45,6 +45,10 @@ conformance: ## Hold our scripts, or CMD="node x.mjs", against the contract (CON
 	$(foreach name,$(CONTRACTS),$(PYTHON) tests/contract/conformance.py --contract $(name) \
 	$(if $(K),-k "$(K)") -- $(or $(CMD),$(OURS_$(name))) &&) true
 
+.PHONY: windows
+windows: ## Hold our scripts against both contracts on Windows' CPython under Wine
+	tests/windows/run.sh .windows
+
 .PHONY: live
 live: ## Run the real agents with our hooks installed, offline (needs npm; CLIENT=codex)
 	$(PYTHON) tests/live/live.py $(CLIENT)
@@ -79,7 +83,7 @@ soak: $(VENV)/made ## Fuzz, faults and load for 15 minutes (PART, SECONDS, SEED)
 
 .PHONY: clean
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(VENV)-fleet .pytest_cache .mypy_cache .ruff_cache .hypothesis __pycache__ tests/__pycache__ \
+	rm -rf $(VENV) .windows $(VENV)-fleet .pytest_cache .mypy_cache .ruff_cache .hypothesis __pycache__ tests/__pycache__ \
 	tests/*/__pycache__
 
 $(VENV)-fleet/made: tests/server/fleet/requirements.txt

@@ -808,6 +808,8 @@ EMBEDDED_IPV4 = (
     ("2002::/16", 2), ("::/96", 12),
 )
 
+IPV4_MAPPED = bytes(10) + b"\xff\xff"  # before an IPv4 address in one of IPv6
+
 _UNKNOWN = "raw"  # the key of PLATFORMS for no known agent
 
 #: headers of a request that hold no secret, in lower case
@@ -1260,8 +1262,7 @@ def _read_chunk(fd: int, deadline: float) -> bytes:
     """Return the next bytes of *fd*, none at its end or past the *deadline*."""
     try:
         if os.name == "nt":  # select() knows no pipes there
-            chunk: bytes = _in_thread(lambda: os.read(fd, CHUNK_BYTES), deadline)
-            return chunk
+            return _read_peeked(fd, deadline)
         try:
             return _read_at_once(fd)
         except BlockingIOError:
@@ -1282,6 +1283,24 @@ def _read_at_once(fd: int) -> bytes:
         return os.read(fd, CHUNK_BYTES)
     finally:
         os.set_blocking(fd, blocking)
+
+
+def _read_peeked(fd: int, deadline: float) -> bytes:
+    """Return what is there once something is, on Windows.
+
+    A read that waits in a thread would hang each child that is given the same stdin.
+    """
+    api, handle = __import__("_winapi"), __import__("msvcrt").get_osfhandle(fd)
+    try:
+        while not api.PeekNamedPipe(handle, 0)[0]:
+            if time.monotonic() > deadline:
+                return b""
+            time.sleep(0.001)
+    except BrokenPipeError:
+        return b""
+    except OSError:
+        pass  # a file: it is read at once
+    return os.read(fd, CHUNK_BYTES)
 
 
 def _in_thread(work: "Callable[[], Any]", deadline: float) -> "Any":
@@ -2762,6 +2781,10 @@ def _at_least(deadline: float) -> float:
     return max(deadline, time.monotonic() + STAGE_MIN_S)
 
 
+#: Windows tries for 2 s to connect to a port of its own that nobody listens on
+SLOW_REFUSALS = os.name == "nt"
+
+
 def _connect(
     target: "Target", deadline: float, allow_http: bool
 ) -> "Any":
@@ -2772,16 +2795,19 @@ def _connect(
         _addresses(net, host, port, _at_least(deadline)), scheme, allow_http)
     deadline = _at_least(deadline)
     for index, (family, address) in enumerate(addresses):
-        sock = None
+        sock, is_slow = None, SLOW_REFUSALS and address_kind(address[0]) == "loopback"
         try:
             left = _seconds_left(deadline)
             sock = net.socket(family, net.SOCK_STREAM, 0)
-            sock.settimeout(min(left, max(left / (len(addresses) - index), 0.25)))
+            share = left / (len(addresses) - index + is_slow)
+            sock.settimeout(share if is_slow else min(left, max(share, 0.25)))
             sock.connect(address)
             sock.setsockopt(net.IPPROTO_TCP, net.TCP_NODELAY, 1)
             return sock
         except timeouts:
-            failures.append(_Loss("timed_out", "could not connect in time"))
+            failures.append(
+                _Loss("refused", "connection refused") if is_slow else
+                _Loss("timed_out", "could not connect in time"))
         except OSError as error:
             failures.append(_Loss("refused", _error_text(error)))
         if sock:
@@ -2811,7 +2837,10 @@ def _addresses(
         (net.AF_INET, net.inet_aton),  # knows 127.1, octal, decimal, hex
     ):
         try:
-            return [(family, (net.inet_ntop(family, packed(host)), port))]
+            ip = packed(host)
+            if ip[:-4] == IPV4_MAPPED:  # some systems have no other way to it
+                return [(net.AF_INET, (net.inet_ntop(net.AF_INET, ip[-4:]), port))]
+            return [(family, (net.inet_ntop(family, ip), port))]
         except OSError:
             pass
     name = host.encode("ascii")  # a str would import encodings.idna, and with it re
@@ -3233,6 +3262,7 @@ def _open_own(path: str, flags: int) -> int:
     """
     for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
         flags |= getattr(os, name, 0)
+    _refuse_link(path)
     fd = os.open(path, flags, 0o600)
     found = os.fstat(fd)
     why = ("it is no regular file" if not stat.S_ISREG(found.st_mode) else
@@ -3311,7 +3341,10 @@ def forget_compiled() -> None:
 
 
 def _lock_append(fd: int) -> None:
-    """Hold other appenders off where appending takes two steps; close() lets go."""
+    """Hold other appenders off where appending takes two steps; close() lets go.
+
+    Raises OSError where another one does not let go in time.
+    """
     msvcrt: "Any" = __import__("msvcrt") if os.name == "nt" else None
     for _ in range(50 if msvcrt else 0):
         try:
@@ -3320,6 +3353,17 @@ def _lock_append(fd: int) -> None:
             return
         except OSError:
             time.sleep(0.001)
+    if msvcrt:
+        raise OSError("another process keeps it locked")
+
+
+def _refuse_link(path: str) -> None:
+    """Raise OSError for a link where opening it cannot refuse one, as on Windows.
+
+    Not covered there: a link that is made between this and the opening.
+    """
+    if not hasattr(os, "O_NOFOLLOW") and os.path.islink(path):
+        raise OSError(f"{path} is a symbolic link")
 
 
 # The spool: lost events, a file each, until they are delivered.  Off unless named.
@@ -3518,8 +3562,8 @@ def log_event(path: str, line: bytes) -> None:
     os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
     fd = _open_log(path)
     if os.fstat(fd).st_size + len(line) > LOG_MAX_BYTES:
-        _rotate(fd, path)
-        os.close(fd)
+        put_away = _rotate_closed if os.name == "nt" else _rotate
+        put_away(fd, path)
         fd = _open_log(path)
     try:
         if os.fstat(fd).st_size > LOG_MAX_BYTES + LOG_OVER_BYTES:
@@ -3555,13 +3599,33 @@ def _open_log(path: str) -> int:
 
 
 def _rotate(fd: int, path: str) -> None:
-    """Put the open file away, if it still is the one at *path*."""
+    """Put the open file away, if it still is the one at *path*, and close it."""
     try:
         lock_whole(fd)
         if os.path.samestat(os.fstat(fd), os.stat(path)):
             os.replace(path, path + ".1")
     except OSError:
-        pass  # another process is at it, or Windows holds on to an open file
+        pass  # another process is at it
+    os.close(fd)
+
+
+def _rotate_closed(fd: int, path: str) -> None:
+    """Do as _rotate() where no open file can be renamed, by one process at a time.
+
+    While another process has the file open, it grows, and the next event tries again.
+    """
+    os.close(fd)
+    try:
+        flags = os.O_CREAT | os.O_EXCL | getattr(os, "O_TEMPORARY", 0)
+        turn = os.open(path + ".turn", flags, 0o600)  # gone when it is closed
+    except OSError:
+        return  # another process is at it
+    try:
+        if os.stat(path).st_size > LOG_MAX_BYTES // 2:  # nobody has begun it anew
+            os.replace(path, path + ".1")
+    except OSError:
+        pass
+    os.close(turn)
 
 
 # The background: the event is delivered by a process that nobody waits for.  What
@@ -3628,8 +3692,8 @@ def _close_others() -> None:
 #: kind of system -> what makes a process outlive the one that starts it
 DETACHED: "Dict[str, Dict[str, Any]]" = {
     "posix": {"start_new_session": True},
-    # DETACHED_PROCESS, CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW
-    "nt": {"creationflags": 0x00000008 | 0x00000200 | 0x08000000},
+    # CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW: beside DETACHED_PROCESS it is ignored
+    "nt": {"creationflags": 0x00000200 | 0x08000000},
 }
 
 
@@ -3969,7 +4033,7 @@ class StderrBuffer:
         self._divert({1: self._sink, 2: self._sink})
         self._streams = (sys.stdout, sys.stderr)
         self._writer = sys.stdout = sys.stderr = open(  # noqa: SIM115 - see restore()
-            self._sink, "w", 1, "utf-8", "backslashreplace")
+            self._sink, "w", 1, "utf-8", "backslashreplace", "\n")
         if not _INSTALLED and hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=_close_agents_fds)
         _INSTALLED.append(self.fds)
@@ -4061,6 +4125,7 @@ def _unnamed_file() -> int:
     path = os.path.join(folder, f"hook_io.{os.getpid()}.{time.monotonic_ns()}")
     deleted_by_system = getattr(os, "O_TEMPORARY", 0)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | deleted_by_system
+    flags |= getattr(os, "O_BINARY", 0)
     try:
         fd = os.open(path, flags, 0o600)
         if not deleted_by_system:
@@ -4092,7 +4157,8 @@ def _write(fd: int, data: bytes) -> bool:
 
 def _write_part(fd: int, data: bytes, deadline: float) -> int:
     if os.name == "nt":  # select() knows no pipes there
-        return os.write(fd, data)
+        written: int = _in_thread(lambda: os.write(fd, data), deadline)
+        return written
     from select import PIPE_BUF, select
 
     if not select([], [fd], [], max(0.0, deadline - time.monotonic()))[1]:

@@ -66,6 +66,7 @@ from server import (
 
 SAMPLES, TLS = TESTS / "samples", HERE / "tls"
 WINDOWS = os.name == "nt"
+ARGUMENTS_MAX_CHARS = 32_000  # on Windows, beside the command's own
 SHOWN_CHARS = 200  # of a value in a difference
 SHOWN_LINES = 20  # of a kind
 # How long a command may last: what a case allows, so many times as long as it takes for
@@ -465,8 +466,9 @@ class Place:
 
     def environment(self, more):
         """Return the variables of a process here: few, and *more*."""
-        names = ["PATH", "SYSTEMROOT"] if WINDOWS else ["PATH"]
-        env = {**{name: os.environ.get(name) for name in names}, "HOME": str(self.tmp),
+        names = ["PATH", "SYSTEMROOT", "TEMP"] if WINDOWS else ["PATH"]
+        homes = dict.fromkeys(["HOME", "USERPROFILE"][:1 + WINDOWS], str(self.tmp))
+        env = {**{name: os.environ.get(name) for name in names}, **homes,
                "XDG_STATE_HOME": str(self.tmp / "state"), **self.variables, **more}
         return {name: value for name, value in env.items() if value is not None}
 
@@ -624,9 +626,7 @@ class Process:
 
     def text(self, name):
         """Return what the process wrote to a stream."""
-        data = self.output[name]
-        return (data.replace(b"\r\n", b"\n") if WINDOWS else data).decode(
-            "utf-8", "backslashreplace")
+        return self.output[name].decode("utf-8", "backslashreplace")
 
 
 def pipe_without_reader():
@@ -856,6 +856,11 @@ def same(name, got, where):
         yield f"{where}: expected another than {other}, got {shown(got)}"
 
 
+def slashed(text):
+    """Return *text* with the separators that paths of every system may have."""
+    return text.replace("\\", "/") if WINDOWS else text
+
+
 def is_now(seconds, text):
     """Tell whether *text* is a time in UTC that is so near to this clock's."""
     found = re.fullmatch(r"([0-9-]{10}T[0-9:]{8})(\.[0-9]+)?(Z|\+00:00)", text)
@@ -869,7 +874,8 @@ MATCHERS = {
     "$match": if_text("$match", re.search),
     "$json": json_in_text,
     "$chars": if_text("$chars", lambda ends, text: ends[0] <= len(text) <= ends[1]),
-    "$has": if_text("$has", lambda words, text: all(word in text for word in words)),
+    "$has": if_text("$has", lambda words, text: all(
+        slashed(word) in slashed(text) for word in words)),
     "$lacks": if_text("$lacks", lambda words, text: not any(w in text for w in words)),
     "$now_s": if_text("$now_s", is_now),
     "$absent": if_present("$absent", False),
@@ -1126,6 +1132,13 @@ def names_host(step):
     return any(isinstance(text, str) and "${HOST}" in text for text in parts(step))
 
 
+def has_long_arguments(step):
+    """Tell whether the arguments of *step* are longer than Windows takes."""
+    return sum(len(PLACEHOLDER.sub(
+        lambda found: found[2] * int(found[3]) if found[2] else "", word)) + 3
+        for word in step.get("argv", ())) > ARGUMENTS_MAX_CHARS
+
+
 #: (does it happen here, does a step rest on it, what it means)
 HINDRANCES = (
     (lambda: WINDOWS,
@@ -1137,6 +1150,8 @@ HINDRANCES = (
      "root and Windows heed no modes"),
     (lambda: not own_host()[0], names_host,
      "this machine has no name of its own that leads to it"),
+    (lambda: WINDOWS, has_long_arguments,
+     "Windows takes 32,767 characters of arguments"),
 )
 
 

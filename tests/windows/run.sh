@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Hold both scripts against their contracts on a Windows CPython under Wine:
+#     tests/windows/run.sh FOLDER [options of conformance.py]
+# FOLDER keeps what python.sh makes.  Where that cannot be had: the reason, and exit 0.
+set -euo pipefail
+folder=$(realpath -m "$1") && shift
+cd "$(dirname "$0")/../.."
+if [ ! -x "$folder/python" ]; then
+    code=0
+    tests/windows/python.sh "$folder" || code=$?
+    [ $code != 77 ] || exit 0
+    [ $code = 0 ] || exit $code
+fi
+# modes are made up there, links not seen, and the state has a folder of its own
+lacks=(--lacks file-modes --lacks symlinks --lacks xdg)
+kit() { echo | "$folder/python" tests/contract/conformance.py "$@" 2>&1 | cat; }
+kit --contract send_event "${lacks[@]}" "${@}" -- python -IS send_event.py
+kit --contract hook "${@}" -- python tests/contract/reference_hook.py
