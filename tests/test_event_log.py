@@ -137,8 +137,7 @@ def test_who_rotates_late_leaves_the_new_file_alone(tmp_path):
     fd = os.open(str(log), os.O_WRONLY | os.O_APPEND)
     log.rename(old)  # by another process
     log.write_text("new")
-    hook_io._rotate(fd, str(log))
-    os.close(fd)
+    hook_io._rotate(fd, str(log))  # which closes it
     assert (log.read_text(), old.read_text()) == ("new", "old")
 
 
