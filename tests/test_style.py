@@ -34,7 +34,7 @@ POWERS = {
          "os.makedirs", "os.mkdir", "os.rmdir", "os.truncate"},
         {"FailureStreak", "_read_losses", "_unnamed_file", "_open_missing_fds",
          "StderrBuffer", "forget_compiled", "_fork_away", "Spool",
-         "log_event", "_open_log", "_rotate", "_rotate_closed", "_Ledger",
+         "log_event", "_rotate", "_rotate_closed", "_Ledger",
          "_open_own", "_read_own",
          "_content", "_Plan", "_say"}),  # the installer's
     "processes": (
