@@ -54,7 +54,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent
-sys.path.insert(0, str(TESTS))
+sys.path[:0] = [str(HERE), str(TESTS)]
+import corpora
 from server import (
     FAULTS,
     POLL_S,
@@ -73,6 +74,7 @@ SHOWN_LINES = 20  # of a kind
 # its version beside it, on the same machine at the same time, and this much more.
 TRIES, STARTS, MORE_MS = 3, 3, 700
 SETTLE_S = 1  # for what takes milliseconds once the command has ended
+BATCH_BYTES = 1 << 19  # of a corpus, for one call
 PATIENCE_S = 10  # for our own server's answer, and what comes later; never a measure
 
 
@@ -100,6 +102,10 @@ def a_certificate(value):
 
 def a_mode(value):
     return isinstance(value, str) and bool(re.fullmatch("0[0-7]{3}", value))
+
+
+def a_kind(value):
+    return isinstance(value, str) and value in corpora.KINDS
 
 
 def a_range(value):
@@ -146,13 +152,12 @@ STEP = {
     "closed": [("stdin", "stdout", "stderr")],
     "unread": [("stdout", "stderr")],
     "expect": {"exit": int, "stdout": STREAM, "stderr": STREAM, "returns": object,
-               "hides": {"least_percent": a_count, "secrets": [str]},
-               "keeps": {"least_percent": a_count},
                "held_ms": a_count, "lasts_ms": a_count, "files": {"*": FILE},
                "requests": (int, [REQUEST]), "never": [str]},
 }
 CASE = {"id": str, "why": str, "spec": str, "level": ("MUST", "SHOULD"), "needs": [str],
-        "from": [str], **STEP, "steps": [STEP]}
+        "from": [str], **STEP, "steps": [STEP],
+        "corpus": {"kind": a_kind, "held_out": bool, "least_percent": a_count}}
 FILE_OF_CASES = {"contract": str, "topic": str, "alone": True, "defaults": STEP,
                  "cases": [dict]}
 PORT = {"port": str, "language": str, "contract": str, "build": [str], "command": [str],
@@ -160,10 +165,13 @@ PORT = {"port": str, "language": str, "contract": str, "build": [str], "command"
 MATCHER = ({"$match": a_regex}, {"$json": object}, {"$chars": a_range}, {"$has": [str]},
            {"$lacks": [str]}, {"$now_s": a_count}, {"$absent": True}, {"$any": True},
            {"$all": [object]}, {"$holds": [object]}, {"$same": str})
-REQUIRED = {"id", "why", "spec", "level", "contract", "topic", "cases", "command"}
+REQUIRED = {"id", "why", "spec", "level", "contract", "topic", "cases", "command",
+            "kind", "least_percent"}
 OF_STEPS = {"server", "expect", "times", "together"}  # not of a case that has steps
-OF_CALLS = {"args", "returns", "hides", "keeps"}  # of what calls a function
-KINDS = {str: "a text", int: "a whole number", dict: "an object"}
+OF_CALLS = {"args", "corpus", "returns"}  # of what calls a function
+OF_CORPORA = {"args", "steps", "stdin", "times", "together"}  # not of a corpus's case
+KINDS = {str: "a text", int: "a whole number", bool: "true or false",
+         dict: "an object"}
 
 #: TMP, SERVER, PORT, HOST, CA, or (text, how many times)
 PLACEHOLDER = re.compile(r"\$\{(?:(TMP|SERVER|PORT|HOST|CA)|(\}|[^}]+?)\*(\d+))\}")
@@ -268,6 +276,8 @@ def faults_of(case, topic):
             layer, layer.get("expect", {})) for name in part} and not any(
             "call" in layer for layer in layers(case)):
         yield f"without a call there is none of these: {', '.join(sorted(OF_CALLS))}"
+    if "corpus" in case and OF_CORPORA & case.keys():
+        yield f"beside a corpus there is none of these: {', '.join(sorted(OF_CORPORA))}"
     for text in parts(case):
         if isinstance(text, str) and "${" in PLACEHOLDER.sub("", text):
             yield f"unknown placeholder in {shown(text)}"
@@ -322,6 +332,9 @@ def steps_of(case):
         whole = {**defaults, **own, **step, "files": step.get("files", {})}
         whole["env"] = {name: value for layer in (defaults, own, step)
                         for name, value in layer.get("env", {}).items()}
+        if "corpus" in case:
+            yield from with_batches(whole, case["corpus"])
+            continue
         whole = called(whole)
         for run in range(1, whole.get("times", 1) + 1):
             yield (f"step {n}: " * ("steps" in case)
@@ -336,10 +349,22 @@ def called(step):
     expect = {**step.get("expect", {})}
     if "returns" in expect:
         expect["stdout"] = {"json": expect.pop("returns")}
-    elif {"hides", "keeps"} & expect.keys():
-        expect["stdout"] = {"at_most_lines": 1}  # their own comparisons read it
     return {**step, "expect": expect, "stdin": {
         "json": {"call": step["call"], "args": step.get("args", [])}}}
+
+
+def with_batches(step, corpus):
+    """Yield (label, *step*) for each part of a *corpus* that one call is to take."""
+    rows, sizes = corpora.rows(corpus["kind"], corpus.get("held_out", False)), []
+    for n, (_, event, _) in enumerate(rows):
+        sizes.append(len(json.dumps(event)))
+        if sum(sizes) > BATCH_BYTES or n + 1 == len(rows):
+            batch, sizes = rows[n + 1 - len(sizes):n + 1], []
+            call = {"call": step["call"], "args": [[row[1] for row in batch]]}
+            data = base64.b64encode(json.dumps(call).encode()).decode()
+            yield f"event {n + 1 - len(batch)} on: ", {
+                **step, "stdin": {"base64": data}, "rows": tuple(batch),
+                "expect": {**step.get("expect", {}), "stdout": {"at_most_lines": 1}}}
 
 
 def filled(value, values, name=""):
@@ -668,7 +693,7 @@ class Seen:
             cwd.mkdir(parents=True, exist_ok=True)
             command = [*options.argv, *step.get("argv", [])]
             env = place.environment(step["env"])
-            self.args = step.get("args", [])
+            self.rows = step.get("rows", ())
             self.expect, self.place, self.script = step.get("expect", {}), place, script
             if "lasts_ms" in self.expect:
                 self.version_ms = version_of(options).lasted_ms
@@ -1075,42 +1100,32 @@ def never(secrets, seen, where):
                 yield f"{where}: {shown(secret)} is in {place}"
 
 
-def returned(seen):
-    """Return pairs of (what was given, what came back) of a call with a list."""
-    with contextlib.suppress(ValueError, TypeError):
-        found = json.loads(seen.processes[0].text("stdout"))
-        if isinstance(found, list) and len(found) == len(seen.args[0]):
-            return list(zip(seen.args[0], found))
-    return []
+def measured(seen):
+    """Yield (is it as it should leave, in words) for each row of a corpus."""
+    try:
+        safe = json.loads(seen.processes[0].text("stdout"))
+    except ValueError:
+        safe = None
+    whole = isinstance(safe, list) and len(safe) == len(seen.rows)
+    for n, (what, event, secret) in enumerate(seen.rows):
+        good = whole and corpora.is_good(event, secret, safe[n])
+        yield good, f"{what}: {shown(safe[n]) if whole else 'nothing came back'}"
 
 
-def enough(missed, of, least, where):
-    """Compare a share with the *least*, and name some of what is *missed*."""
-    if not of or 100 * (of - len(missed)) < least["least_percent"] * of:
-        yield (f"{where}: expected {least['least_percent']} % at least, got"
-               f" {of - len(missed)} of {of}; not: {shown(missed[:5])}")
-
-
-def hides(least, seen, where):
-    """Compare the share of texts whose secret has gone, each half of it as well."""
-    pairs, missed = returned(seen), []
-    for secret, (given, safe) in zip(least["secrets"], pairs):
-        half, text = len(secret) // 2, json.dumps(safe, ensure_ascii=False)
-        if secret[:half] in text or secret[half:] in text:
-            missed.append(given)
-    yield from enough(missed, len(pairs), least, where)
-
-
-def keeps(least, seen, where):
-    """Compare the share of texts that came back as they were."""
-    pairs = returned(seen)
-    missed = [given for given, safe in pairs if safe != given]
-    yield from enough(missed, len(pairs), least, where)
+def share(corpus, rows):
+    """Return (differences, lines of what was missed, the share in words)."""
+    missed = [f"missed: {line}" for good, line in rows if not good]
+    good, of = len(rows) - len(missed), len(rows)
+    told = f"{100 * good / max(1, of):.1f} %, {good} of {of}"
+    least = corpus["least_percent"]
+    enough = rows and 100 * good >= least * of
+    return [] if enough else [
+        f"corpus: expected {least} % at least, got {told}"], missed, told
 
 
 #: member of expect -> comparison with all that was Seen
 EXPECT = {"requests": requests, "held_ms": all_held, "lasts_ms": lasts, "files": files,
-          "never": never, "hides": hides, "keeps": keeps}
+          "never": never}
 
 
 # Judging and reporting.
@@ -1165,21 +1180,21 @@ def hindrance(case, lacks):
 
 
 def play(case, options):
-    """Run *case*; return (differences, lines of what happened).
+    """Run *case*; return (differences, lines of what happened, what was measured).
 
     Where only the time is not as it should be, the best of some tries counts: another
     process may have been in the way of one, and not of each of them.
     """
     for _ in range(TRIES):
-        differences, happened = tried(case, options)
+        differences, happened, told = tried(case, options)
         if not (differences and all("lasts_ms: " in line for line in differences)):
             break
-    return differences, happened
+    return differences, happened, told
 
 
 def tried(case, options):
-    """Run *case* once; return (differences, lines of what happened)."""
-    differences, happened = [], []
+    """Run *case* once; return the same."""
+    differences, happened, rows = [], [], []
     SAME.clear()
     with Place(options.variables) as place:
         place.put(place.fill(case.get("files", case["defaults"].get("files", {}))))
@@ -1188,16 +1203,20 @@ def tried(case, options):
             found = [label + line for line in seen.differences()]
             differences += found
             happened += [label + line for line in seen.story()] if found else []
-    return differences, happened
+            rows += measured(seen)
+    if "corpus" not in case:
+        return differences, happened, ""
+    short, missed, told = share(case["corpus"], rows)
+    return differences + short, happened + missed, told
 
 
 def judged(case, options):
     """Return what is to be reported of *case*, having run it where it can be."""
     reason, known = hindrance(case, options.lacks), options.known.get(case["id"])
-    differences, happened = [], []
+    differences, happened, told = [], [], ""
     if not reason:
         try:
-            differences, happened = play(case, options)
+            differences, happened, told = play(case, options)
         except (OSError, RuntimeError) as error:
             differences = [f"the case could not be run: {error}"]
     verdict, note = "fail" if differences else "pass", ""
@@ -1208,6 +1227,7 @@ def judged(case, options):
         note = f"TODO known failing: {known}"
     elif differences and case["level"] == "SHOULD" and not options.strict:
         verdict, note = "forgiven", "TODO a SHOULD; --strict does not forgive"
+    note = "; ".join(filter(None, (told, note)))
     return {"id": case["id"], "result": verdict, "note": note, "why": case["why"],
             "level": case["level"], "spec": case["spec"], "differences": differences,
             "happened": happened, "again": again(case["id"], options)}

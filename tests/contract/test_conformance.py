@@ -17,7 +17,6 @@ import pytest
 
 import agents_table
 import conformance
-import corpus_vectors
 import hook_io
 from conftest import CONTRACT, NEWEST, PATIENCE_S, PYTHONS, RUNNER, TESTS, VECTORS
 from server import EventServer
@@ -46,6 +45,10 @@ def put(name, text):
     with open(name, "a") as file:
         file.write(text)
 """
+
+
+ECHO = "print(json.dumps(json.load(sys.stdin)['args'][0]))"
+A_CORPUS = {"kind": "named", "least_percent": 1}
 
 
 class Kit:
@@ -518,10 +521,8 @@ ABILITIES = {
                  ],
         "expect": {"stdout": "0 1 2 True\n", "files": {"a/*-x": "ab"}}},
     "enough-of-a-corpus": {
-        "call": "f", "args": [["ab12", "cd34", "ef56"]],
-        "argv": ["print('[\"x\", \"cd34\", \"ef56\"]')"],
-        "expect": {"hides": {"secrets": ["ab12", "xy99", "ef56"], "least_percent": 66},
-                   "keeps": {"least_percent": 66}}},
+        "call": "f", "corpus": {"kind": "look-alikes", "least_percent": 100},
+        "argv": [ECHO]},
     "a-function-is-called": {
         "call": "f", "args": ["${PORT}", {"a": [1]}], "argv": [
             "call = json.load(sys.stdin); print(json.dumps([call, 'ü']))"],
@@ -664,9 +665,9 @@ LATE_LINE, OTHER_LINE = "step 1: lasts_ms: expected at most 1 ms", "exit: expect
 def test_of_three_tries_the_best_counts_where_only_the_time_differs(
     monkeypatch, tries, counts
 ):
-    made = iter([(differences, ["it"]) for differences in tries])
+    made = iter([(differences, ["it"], "") for differences in tries])
     monkeypatch.setattr(conformance, "tried", lambda case, options: next(made))
-    assert conformance.play({}, None) == (tries[counts], ["it"])
+    assert conformance.play({}, None) == (tries[counts], ["it"], "")
     assert list(made) == []
 
 
@@ -680,22 +681,33 @@ def test_cases_of_a_file_that_wants_to_be_alone_run_one_at_a_time(kit):
     assert (code, verdicts(lines)) == (0, dict.fromkeys("012", "ok"))
 
 
-@pytest.mark.parametrize(("said", "expect", "says"), [
-    ("['12 b']", {"hides": {"secrets": ["ab12"], "least_percent": 1}},
-     'hides: expected 1 % at least, got 0 of 1; not: ["ab12"]'),
-    ("['x']", {"keeps": {"least_percent": 100}},
-     'keeps: expected 100 % at least, got 0 of 1; not: ["ab12"]'),
-    ("[]", {"keeps": {"least_percent": 1}},
-     "keeps: expected 1 % at least, got 0 of 0; not: []"),
-    ("'x'", {"hides": {"secrets": ["ab12"], "least_percent": 1}},
-     "hides: expected 1 % at least, got 0 of 0; not: []"),
-])
-def test_too_little_of_a_corpus_is_told_with_some_of_it(
-    kit, monkeypatch, said, expect, says
-):
-    kit.case(call="f", args=[["ab12"]], argv=[f"print(json.dumps({said}))"],
-             expect=expect)
-    assert played(kit, monkeypatch) == [says]
+@pytest.mark.parametrize("code", [
+    ECHO, "print([])", "print('x')", "print(json.dumps({'a': 1}))"])
+def test_too_little_of_a_corpus_is_told(kit, monkeypatch, code):
+    kit.case(call="f", argv=[code], corpus={"kind": "neither", "least_percent": 1})
+    assert played(kit, monkeypatch) == [
+        "corpus: expected 1 % at least, got 0.0 %, 0 of 12"]
+
+
+def test_what_a_corpus_misses_is_shown_and_its_share_also_where_it_is_enough(kit):
+    kit.case("bad", call="f", argv=[ECHO], corpus={
+        "kind": "random", "held_out": True, "least_percent": 90})
+    kit.case("good", call="f", argv=[ECHO], corpus={
+        "kind": "look-alikes", "least_percent": 98})
+    code, lines, _ = kit.run()
+    assert (code, verdicts(lines)) == (1, {
+        "bad": "not ok # 0.0 %, 0 of 660", "good": "ok # 100.0 %, 421 of 421"})
+    assert any(line.startswith("#   missed: ") for line in lines)
+    assert "#   … and 640 more" in lines
+
+
+def test_each_call_with_a_part_of_a_corpus_counts(kit, monkeypatch):
+    calls = kit.folder / "calls"
+    kit.case(call="f", argv=[f"put({str(calls)!r}, '.');{ECHO}"],
+             corpus={"kind": "neither", "least_percent": 1})
+    assert played(kit, monkeypatch, BATCH_BYTES=1) == [
+        "corpus: expected 1 % at least, got 0.0 %, 0 of 12"]
+    assert calls.read_text() == "." * 12
 
 
 def test_a_name_stands_for_one_value_in_its_own_case_only(kit):
@@ -833,7 +845,11 @@ def test_a_mistake_in_the_arguments_is_told(kit, options, command, says):
     ({"expect": {"requests": [{"json": {"$same": 1}}]}}, "must be a text, is 1"),
     ({"steps": []}, "there must be steps"),
     ({"steps": [{}], "expect": {}}, "there must be steps, with these inside: expect"),
-    ({"expect": {"returns": 1}}, "without a call there is none of these: args, hides"),
+    ({"expect": {"returns": 1}}, "without a call there is none of these: args, corpus"),
+    ({"corpus": A_CORPUS}, "without a call there is none of these: args, corpus"),
+    ({"call": "f", "args": [1], "corpus": A_CORPUS}, "beside a corpus there is none"),
+    ({"call": "f", "corpus": {"kind": "x", "least_percent": 1}}, "must be a kind, is"),
+    ({"call": "f", "corpus": {"kind": "named"}}, ".corpus: least_percent is missing"),
     ({"steps": [{"args": []}]}, "without a call there is none of these"),
     ({"tls": "none"}, ".tls: must be a certificate, is"),
     ({"spec": "README.md#nope"}, "no heading has the anchor of README.md#nope"),
@@ -1088,8 +1104,3 @@ def test_the_table_of_agents_is_the_librarys():
             for word in words for name in word}
     assert [name for name in said if f"`{name}`" not in page
             and f'"{name}"' not in page] == []
-
-
-def test_the_vectors_of_the_corpora_are_made_of_the_corpora():
-    written = corpus_vectors.VECTORS.read_text(encoding="utf-8")
-    assert written == corpus_vectors.written()
