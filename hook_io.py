@@ -926,7 +926,8 @@ KEY_FORMS = {
     "upper": {"AKIA": 16, "ASIA": 16, "ABIA": 16, "ACCA": 16, "A3T": 17, "SCW": 17,
               "AGE-SECRET-KEY-1": 50},
     "lower": {"oy2": 43},
-    "word": {"LTAI": 12, "AKID": 32, "AKCp": 60, "cmVmd": 50, "EZAK": 54, "EZTK": 54,
+    "word": {**dict.fromkeys(_each("ghp_ gho_ ghu_ ghs_ ghr_"), 36), "LTAI": 12,
+             "AKID": 32, "AKCp": 60, "cmVmd": 50, "EZAK": 54, "EZTK": 54,
              "ATBB": 32, "cio": 32, "4b1d": 38, "hf_": 30, "api_org_": 30, "s.": 24,
              "sk_live_": 10, "sk_test_": 10, "rk_live_": 10, "rk_test_": 10,
              "rzp_live_": 14, "rzp_test_": 14},
@@ -4483,14 +4484,16 @@ def _usage_error(rows: "Rows", prog: str, problem: str) -> Done:
 def _usage(rows: "Rows", prog: str) -> "Any":
     """Return the argparse parser of the *rows*, which explains and never parses."""
     import argparse
+    import textwrap
 
     needed = " ".join(f"{row[0]} {row[3]}" for row in rows if row[2] == "required")
     parser = argparse.ArgumentParser(
         prog, usage=f"%(prog)s {needed} [options]",
         formatter_class=argparse.RawDescriptionHelpFormatter, epilog="\n".join([
             "an option that sets something has a variable, as --server-url has",
-            "HOOK_IO_SERVER_URL; variables of their own:", "",
-            *(f"  {row[1]:31}{row[4]}" for row in rows if row[0] == "-"), "",
+            "HOOK_IO_SERVER_URL; the README says what these others are for:", "",
+            textwrap.fill(", ".join(row[1] for row in rows if row[0] == "-"), 80,
+                          initial_indent="  ", subsequent_indent="  "), "",
             "exit 0: done; 1: --check failed; 2: a mistake, which stops the agent"]))
     for name, _, default, takes, text in rows:
         if name != "-":

@@ -81,11 +81,22 @@ def test_the_servers_own_page_may_send(origin):
 
 
 @pytest.mark.parametrize("host", ["evil.test:4000", "10.0.0.1", "localhost.evil.test"])
-def test_a_name_that_was_made_to_lead_here_stores_nothing(host):
-    request = http_request(event_bytes()).replace(b"localhost", host.encode())
+@pytest.mark.parametrize("page", [
+    "Origin: http://{}", "Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: none"])
+def test_a_name_that_was_made_to_lead_here_stores_nothing_from_a_page(host, page):
+    request = with_header(page.format(host)).replace(b"Host: localhost",
+                                                     b"Host: " + host.encode())
     with EventServer() as server:
         assert exchange_json(server, request)[0] == 403
         assert server.events() == []
+
+
+@pytest.mark.parametrize("host", [
+    "127.1", "2130706433", "0x7f000001", "[::ffff:127.0.0.1]:4000", "workstation", ""])
+def test_a_hook_may_spell_this_machine_in_any_way(host):
+    request = http_request(event_bytes()).replace(b"localhost", host.encode())
+    with EventServer() as server:
+        assert exchange_json(server, request)[0] == 201
 
 
 def test_a_name_that_the_server_was_given_stores_and_reads():
@@ -241,7 +252,7 @@ def test_an_event_of_another_agent_is_taken_in_claude_codes_words(agent):
 
 @pytest.mark.parametrize("body", [
     {"hook_event_name": 1}, {"hook_event_name": ""}, {"hook_event_type": "Stop"},
-    {"hook_event_type": "Nothing", "payload": {"hook_event_name": "Stop"}},
+    {"hook_event_type": "No thing", "payload": {"hook_event_name": "Stop"}},
     {"specversion": "1.0", "type": 3}, {"schema_version": "1", "source": []},
     {"hook_event_type": [], "payload": {"a": 1}}, {"specversion": "1.0", "data": []}])
 def test_a_format_that_is_broken_is_refused_by_name(body):

@@ -24,20 +24,21 @@ for; else the server's own `fault`; else the contract's answer.  A reply is a di
 REPLY_KEYS or the name of a row of FAULTS.
 
 Events are shown to who calls this server localhost or by the address it listens on: a
-page elsewhere that makes its own name lead here (DNS rebinding) gets 403.
+page elsewhere that makes its own name lead here (DNS rebinding) gets 403.  They are
+taken by any name, as a hook may spell loopback in many ways, but from no other page.
 
 Rooms: `contract` (what tests and ports are judged by), `http1` (one connection),
 `faults`, `store`, `stream`, `page`, `routes` (which function answers which path),
 `serving` (EventServer) and `command`.
 """
 
-from .contract import BODY_MAX_BYTES, EVENT_TYPES, FIELDS, checked_event, parsed
+from .contract import BODY_MAX_BYTES, FIELDS, checked_event, parsed
 from .faults import FAULTS, REPLY_KEYS, closed_port, full_backlog
 from .http1 import POLL_S, Connection
 from .serving import EventServer
 
 __all__ = [
-    "BODY_MAX_BYTES", "EVENT_TYPES", "FAULTS", "FIELDS", "POLL_S", "REPLY_KEYS",
+    "BODY_MAX_BYTES", "FAULTS", "FIELDS", "POLL_S", "REPLY_KEYS",
     "Connection", "EventServer", "checked_event", "closed_port", "full_backlog",
     "parsed",
 ]

@@ -121,7 +121,9 @@ ROUTES = {
     "/v1/traces": {"POST": post_traces},
 }
 ANY_HOST = {("GET", "/health")}  # shows no events
-#: what hooks and agents send; a browser names its page when it posts, others do not
+#: what hooks and agents send, by whatever name leads here: only a browser can be made
+#: to call a stranger's name, and it says so when it posts
+PAGE_HEADERS = {"origin", "sec-fetch-site"}
 OPEN_HOST = {("POST", path) for path in (
     "/events", "/rpc/hooks.ingest", "/v1/logs", "/v1/metrics", "/v1/traces")}
 
@@ -152,8 +154,7 @@ def may_call(exchange, server, call):
         return "Invalid Origin: must be this server's own page, or none"
     if call in ANY_HOST or is_own_host(exchange.headers.get("host", ""), names):
         return ""
-    is_shared = not ipaddress.ip_address(exchange.address).is_loopback
-    if call in OPEN_HOST and (is_shared or "host" not in exchange.headers):
+    if call in OPEN_HOST and not PAGE_HEADERS & set(exchange.headers):
         return ""
     return ("Invalid Host: must be localhost, the address listened on, or a --name that"
             " the server was started with")
