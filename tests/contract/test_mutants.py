@@ -108,6 +108,10 @@ SENDERS = {
         'body = encode(build(clip(event, max_chars))).encode("ascii")',
         "body = repr(build(clip(event, max_chars))).encode()",
         "post/the-body-is-one-flat-object-of-seven-strings", "faults/nobody-listens"),
+    "takes a number that is cut for a whole one": in_library(
+        """if text[at] in ",}" and not""", """if text[at:at + 1] in ",}" and not""",
+        "stdin/a-member-is-whole-where-a-comma-follows-within-the-limit",
+        "stdin/of-a-huge-event-all-is-read"),
     "waits for the end of stdin": in_library(
         'if total == len(data) and chunk.rstrip()[-1:] == b"}":', "if not chunk:",
         "stdin/what-comes-behind-a-whole-event-is-not-waited-for"),
@@ -335,6 +339,19 @@ SENDERS = {
     "keeps what is lost for ever": in_library(
         "if within and time_ns >= oldest:", "if within:",
         "spool/it-holds-14-days", "spool/it-holds-2000-events"),
+    "ends a flush at what it cannot read": in_library(
+        '(name, record, f"unreadable: {_error_text(error)}")\n'
+        "                continue\n",
+        '(name, record, "unreadable")\n                return delivered, str(error)\n',
+        "spool/a-record-that-is-no-json-is-set-aside",
+        "spool/a-flush-delivers-what-waits"),
+    "ends a flush at what is no file": in_library(
+        "                record = self._read(name)\n",
+        "                if os.path.islink(os.path.join(self.folder, name)):\n"
+        "                    return 0, name\n"
+        "                record = self._read(name)\n",
+        "spool/what-is-no-file-of-its-own-is-not-read",
+        "spool/a-record-that-is-no-json-is-set-aside"),
     "stays in the agent's process group": in_library(
         "    os.setsid()\n", "", "background/the-agent-waits-for-no-network"),
     "lets anybody's answer permit a tool": in_library(
