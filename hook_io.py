@@ -117,6 +117,7 @@ __all__ = (
 
 STDIN_MAX_BYTES = 1 << 20
 STDIN_TIMEOUT_MS = 5000
+PAUSE_S = 0.02  # of a writer, after a part that only ends like an object
 STDIN_IDLE_MS = 500  # without a byte, for a hook that sends
 NESTING_MAX = 100  # levels of a JSON value; real events stay below 20
 MEMBERS_MAX = 1000  # of an event that is cut; real ones have some twenty
@@ -769,6 +770,12 @@ FAILURES = {"open": "", "closed": "deny"}
 #: how loud a streak is -> the intent that tells a person of it
 FAIL_LOUD = {"hint": "hint", "block": "loud", "off": ""}
 
+#: why an event does not cross the internet in the clear, nor a header for any host
+PUBLIC_HTTP = ("plain http to a public address: use https, or set"
+               " HOOK_IO_ALLOW_HTTP=1")
+PUBLIC_HEADER = ("plain http to a public address, and a header for any host: use https,"
+                 " or name the header's host, as in Name@host")
+
 #: error of a socket -> the same words on every system
 ERRORS = {
     ConnectionRefusedError: "connection refused",
@@ -1244,7 +1251,7 @@ def read_event(
     if os.isatty(fd):
         return {}
     deadline = time.monotonic() + timeout_ms / 1000
-    data, total = bytearray(), 0
+    data, total, parsed_bytes = bytearray(), 0, 0
     while True:
         idle = deadline if idle_ms is None else time.monotonic() + idle_ms / 1000
         chunk = _read_chunk(fd, min(deadline, idle))
@@ -1252,7 +1259,9 @@ def read_event(
         data += chunk[:STDIN_MAX_BYTES - len(data)]
         if not chunk or time.monotonic() > deadline:
             return _parse_event(data, total)
-        if total == len(data) and chunk.rstrip()[-1:] == b"}":
+        if total == len(data) and chunk.rstrip()[-1:] == b"}" and (
+                total >= 2 * parsed_bytes or not _is_ready(fd)):
+            parsed_bytes = total
             try:
                 return _parse_event(data, total)
             except InputError:  # a brace inside the object, so far
@@ -1274,6 +1283,20 @@ def _read_chunk(fd: int, deadline: float) -> bytes:
     except (OSError, ValueError):
         pass
     return b""
+
+
+def _is_ready(fd: int) -> bool:
+    """Tell whether *fd* has more, or has ended; False where select() cannot say.
+
+    A writer that goes on has PAUSE_S: else an event whose parts end like an object
+    would be read anew with each of them.
+    """
+    try:
+        from select import select
+
+        return bool(select([fd], [], [], PAUSE_S)[0])
+    except (OSError, ValueError):
+        return False
 
 
 def _read_at_once(fd: int) -> bytes:
@@ -1410,7 +1433,7 @@ def normalise(event: "Event", agent: str = "") -> AgentEvent:
     guesses = row.get("infer", {})
     guess = next((guesses[members] for members in guesses
                   if all(member in event for member in members.split())), "")
-    said.event_name = str(said.get("hook_event_name") or guess)
+    said.event_name = _string(said.get("hook_event_name")) or guess
     name, _, tool = row["events"].get(said.event_name, "").partition(" ")
     if name or (said.event_name and "hook_event_name" not in said):
         said["hook_event_name"] = name or said.event_name
@@ -1421,7 +1444,7 @@ def normalise(event: "Event", agent: str = "") -> AgentEvent:
 def _name_tool(said: AgentEvent, tool: str, names: "Dict[str, str]") -> None:
     """Give *said* the tool's canonical name, and an input that is no text of JSON."""
     parts = tool.replace("}", "{").split("{")
-    parts[1::2] = [str(_get_path(said.native, path) or "") for path in parts[1::2]]
+    parts[1::2] = [_string(_get_path(said.native, path)) for path in parts[1::2]]
     native = said.get("tool_name")
     if tool:
         said["tool_name"] = "".join(parts)
@@ -1460,21 +1483,26 @@ def platform_of(event: "Event") -> str:
     for agent, row in PLATFORMS.items():
         if any(_has_sign(event, sign) for sign in row.get("signs", ())):
             return agent
-    name = str(event.get("hook_event_name"))
+    name = _string(event.get("hook_event_name"))
     return next((a for a, row in PLATFORMS.items() if name in row["events"]), _UNKNOWN)
+
+
+def _string(value: "Any") -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _has_sign(event: "Event", sign: str) -> bool:
     """Tell whether each word of *sign* holds for *event*.
 
-    name: there is such a member.  name=a|b: its text is one of these, a missing one's
-    being "".  name~a|b: one of these is in its text.  name[7]=x: that character of it
+    name: there is such a member.  name=a|b: its text is one of these, "" if it is no
+    string.  name~a|b: one of these is in its text.  name[7]=x: that character of it
     is.  A "-" before any: it is not so.
     """
     for word in sign.split():
         name, mark, wanted = word.lstrip("-").replace("~", "=~").partition("=")
         name, _, at = name.partition("[")
-        text = str(event.get(name) or "").replace("\\", "/")  # a path of Windows
+        text = _string(event.get(name))[:VALUE_MAX_CHARS]
+        text = text.replace("\\", "/")  # a path of Windows
         text = text[int(at[:-1]):][:1] if at else text
         if not mark:
             holds = name in event
@@ -2699,12 +2727,12 @@ def _split_authority(authority: str, default_port: int) -> "Tuple[str, int]":
     else:
         port = rest
     host = host.lower().rstrip(".")
-    port = port or str(default_port)
     is_host = host and (":" in host or all(c.isalnum() or c in "-._" for c in host))
-    if not is_host or not port.isdigit() or len(port) > 5 or (
-            not 0 < int(port) < 65536):
+    is_port = not port or (
+        port.isdigit() and len(port) < 6 and 0 < int(port) < 65536)
+    if not (is_host and is_port):
         raise _Loss("invalid", "the URL's host or port is missing or wrong")
-    return host, int(port)
+    return host, int(port or default_port)
 
 
 def _request_head(
@@ -2727,28 +2755,60 @@ def _overlaid(own: "Dict[str, str]", given: "Dict[str, str]") -> "Dict[str, str]
     return {**{k: v for k, v in own.items() if k.lower() not in names}, **given}
 
 
-def parse_headers(text: str) -> "Tuple[Dict[str, str], List[str]]":
-    """Return the headers that *text* names, and what is wrong with the rest of it.
+def parse_headers(
+    text: str, url: str = ""
+) -> "Tuple[Dict[str, str], List[str]]":
+    """Return the headers that *text* has for *url*, and what is wrong with the rest.
 
     text: one `Name: value` a line, or OpenTelemetry's name=value,name=value.  Nothing
-    of it is quoted: it may hold a token.
+        of its values is quoted: they may hold a token.  A `Name@host` or
+        `Name@host:port` is for that host alone.
     """
-    if ":" in text.partition("=")[0]:
-        parts = [line.partition(":") for line in text.splitlines() if line.strip()]
-        pairs = [(name if sign else "", value) for name, sign, value in parts]
-    else:
-        try:
-            pairs = list(_read_pairs(text).items())
-        except ValueError:
-            pairs = [("", "")]
+    first = text.partition("=")[0].strip()
+    is_list = ":" not in first or ("@" in first and len(first.split()) == 1 and (
+        first[-1] == "]" or first.rpartition(":")[2].isdigit()))
+    try:
+        pairs = list(_read_pairs(text).items()) if is_list else [
+            _read_header(line) for line in text.splitlines() if line.strip()]
+    except ValueError:
+        pairs = [("", "")]
     headers, problems = {}, []
-    for number, (name, value) in enumerate(pairs, 1):
-        problem = _header_problem(name.strip(), value.strip())
+    for number, (said, value) in enumerate(pairs, 1):
+        name, mark, host = said.strip().partition("@")
+        problem = _header_problem(name, value.strip()) or (
+            mark and _host_problem(host, url))
         if problem:
             problems.append(f"header {number} {problem}")
         else:
-            headers[name.strip()] = value.strip()
+            headers[name] = value.strip()
     return headers, problems
+
+
+def _read_header(line: str) -> "Tuple[str, str]":
+    """Return what stands before and behind the ":" of a line, but that of a host."""
+    name, sign, value = line.partition(":")
+    if name.partition("@")[2][:1] == "[":
+        inner, sign, value = line[len(name):].partition("]")
+        name, (port, sign, value) = name + inner + sign, value.partition(":")
+        name += port.strip()
+    port, mark, rest = value.partition(":")
+    if mark and "@" in name and port.isdigit():
+        name, value = f"{name}:{port}", rest
+    return name if sign else "", value
+
+
+def _host_problem(meant: str, url: str) -> str:
+    try:
+        target = _split_authority(meant.strip(), 0)
+    except _Loss:
+        return "has no host behind its @; write Name@host or Name@host:port"
+    try:
+        host, port = _parse_url(url)[1:3]
+    except _Loss:
+        host, port = "", 0
+    if target in ((host, port), (host, 0)):
+        return ""
+    return f"is for {_clean(meant.strip())} alone, and the event goes elsewhere"
 
 
 def _header_problem(name: str, value: str) -> str:
@@ -2867,8 +2927,7 @@ def _permitted(
     good = ("loopback", "private", "public" if allow_http or scheme == "https" else "")
     allowed = [pair for pair, kind in zip(addresses, kinds) if kind in good]
     if not allowed and "public" in kinds:
-        raise _Loss("invalid", "plain http to a public address: use https, "
-                    "or set HOOK_IO_ALLOW_HTTP=1")
+        raise _Loss("invalid", PUBLIC_HTTP)
     if not allowed and kinds:
         raise _Loss("invalid", "link-local, metadata and other special addresses are "
                     "not allowed")
@@ -4434,9 +4493,26 @@ def _event_note(text: str) -> str:
 
     It may be a newer client's, or a known one with a mistake in it.
     """
-    known = list({name: 0 for row in PLATFORMS.values() for name in row["events"]})
-    near = "" if canonical(text) or not text else _similar(text, known, canonical)
-    return near and f"[WARNING] --event-type is no known event{near}: {_excerpt(text)}"
+    if canonical(text) or not text:
+        return ""
+    names = (name for row in PLATFORMS.values() for name in row["events"]
+             if -6 < len(name) - len(text) < 6 and _is_near(name, text))
+    near = canonical(next(names, ""))
+    return near and (f"[WARNING] --event-type is no known event (did you mean {near}?):"
+                     f" {_excerpt(text)}")
+
+
+def _is_near(one: str, other: str) -> bool:
+    """Tell whether both are the same but for case, signs and a letter, or two swapped.
+
+    difflib would cost as much as the rest of a hook, at each event of a newer client.
+    """
+    one, other = (_bare(name).replace(":", "") for name in (one, other))
+    at = _common_chars(one, other)
+    one, other = one[at:], other[at:]
+    tail = _common_chars(one[::-1], other[::-1])
+    one, other = one[:len(one) - tail], other[:len(other) - tail]
+    return max(len(one), len(other)) < 2 or (one == other[::-1] and len(one) == 2)
 
 
 def _agent_problem(text: str) -> str:
@@ -4467,12 +4543,10 @@ _VALUE_KINDS = {"EVENT": _event_problem, "UUID": _uuid_problem, "JSON": _json_pr
           "AGENT": _agent_problem, "FORMAT": _format_problem}
 
 
-def _similar(
-    word: str, words: "List[str]", shown: "Callable[[str], str]" = str
-) -> str:
+def _similar(word: str, words: "List[str]") -> str:
     from difflib import get_close_matches
 
-    found = list(dict.fromkeys(map(shown, get_close_matches(word, words, 6))))[:3]
+    found = get_close_matches(word, words)
     return f" (did you mean {', '.join(found)}?)" if found else ""
 
 
@@ -4660,9 +4734,28 @@ def _log(event: "Event", options: "Options") -> None:
 def _post_event(event: "Event", options: "Options") -> "Tuple[Outcome, str]":
     """Send the redacted *event*; return what became of it, and where it went."""
     url, headers, body = _envelope(event, options)
-    outcome = post_json(url, body, _network_deadline(options), headers,
-                        bool(options["allow_http"]), options["ca_file"])
-    return outcome, url
+    return _post(url, body, _network_deadline(options), headers, options), url
+
+
+def _post(
+    url: str, body: bytes, deadline: float, headers: "Dict[str, str]",
+    options: "Options", variable: str = "headers",
+) -> Outcome:
+    """Send *body* by post_json(), what *variable* has for any host not in the clear."""
+    may_http = bool(options["allow_http"])
+    is_for_any = may_http and bool(parse_headers(options[variable])[0])
+    outcome = post_json(
+        url, body, deadline, headers, may_http and not is_for_any, options["ca_file"])
+    is_held = is_for_any and outcome.fact == PUBLIC_HTTP
+    return Outcome("invalid", PUBLIC_HEADER) if is_held else outcome
+
+
+def _given_headers(variable: str, url: str, options: "Options") -> "Dict[str, str]":
+    """Return what HOOK_IO_*variable* has for *url*, and note what is left out."""
+    given, problems = parse_headers(options[variable.lower()], url)
+    for problem in problems:
+        _note(options, f"[WARNING] HOOK_IO_{variable}: {problem}; it is left out")
+    return given
 
 
 def _spool(event: "Event", options: "Options", outcome: Outcome) -> str:
@@ -4819,10 +4912,7 @@ def _envelope(
     if options["spool_dir"]:  # there may be another try
         headers = {**headers, "Idempotency-Key": options["key"]}
     if options["headers"]:
-        given, problems = parse_headers(options["headers"])
-        headers = _overlaid(headers, given)
-        for problem in problems:
-            _note(options, f"[WARNING] HOOK_IO_HEADERS: {problem}; it is left out")
+        headers = _overlaid(headers, _given_headers("HEADERS", url, options))
     return url, headers, body
 
 
@@ -5216,10 +5306,8 @@ def _decide(event: AgentEvent, options: "Options") -> HookResult:
     options["timeout_ms"] = budget_ms = options["decide_timeout_ms"]
     leaving = _redacted_event(event, options)
     url, headers, body = _envelope(leaving, options)
-    outcome = post_json(
-        url, body, time.monotonic() + int(budget_ms) / 1000,
-        {**headers, "Accept": "application/json"}, bool(options["allow_http"]),
-        options["ca_file"])
+    outcome = _post(url, body, time.monotonic() + int(budget_ms) / 1000,
+                    {**headers, "Accept": "application/json"}, options)
     said, by = _said(outcome, url, event, options), shown_url(url)
     if said is None:
         said, by = _without_answer(outcome, event, by, options), "hook-io"
@@ -6571,8 +6659,8 @@ def _post_turns(
             "scope": scope, members[2]: items}]}]}).encode("ascii")
         half = time.monotonic() + (deadline - time.monotonic()) / (
             2 if signal == "traces" else 1)
-        outcome = post_json(url, body, half, {"Accept": "application/json", **headers},
-                            bool(options["allow_http"]), options["ca_file"])
+        outcome = _post(url, body, half, {"Accept": "application/json", **headers},
+                        options, "export_headers")
         _settle(ledger, signal, outcome, event, options)
         if outcome.is_loss:
             _note(options, f"[WARNING] {signal} were not taken: {outcome.name}"
@@ -6609,10 +6697,7 @@ def _settle(
 def _signal_url(signal: str, options: "Options") -> "Tuple[str, Dict[str, str]]":
     """Return where a collector takes a signal, and the headers meant for it alone."""
     url, headers = _collector(options, options["export_url"], signal)
-    given, problems = parse_headers(options["export_headers"])
-    for problem in problems:
-        _note(options, f"[WARNING] HOOK_IO_EXPORT_HEADERS: {problem}; it is left out")
-    return url, _overlaid(headers, given)
+    return url, _overlaid(headers, _given_headers("EXPORT_HEADERS", url, options))
 
 
 def _otlp_metrics(owed: "Event", since_ns: int, now_ns: int) -> "List[Event]":

@@ -91,7 +91,7 @@ OPTIONS = """
 -             HOOK_IO_BACKGROUND_TIMEOUT_MS 10000  1-600000 time budget there
 -             HOOK_IO_SUMMARY_MODEL       claude-haiku-4-5 NAME what --summarize asks
 -             HOOK_IO_FIELDS              -        NAMES   all that leaves: cwd,prompt
--             HOOK_IO_HEADERS             -        LINES   Name: value, for tokens
+-             HOOK_IO_HEADERS             -        LINES   Name@host: value, tokens
 -             HOOK_IO_CA_FILE             -        FILE    certificates to trust, PEM
 -             HOOK_IO_ALLOW_HTTP          -        -       1: http to public addresses
 -             HOOK_IO_STATE_DIR           -        FOLDER  where losses are counted

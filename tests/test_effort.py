@@ -1,6 +1,8 @@
 """An event is prepared within the budget, whatever its shape, and it still goes."""
 
+import contextlib
 import json
+import os
 import time
 
 import pytest
@@ -43,3 +45,28 @@ def test_of_an_event_that_is_cut_the_first_thousand_members_stay(one_hook, serve
     body = json.loads(arrived(server)[0].json["metadata"])
     assert body["truncated"] is True and body["stdin_bytes"] > 1 << 20
     assert body["m00998"] == "value of 998" and "m01000" not in body
+
+
+def test_an_event_whose_parts_end_like_an_object_is_parsed_anew_as_it_doubles(
+        monkeypatch):
+    part = b'{"a":"' + b"x" * 1000 + b'"}'
+    size = len(part) + 1
+    data = b'{"hook_event_name":"Stop","l":[' + b",".join([part] * 999)
+    chunks = [data[:size * 2]] + [data[at:at + size * 20] for at in range(
+        size * 2, len(data), size * 20)] + [b"]}"]
+    chunks = [chunk[:chunk.rfind(b"}") + 1] + b" " for chunk in chunks if chunk]
+    sizes, parse = [], hook_io._parse_event
+    monkeypatch.setattr(hook_io, "_read_chunk", lambda fd, deadline: (
+        chunks.pop(0) if chunks else b""))
+    monkeypatch.setattr(hook_io, "_is_ready", lambda fd: bool(chunks))
+    monkeypatch.setattr(hook_io, "_parse_event", lambda data, total: (
+        sizes.append(total), parse(data, total))[1])
+    read, write = os.pipe()
+    try:
+        with contextlib.suppress(hook_io.InputError):
+            hook_io.read_event(read)
+    finally:
+        os.close(read)
+        os.close(write)
+    assert all(later >= 2 * earlier for earlier, later in zip(sizes, sizes[1:-2]))
+    assert len(sizes) < 14

@@ -278,8 +278,8 @@ def test_secrets_in_metadata_stay_here(one_hook, server, text):
 
 @pytest.mark.parametrize("text, near", [
     ("PreToolUs", "PreToolUse"), ("pretooluse", "PreToolUse"),
-    ("SessionStop", "SessionStart"), ("UserPromtSubmit", "UserPromptSubmit"),
-    ("Zzz", ""), ("new.client:event-2", "")])
+    ("pre_tool_use", "PreToolUse"), ("PreToolUes", "PreToolUse"), ("SessionStop", ""),
+    ("UserPromtSubmit", "UserPromptSubmit"), ("Zzz", ""), ("new.client:event-2", "")])
 def test_an_event_that_no_table_knows_is_sent_and_a_near_one_is_named(
         one_hook, server, text, near):
     result = one_hook.send(server.url, event_type=text)

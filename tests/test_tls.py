@@ -176,6 +176,25 @@ def test_both_ways_to_write_headers_are_read(text, headers):
     assert hook_io.parse_headers(text) == (headers, [])
 
 
+@pytest.mark.parametrize(("text", "headers"), [
+    ("A@h: 1\nB@h:80: x:y\nC@H.: z", {"A": "1", "B": "x:y", "C": "z"}),
+    ("A@i: 1\nB@h:81: 2\nC: 3", {"C": "3"}),
+    ("A@h:81=1,B@h:80=2,C=3", {"B": "2", "C": "3"}),
+    ("A@[::1]=1,C=3", {"C": "3"}), ("A@[::1]:80: 1\nB@h: 8080: z", {"B": "8080: z"}),
+    ("A@: 1\nB@h/x: 2\nC@h:0: 3\nD@h:99999: 4", {}), ("A@h.evil: 1\nB@xh: 2", {}),
+])
+def test_a_header_with_a_host_is_for_no_other(text, headers):
+    found, problems = hook_io.parse_headers(text, "http://h/events")
+    assert found == headers
+    assert bool(problems) == (len(found) < text.count("@") + (",C" in text or "C: " in text))
+
+
+def test_a_header_with_a_host_is_for_none_that_is_not_said():
+    assert hook_io.parse_headers("A@h: 1\nB: 2")[0] == {"B": "2"}
+    six = hook_io.parse_headers("A@[::1]:80: 1\nB@[::1]: 2", "http://[::1]/")
+    assert six == ({"A": "1", "B": "2"}, [])
+
+
 @pytest.mark.parametrize("text", [
     TOKEN, f"A: 1\n{TOKEN}", f"A: 1\n: {TOKEN}", f"x={TOKEN},%zz",
     f"x={TOKEN}%0d%0aY:1", f"Host: {TOKEN}", f"content-length: {TOKEN}",
