@@ -232,11 +232,13 @@ def _as_named(names: str) -> "Dict[str, str]":
 #: entry      what registers the hook; "$C" is the command, "$Q" the same for a shell
 #:            that may be none of POSIX, timeouts are in its unit
 #: folder     of the scripts: what sets d to it in a command of the agent's; with braces
-#:            where the agent puts a path with quotes of its own in the place of $NAME.
-#:            What another plugin leaves in CLAUDE_PLUGIN_ROOT holds no library of ours
+#:            where the agent puts a path with quotes of its own in the place of $NAME
+#: plugin     what stands before it for a plugin of ours: what another one leaves in
+#:            CLAUDE_PLUGIN_ROOT holds no library of ours
 #: named      its project's name, as a word of a command
 #: windows    the shell that runs such a command on Windows; none: not one of POSIX
 #: hooked     events that are registered; the others come too often, or would act
+#: decided    events that are registered beside them where a server is to decide
 #: detached   those of them whose hook nobody waits for: they come with every tool call,
 #:            or nothing can be told on them.  None where the client was not seen to
 #:            let such a hook live
@@ -281,8 +283,8 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "group": {},
         "entry": {"type": "command", "command": "$C", "timeout": 5},
         "local": ".claude/settings.local.json",
-        "folder": 'd=$CLAUDE_PLUGIN_ROOT; [ -f "$d/hook_io.py" ] ||'
-                  " d=$CLAUDE_PROJECT_DIR/.claude/hooks",
+        "plugin": 'd=$CLAUDE_PLUGIN_ROOT; [ -f "$d/hook_io.py" ] || ',
+        "folder": "d=$CLAUDE_PROJECT_DIR/.claude/hooks",
         "named": '"${CLAUDE_PROJECT_DIR##*/}"',
         "windows": "Git Bash",
         "hooked": "PreToolUse PostToolUse UserPromptSubmit SessionStart SessionEnd"
@@ -294,6 +296,7 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
                     " SubagentStart PostCompact PermissionRequest PermissionDenied"
                     " PostModelSwitch TaskCreated TaskCompleted Elicitation"
                     " ElicitationResult ConfigChange",
+        "decided": "PreSkillShellCommand",  # that 2.1.329 does not know yet
     },
     "codex": {  # checks documents strictly: one unknown member, and the tool runs
         "measured": "0.169.0",
@@ -6982,7 +6985,7 @@ DECIDING = ("PreToolUse", "PermissionRequest", "UserPromptSubmit",
 #: A detached hook gets the shell's stdin, which a job in the background has not, and
 #: says nothing.  A shell that ends takes along what its agent has not written yet: up
 #: to 200 KB are with Linux by then, elsewhere a cat takes all; on Windows it is waited
-#: for.
+#: for.  A person's own hook fails as it promises: closed, the agent's denial is said.
 RUNS = {
     "detached": "trap '' TERM; {find}"
                 'h() {{ exec $p -IS "$d/send_event.py" {said} "$@"; }}; '
@@ -6995,6 +6998,10 @@ RUNS = {
              '$p -IS "$d/send_event.py" --flush-spool --background || :',
     "export": '[ -n "$HOOK_IO_EXPORT" ] || exit 0; {find}'
               '$p -IS "$d/send_event.py" {said} --export --background || :',
+    "open": '{find}$p -IS "$d/{script}" || :',
+    "open, with exit 2": '{find}[ -r "$d/{script}" ] && $p -IS "$d/{script}";'
+                         " [ $? = 2 ] && exit 2 || :",
+    "closed": """{find}$p -IS "$d/{script}" || echo '{denial}' || exit 2""",
 }
 _FIND = ('{folder}; p=python3; [ "$OS" = Windows_NT ] && p=py;'
          ' command -v $p >/dev/null || p=python; ')
@@ -7006,6 +7013,8 @@ _WRITTEN_BEFORE = (
     r""" (--source-app ([\w@%+=:,./-]|'[^']*'|"[^"]*")+ --event-type \w+"""
     r"|--flush-spool --background) \|\| (:|true|echo '[^']*')")
 _RUNS_OURS = r'-IS "[^"]*/send_event\.py"'  # also one that a person has changed since
+_RUNS_HOOK = r'\$p -IS "\$d/[\w.-]+\.py"'  # whatever its name
+HOOK_TIME_FACTOR = 6  # a person's own hook may take so many times as long as ours
 
 
 def registration(
@@ -7024,10 +7033,10 @@ def registration(
     exports it, if a list of entries has room for it.
     """
     row, hints = PLATFORMS[agent], PLATFORMS[agent].get("hint", {})
-    find = _FIND.format(folder=_HOME_FOLDER if is_user else row["folder"])
+    find = _find(row, row.get("plugin", ""), is_user)
     flush = _entry(row, RUNS["flush"].format(find=find))
     wanted: "Dict[str, Event]" = {}
-    for event in row["hooked"].split():
+    for event in f"{row['hooked']} {row.get('decided', '') if decide else ''}".split():
         starts = canonical(event) == "SessionStart"
         told = starts and hints.get(event, hints.get("*")) == _MESSAGE
         decides = decide and canonical(event) in DECIDING
@@ -7042,6 +7051,10 @@ def registration(
             entries.append(_entry(row, RUNS["export"].format(find=find, said=said)))
         wanted[event] = {**row["group"], "hooks": entries} if "group" in row else entry
     return wanted
+
+
+def _find(row: "Shape", plugin: str, is_user: bool) -> str:
+    return _FIND.format(folder=_HOME_FOLDER if is_user else plugin + row["folder"])
 
 
 def _entry(row: "Shape", command: str) -> "Shape":
@@ -7074,6 +7087,80 @@ def _pattern() -> "Any":
     ours = [re.escape(text).replace("EVENT", r"--event\-type \w+").replace(
         "SOURCE", "[^\n]+?") for text in texts]
     return re.compile("|".join([*ours, _WRITTEN_BEFORE]))
+
+
+# A person's own hook: what registers it, for the events that are named.
+
+
+def _own_names(agent: str, event: str) -> "List[str]":
+    """Return the agent's own names of an event that is named in any one's words."""
+    row = PLATFORMS[agent]
+    said, known = canonical(event), row["events"]
+    usual = [name for name in row.get("hooked", "").split() if canonical(name) == said]
+    names = [name for name, each in known.items() if each == said]
+    found = [event] if event in known and event != said else usual or names[:1]
+    if not said or not found:
+        raise ValueError(f"{agent} has no event {event}, but {', '.join(known)}")
+    return found
+
+
+def _hook_command(
+    agent: str, event: str, script: str, fail: str, is_user: bool
+) -> str:
+    """Return the command of a hook; raise ValueError where nothing can be said."""
+    said = normalise({"hook_event_name": event}, agent)
+    shapes = {intent: channel(intent, said) for intent in INTENTS if intent != "loud"}
+    if not any(shape is not None for shape in shapes.values()):
+        raise ValueError(f"{agent} takes nothing that a hook says on {event}")
+    if fail == "closed" and shapes["deny"] is None:
+        raise ValueError(f"{agent} can be denied nothing on {event}, so that no hook"
+                         " fails closed there: say --fail open")
+    exits = fail == "open" and _EXIT in shapes.values()
+    told = (f"{script} could not run, and fails closed. Try: python3 {HOOKS}/hook_io.py"
+            f" try {HOOKS}/{script}")
+    return RUNS["open, with exit 2" if exits else fail].format(
+        find=_find(PLATFORMS[agent], "", is_user), script=script,
+        denial=encode(render(HookResult("deny", told), said)))
+
+
+def hook_registration(
+    agent: str, script: str, events: "List[str]", fail: str = "open",
+    matcher: str = "", is_user: bool = False,
+) -> "Dict[str, Event]":
+    """Return event -> what registers a person's own hook for it; see registration().
+
+    script: its name in the folder of hooks.  matcher: tools, joined by |, in any words;
+        an agent's own stand beside Claude Code's, as some match either.
+    Raises ValueError for an event that the agent has not, or takes nothing on.
+    """
+    row, wanted = PLATFORMS[agent], {}
+    words = [name for word in matcher.split("|") for name in (
+        *(own for own, name in row.get("tools", {}).items() if name == word), word)]
+    for event in [own for name in events for own in _own_names(agent, name)]:
+        command = _hook_command(agent, event, script, fail, is_user)
+        is_tool = OPERATIONS.get(canonical(event)) == "execute_tool"
+        tools = {"matcher": "|".join(words)} if matcher and is_tool else {}
+        factor = 1 if canonical(event) == "SessionEnd" else HOOK_TIME_FACTOR
+        entry = {name: value * factor if isinstance(value, int) else value
+                 for name, value in _entry(row, command).items()}
+        wanted[event] = {**row["group"], **tools, "hooks": [entry]} if (
+            "group" in row) else {**entry, **tools}
+    return wanted
+
+
+def _hook_commands(script: str) -> "List[str]":
+    """Return every command that registers the hook of this name."""
+    found = []
+    for agent in [agent for agent, row in PLATFORMS.items() if "settings" in row]:
+        for event in [*PLATFORMS[agent]["events"], *PLATFORMS[agent]["hooked"].split()]:
+            for fail, is_user in [(f, u) for f in FAILURES for u in (False, True)]:
+                try:
+                    wanted = hook_registration(
+                        agent, script, [event], fail, is_user=is_user)
+                except ValueError:
+                    continue  # and so it never was registered
+                found += [text for text in _texts([*wanted.values()]) if "$d/" in text]
+    return found
 
 
 # A file of settings is text in which ours is put and taken out; what stands around it
@@ -7230,17 +7317,19 @@ def _exchanged(
 
 
 def _with_hooks(
-    text: str, wanted: "Dict[str, Event]", before: "Event", row: "Shape"
+    text: str, wanted: "Dict[str, Event]", before: "Event", row: "Shape",
+    is_command: "Callable[[str], Any]",
 ) -> str:
     """Return *text* with *wanted* in the place of what is ours, and no more.
 
     before: the settings without us; what we alone put there does not stay when empty.
+    is_command: tells whether a text is a command of those that are meant.
     """
-    pattern, said = _pattern(), _value(text, _place(text))
+    said = _value(text, _place(text))
     members, hooks = row.get("members", {}), said.get("hooks", {})
 
     def is_ours(entry: "Any") -> bool:
-        return any(pattern.fullmatch(text) for text in _texts(entry))
+        return any(map(is_command, _texts(entry)))
 
     for name in [name for name in members if wanted and name not in said]:
         text = _inserted(text, _place(text), name, members[name])
@@ -7317,10 +7406,10 @@ class _Plan:
         except FileNotFoundError:
             return b""
 
-    def names_us(self, file: str) -> bool:
-        """Tell whether a file of this folder names our script."""
+    def names_us(self, file: str, script: str = FILES[1]) -> bool:
+        """Tell whether a file of this folder names a script."""
         try:
-            return b"send_event.py" in self.read(file)
+            return script.encode() in self.read(file)
         except (ValueError, OSError):
             return False  # it is not of this folder, so nothing of ours is in it
 
@@ -7389,11 +7478,14 @@ def _files(agent: str, is_user: bool) -> "List[str]":
     return [name for name in names if name]
 
 
-def _registered(plan: _Plan, is_user: bool) -> "Dict[str, str]":
-    """Return settings file -> its agent, of those that name our script."""
+def _registered(
+    plan: _Plan, is_user: bool, script: str = FILES[1]
+) -> "Dict[str, str]":
+    """Return settings file -> its agent, of those that name a script."""
     files = {file: agent for agent, row in PLATFORMS.items() if "settings" in row
              for file in _files(agent, is_user)}
-    return {file: agent for file, agent in files.items() if plan.names_us(file)}
+    return {file: agent for file, agent in files.items()
+            if plan.names_us(file, script)}
 
 
 def _refuse_double(plan: _Plan, agent: str, file: str, is_user: bool) -> None:
@@ -7415,10 +7507,7 @@ def _refuse_double(plan: _Plan, agent: str, file: str, is_user: bool) -> None:
 
 
 def _install(plan: _Plan, agent: str, given: "Any") -> None:
-    """Plan to copy the two files and to register the hook; raise ValueError if not."""
-    from re import search
-    from shlex import quote
-
+    """Plan to copy files and to register what runs them; raise ValueError if not."""
     row, file = PLATFORMS[agent], _settings_file(agent, given)
     if os.name == "nt" and "windows" not in row:
         raise ValueError(f"{agent} runs hooks by another shell on Windows than these"
@@ -7427,33 +7516,72 @@ def _install(plan: _Plan, agent: str, given: "Any") -> None:
     if not os.path.exists(os.path.join(plan.root, needs)):
         raise ValueError(f"{plan.root} has no {needs}, by which {agent} finds hooks:"
                          " name the top folder of a git repository, or say --user")
-    _refuse_double(plan, agent, file, given.user)
-    path, data, kept = plan.path(file), plan.read(file), plan.own(file + BACKUP)
+    path, data = plan.path(file), plan.read(file)
     text, said = _read_settings(path, data)
+    if given.hook:
+        script, is_command = os.path.basename(given.hook), _is_command(given.hook)
+        fail = given.fail or _fail_of(given.hook)
+        wanted = hook_registration(agent, script, given.event, fail, given.matcher,
+                                   given.user)
+        _copy_hook(plan, given.hook, any(map(is_command, _texts(said))))
+        _copy_files(plan, FILES[:1])
+    else:
+        wanted, is_command = _sender(plan, agent, given, said), _is_command("")
+        _copy_files(plan, FILES)
+    result = _with_hooks(text, wanted, {}, row, is_command).encode()
+    if result == data:
+        plan.lines.append(f"  unchanged  {file}")
+        return
+    _keep_settings(plan, file, row)
+    plan.write(path, data, result)
+    plan.lines.append(f"  written    {file}, {len(wanted)} events")
+
+
+def _is_command(hook: str) -> "Callable[[str], Any]":
+    """Return what tells commands of a hook, or of ours, from any others."""
+    pattern, commands = _pattern(), set(_hook_commands(os.path.basename(hook)))
+    return commands.__contains__ if hook else lambda text: pattern.fullmatch(text)
+
+
+def _sender(
+    plan: _Plan, agent: str, given: "Any", said: "Event"
+) -> "Dict[str, Event]":
+    """Return what registers the hook that sends; raise ValueError if it may not."""
+    from re import search
+    from shlex import quote
+
+    file = _settings_file(agent, given)
+    _refuse_double(plan, agent, file, given.user)
     name = given.source_app or ("" if given.user else os.path.basename(plan.root))
     if not name.isprintable():
         raise ValueError(f"{name!a} is not UTF-8, or no line: say another by"
                          " --source-app")
-    wanted = registration(
-        agent, quote(name) if name else "", given.user, given.foreground, given.decide)
     for command in _texts(said.get("hooks", {})):
         if search(_RUNS_OURS, command) and not _pattern().fullmatch(command):
-            raise ValueError(f"{path}: a command of ours was changed since: take it out"
-                             f" first, {clamp(command, 200)}")
-    result = _with_hooks(text, wanted, {}, row).encode()
-    _copy_files(plan)
-    if result == data:
-        plan.lines.append(f"  unchanged  {file}")
-        return
-    is_first = _with_hooks(text, {}, said, {}) == text
-    others = _with_hooks(text, {}, {}, row)
+            raise ValueError(f"{plan.path(file)}: a command of ours was changed since:"
+                             f" take it out first, {clamp(command, 200)}")
+    return registration(agent, quote(name) if name else "", given.user,
+                        given.foreground, given.decide)
+
+
+def _keep_settings(plan: _Plan, file: str, row: "Shape") -> None:
+    """Plan to put a settings file aside, as it was before anything of ours."""
+    from re import search
+
+    pattern = _pattern()
+
+    def is_any(text: str) -> bool:
+        return bool(pattern.fullmatch(text) or search(_RUNS_HOOK, text))
+
+    path, data, kept = plan.path(file), plan.read(file), plan.own(file + BACKUP)
+    text, said = _read_settings(path, data)
+    is_first = not any(map(is_any, _texts(said)))
+    others = _with_hooks(text, {}, {}, row, is_any)
     is_ours = not is_first and not _value(others, _place(others))  # and nothing else
     if os.path.exists(path) and not is_ours and (
             is_first or not os.path.exists(kept)):
         plan.write(kept, b"", data, stat.S_IMODE(os.stat(path).st_mode))
         plan.lines.append(f"  kept       {file}{BACKUP}, as it was before")
-    plan.write(path, data, result)
-    plan.lines.append(f"  written    {file}, {len(wanted)} events")
 
 
 def _settings_file(agent: str, given: "Any") -> str:
@@ -7463,10 +7591,31 @@ def _settings_file(agent: str, given: "Any") -> str:
     return str(row["local"] if given.local else _files(agent, given.user)[0])
 
 
-def _copy_files(plan: _Plan) -> None:
-    """Plan to put the two files where hooks are, so that nothing else runs instead."""
+def _fail_of(hook: str) -> str:
+    """Return what a failure means by a hook's own text."""
+    from re import search
+
+    return "closed" if search(rb"""fail\s*=\s*["']closed""", _content(hook)) else "open"
+
+
+def _copy_hook(plan: _Plan, hook: str, is_registered: bool) -> None:
+    """Plan to put a person's own hook where hooks are."""
+    file = f"{HOOKS}/{os.path.basename(hook)}"
+    path, before, data = plan.own(file), plan.read(file), _content(hook)
+    if before and before != data and not is_registered:
+        raise ValueError(f"{path} is another hook: give one of them another name first")
+    if before != data:
+        if before:
+            plan.write(plan.own(file + BACKUP), b"", before)
+            plan.lines.append(f"  kept       {file}{BACKUP}, as it was before")
+        plan.write(path, before, data, os.stat(hook).st_mode & 0o777)
+    plan.lines.append(f"  {'unchanged' if before == data else 'written  '}  {file}")
+
+
+def _copy_files(plan: _Plan, files: "Sequence[str]") -> None:
+    """Plan to put ours where hooks are, so that nothing else runs instead."""
     plan.inside(HOOKS)
-    for name in FILES:
+    for name in files:
         file, data = f"{HOOKS}/{name}", _content(_own_file(name))
         path, before = plan.own(file), plan.read(file)
         plan.own(file + BACKUP)
@@ -7506,24 +7655,45 @@ def _compile(plan: _Plan) -> None:
 
 def _uninstall(plan: _Plan, agent: str, given: "Any") -> None:
     """Plan to take out what _install() put in, for *agent* or, "", for all."""
-    files = _registered(plan, given.user)
+    script = os.path.basename(given.hook) or FILES[1]
+    files = _registered(plan, given.user, script)
     if agent:
         named = [_settings_file(agent, given)] if given.local else (
             _files(agent, given.user))
         files = dict.fromkeys(named, agent)
     for file, each in files.items():
-        _take_out(plan, file, PLATFORMS[each])
-    left = [file for file in _registered(plan, given.user) if file not in files]
-    _remove_files(plan, left)
+        _take_out(plan, file, PLATFORMS[each], _is_command(given.hook))
+    left = [file for file in _registered(plan, given.user, script) if file not in files]
+    if not given.hook:
+        _remove_files(plan, left, FILES)
+    elif not left:
+        _remove_hook(plan, given.hook)
+        _remove_files(plan, [f"{HOOKS}/{FILES[1]}"] if FILES[1] in plan.names(
+            HOOKS) else [], FILES[:1])
 
 
-def _take_out(plan: _Plan, file: str, row: "Shape") -> None:
+def _remove_hook(plan: _Plan, hook: str) -> None:
+    """Plan to remove the copy of a hook, where its own file is not the only one."""
+    file = f"{HOOKS}/{os.path.basename(hook)}"
+    path, data = plan.own(file), plan.read(file)
+    is_copy = os.path.isfile(hook) and os.path.realpath(hook) != path
+    if data and is_copy and _content(hook) == data:
+        plan.removals.append(path)
+        plan.lines.append(f"  removed    {file}")
+    elif data:
+        plan.lines.append(f"  kept       {file}: {hook} is no copy of it")
+
+
+def _take_out(
+    plan: _Plan, file: str, row: "Shape", is_command: "Callable[[str], Any]"
+) -> None:
     path, data = plan.path(file), plan.read(file)
     kept, old = plan.own(file + BACKUP), plan.read(file + BACKUP)
     text, _ = _read_settings(path, data)
     _, before = _read_settings(
-        kept, _with_hooks(_read_settings(kept, old)[0], {}, {}, row).encode())
-    result = _with_hooks(text, {}, before, row)
+        kept, _with_hooks(
+            _read_settings(kept, old)[0], {}, {}, row, is_command).encode())
+    result = _with_hooks(text, {}, before, row, is_command)
     if result == text:
         return
     is_blank = not _value(result, _place(result)) and not old.strip()
@@ -7538,13 +7708,14 @@ def _take_out(plan: _Plan, file: str, row: "Shape") -> None:
         plan.lines.append(f"  written    {file}, {said}")
 
 
-def _remove_files(plan: _Plan, users: "List[str]") -> None:
+def _remove_files(plan: _Plan, users: "List[str]", files: "Sequence[str]") -> None:
     for name in plan.names(HOOKS):
         is_file = os.path.isfile(os.path.join(plan.root, HOOKS, name))
-        if name.endswith(".py") and name not in FILES and is_file and (
+        is_gone = os.path.join(plan.inside(HOOKS), name) in plan.removals
+        if name.endswith(".py") and name not in FILES and is_file and not is_gone and (
                 b"hook_io" in plan.read(f"{HOOKS}/{name}")):
             users = [*users, f"{HOOKS}/{name}"]
-    for name in FILES[::-1]:
+    for name in files[::-1]:
         file = f"{HOOKS}/{name}"
         path, data = plan.own(file), plan.read(file)
         old = plan.read(file + BACKUP)  # of 0.1.0, which put others' files aside
@@ -7599,11 +7770,37 @@ def _arguments(agents: "List[str]") -> "Any":
     add("--decide", action="store_true", help="let the server decide (HOOK_IO_DECIDE,"
         " by default deny): the agent waits for its answer")
     add("--dry-run", action="store_true", help="change nothing, print the diff")
+    add("--hook", default="", metavar="FILE", help="a hook of your own, in our place")
+    add("--event", action="append", default=[], metavar="NAME,...",
+        help="its events, in its agent's words or Claude Code's: each time all of them")
+    add("--matcher", default="", metavar="TOOL|...", help="tools it is asked about")
+    add("--fail", choices=list(FAILURES), help="what it means that it cannot run; by"
+        " default what the file says to run()")
     given = parser.parse_args()
+    given.event = [name for names in given.event for name in names.split(",") if name]
+    _check_hook(given, parser)
     if given.user and given.local:
         parser.error("--user and --local are two places: say one")
     given.root = _project(given, parser)
     return given
+
+
+def _check_hook(given: "Any", parser: "Any") -> None:
+    """End with a usage error where what is said of a hook is none."""
+    from re import fullmatch
+
+    if not given.hook and (given.event or given.matcher or given.fail):
+        parser.error("--event, --matcher and --fail are of a --hook")
+    if given.hook and (given.source_app or given.foreground or given.decide):
+        parser.error("--source-app, --foreground and --decide are not of a --hook")
+    name = os.path.basename(given.hook)
+    if given.hook and (not fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.py", name)
+                       or _is_named_as_ours(name)):
+        parser.error(f"{name!a} is no name of a hook: letters, digits, _ - and .py")
+    if given.hook and given.action == "install" and not given.event:
+        parser.error("say by --event on what the hook is to run")
+    if not fullmatch(r"[\w*.|-]*", given.matcher):
+        parser.error("--matcher takes names of tools, joined by |")
 
 
 def _say(*lines: str) -> None:
@@ -7643,7 +7840,8 @@ def _main() -> None:
         lines.append("Nothing is changed: --dry-run.")
     elif given.action == "install":
         _compile(plan)
-        lines += [*filter(None, [PLATFORMS[agent].get("then")]), NEXT_STEP]
+        lines += [*filter(None, [PLATFORMS[agent].get("then")])]
+        lines += [] if given.hook else [NEXT_STEP]
     try:
         _say(*lines)
     except OSError:
