@@ -7776,7 +7776,7 @@ def _arguments(agents: "List[str]") -> "Any":
     add("--matcher", default="", metavar="TOOL|...", help="tools it is asked about")
     add("--fail", choices=list(FAILURES), help="what it means that it cannot run; by"
         " default what the file says to run()")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     given.event = [name for names in given.event for name in names.split(",") if name]
     _check_hook(given, parser)
     if given.user and given.local:

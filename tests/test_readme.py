@@ -85,7 +85,8 @@ def test_the_line_that_sends_one_event_by_hand_runs(one_hook, tmp_path):
     shutil.copytree(str(one_hook.folder), str(folder))
     with EventServer() as server:
         env = {**one_hook.env, **PATIENT, "HOOK_IO_SERVER_URL": server.url}
-        subprocess.run(["sh", "-c", blocks("sh")[2]], cwd=str(tmp_path / "project"),
+        (line,) = [text for text in blocks("sh") if "| python3" in text]
+        subprocess.run(["sh", "-c", line], cwd=str(tmp_path / "project"),
                        env=env, check=True, timeout=PATIENCE_S)
         assert [event["event_type"] for event in server.events()] == ["Stop"]
 
