@@ -7516,7 +7516,7 @@ def _install(plan: _Plan, agent: str, given: "Any") -> None:
     if not os.path.exists(os.path.join(plan.root, needs)):
         raise ValueError(f"{plan.root} has no {needs}, by which {agent} finds hooks:"
                          " name the top folder of a git repository, or say --user")
-    path, data = plan.path(file), plan.read(file)
+    path, data, _ = plan.path(file), plan.read(file), plan.own(file + BACKUP)
     text, said = _read_settings(path, data)
     if given.hook:
         script, is_command = os.path.basename(given.hook), _is_command(given.hook)
@@ -7539,8 +7539,10 @@ def _install(plan: _Plan, agent: str, given: "Any") -> None:
 
 def _is_command(hook: str) -> "Callable[[str], Any]":
     """Return what tells commands of a hook, or of ours, from any others."""
-    pattern, commands = _pattern(), set(_hook_commands(os.path.basename(hook)))
-    return commands.__contains__ if hook else lambda text: pattern.fullmatch(text)
+    if hook:
+        return set(_hook_commands(os.path.basename(hook))).__contains__
+    pattern = _pattern()
+    return lambda text: pattern.fullmatch(text)
 
 
 def _sender(
