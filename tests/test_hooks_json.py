@@ -123,9 +123,11 @@ def test_nobody_waits_for_a_detached_hook_and_it_gets_the_whole_event(
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as agent:
         os.set_blocking(agent.stdin.fileno(), False)
         rest = b"x" * size
-        while rest and agent.poll() is None:  # then an agent writes no more
+        is_there = True  # an agent writes at once, and no more when its hook has ended
+        while rest and is_there:
             with contextlib.suppress(BlockingIOError, BrokenPipeError):
                 rest = rest[os.write(agent.stdin.fileno(), rest):]
+            is_there = agent.poll() is None
         agent.stdin.close()
         assert agent.stdout.read() == b""  # closed by all: nobody holds the agent
         assert agent.wait(PATIENCE_S) == 0

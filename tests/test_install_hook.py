@@ -224,7 +224,8 @@ def test_it_fails_as_its_file_says_where_nobody_says_otherwise(
 def test_several_stand_side_by_side_and_each_is_taken_out_alone(
     project, guard, agent, order
 ):
-    theirs = b'{\n    "a" : 1.10,\n    "hooks": {"UnheardOf": []}\n}\n'
+    version = b'    "version": 1,\n' * ("members" in AGENTS[agent])
+    theirs = b'{\n    "a" : 1.10,\n%s    "hooks": {"UnheardOf": []}\n}\n' % version
     path = written(project, theirs, agent)
     argvs = [["--agent", agent],
              ["--hook", guard(), "--event", "PreToolUse", "--agent", agent],

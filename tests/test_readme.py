@@ -243,6 +243,28 @@ def test_the_figures_of_the_fleet_are_measured_and_add_up(one_hook, tmp_path):
     assert shown(r"([\d.]+) MB; that is") == round(most * kept / 1e6, 1)
 
 
+def test_the_line_that_registers_the_guard_does(one_hook, tmp_path):
+    project = tmp_path / "project"
+    (line,) = [text for text in blocks("sh") if "--hook guard.py" in text]
+    (guard,) = [text for text in blocks("python") if 'fail="closed"' in text]
+    shutil.copytree(str(one_hook.folder), str(project / ".claude" / "hooks"))
+    (project / "guard.py").write_text(guard)
+    subprocess.run(["sh", "-c", line], cwd=str(project), check=True,
+                   env={**one_hook.env, "PATH": one_hook.path()}, timeout=PATIENCE_S)
+    settings = json.loads((project / ".claude" / "settings.json").read_text())
+    assert list(settings["hooks"]) == ["PreToolUse", "PreSkillShellCommand"]
+    for event, ((group,)) in settings["hooks"].items():
+        assert group["matcher"] == "Bash"
+        said = {"hook_event_name": event, "tool_name": "Bash",
+                "tool_input": {"command": "rm -fr /"}}
+        run = subprocess.run(
+            ["sh", "-c", group["hooks"][0]["command"]], timeout=PATIENCE_S, check=True,
+            input=json.dumps(said).encode(), stdout=subprocess.PIPE,
+            env={**one_hook.env, "PATH": one_hook.path(), "HOOK_IO_PLATFORM":
+                 "claude-code", "CLAUDE_PROJECT_DIR": str(project)})
+        assert "needs a human" in run.stdout.decode()
+
+
 def test_the_table_of_exit_codes_is_the_codes():
     codes = [hook_io.EXIT_OK, hook_io.EXIT_FAILED, hook_io.EXIT_BLOCK]
     assert [int(row[0]) for row in table("exit")] == codes
