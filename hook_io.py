@@ -7150,16 +7150,17 @@ def hook_registration(
 
 def _hook_commands(script: str) -> "List[str]":
     """Return every command that registers the hook of this name."""
-    found = []
+    from itertools import product
+
+    found: "List[str]" = []
     for agent in [agent for agent, row in PLATFORMS.items() if "settings" in row]:
-        for event in [*PLATFORMS[agent]["events"], *PLATFORMS[agent]["hooked"].split()]:
-            for fail, is_user in [(f, u) for f in FAILURES for u in (False, True)]:
-                try:
-                    wanted = hook_registration(
-                        agent, script, [event], fail, is_user=is_user)
-                except ValueError:
-                    continue  # and so it never was registered
-                found += [text for text in _texts([*wanted.values()]) if "$d/" in text]
+        events = {*PLATFORMS[agent]["events"], *PLATFORMS[agent]["hooked"].split()}
+        for event, fail, is_user in product(events, FAILURES, (False, True)):
+            try:
+                wanted = hook_registration(agent, script, [event], fail, "", is_user)
+            except ValueError:
+                continue  # and so it never was registered
+            found += [text for text in _texts([*wanted.values()]) if "$d/" in text]
     return found
 
 
