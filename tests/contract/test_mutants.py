@@ -71,19 +71,19 @@ SENDERS = {
         "        sock.settimeout(0.5)\n        chunk:",
         "faults/one-deadline-for-all-reads"),
     "gives a hint on PreCompact": in_library(
-        '" SessionStart Stop", _MESSAGE),\n        "deny"',
-        '" SessionStart Stop PreCompact", _MESSAGE),\n        "deny"',
+        '" SessionStart Stop PreSkillShellCommand", _MESSAGE)',
+        '" SessionStart Stop PreCompact", _MESSAGE)',
         "streak/silence-where-nobody-would-see-it"),
     "gives a hint with each loss": in_library(
         "        except FileExistsError:\n            return False\n",
         "        except FileExistsError:\n            pass\n",
         "streak/a-session-is-told-once"),
     "reads the count, adds one, and writes it": in_library(
-        '            os.write(fd, line.encode("ascii") + b"\\n")\n',
+        "            os.write(fd, lines)\n",
         '            before = _read_at(os.open(self.path, os.O_RDONLY), 0, 1 << 20)\n'
         "            time.sleep(0.02)\n"
         '            with open(self.path, "wb") as file:\n'
-        '                file.write(before + line.encode("ascii") + b"\\n")\n',
+        "                file.write(before + lines)\n",
         "streak/forty-at-once-count-to-forty"),
     "writes two documents": in_library(
         'line = f"{text}\\n".encode', 'line = f"{text}\\n{text}\\n".encode',
@@ -97,7 +97,7 @@ SENDERS = {
         'return HookResult(hint=text, diagnostics=["[INFO] sent"])',
         DELIVERED, "faults/nobody-listens"),
     "drops what is no event": in_library(
-        '        event = {"input_error": str(error)}\n',
+        '        event = {**whole, "input_error": str(error)}\n',
         "        raise Done(NOTHING)\n",
         "stdin/words-are-no-event-but-sent-and-told"),
     "takes NaN for JSON": in_library(
@@ -113,7 +113,8 @@ SENDERS = {
         "stdin/a-member-is-whole-where-a-comma-follows-within-the-limit",
         "stdin/of-a-huge-event-all-is-read"),
     "waits for the end of stdin": in_library(
-        'if total == len(data) and chunk.rstrip()[-1:] == b"}":', "if not chunk:",
+        'if total == len(data) and chunk.rstrip()[-1:] == b"}" and (',
+        "if not chunk and (",
         "stdin/what-comes-behind-a-whole-event-is-not-waited-for"),
     "obeys a proxy": Mutant((
         (HOOK_IO, "    scheme, host, port = target[:3]\n    net, failures",
@@ -134,9 +135,10 @@ SENDERS = {
         "endpoint/query-is-not-shown"),
     "judges an address by its spelling": Mutant((
         (HOOK_IO,
-         "addresses = _permitted(_addresses(net, host, port, deadline), "
-         "scheme, allow_http)\n",
-         "addresses = _addresses(net, host, port, deadline)\n"
+         "addresses = _permitted(\n"
+         "        _addresses(net, host, port, _at_least(deadline)), scheme,"
+         " allow_http)\n",
+         "addresses = _addresses(net, host, port, _at_least(deadline))\n"
          '    if "." in host:\n'
          "        addresses = _permitted(addresses, scheme, allow_http)\n"),
         # nothing leaves this machine to show it
@@ -159,12 +161,13 @@ SENDERS = {
         "    if not fields:\n        return said.native\n", "    return said.native\n",
         "post/only-the-named-members-leave"),
     "counts in a folder that is a link": in_library(
-        "return os.path.islink(os.path.dirname(self.path))", "return False",
+        "return stat.S_ISLNK(found.st_mode) or _is_foreign(found)", "return False",
         "streak/linked-folder-is-not-followed"),
     "counts in a file that a link names": in_library(
-        "        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND\n"
-        '        for name in ("O_NOFOLLOW", ',
-        "        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND\n        for name in (",
+        'for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):\n'
+        "        flags |= getattr(os, name, 0)\n    _refuse_link(path)\n",
+        'for name in ("O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):\n'
+        "        flags |= getattr(os, name, 0)\n",
         "streak/linked-file-is-not-followed"),
     "shows what stands in the count": in_library(
         'since if known else "a time unknown"', "since",
@@ -199,13 +202,13 @@ SENDERS = {
         "platform/qwen-shows-a-hint-at-the-end-of-a-turn-only",
         "platform/gemini-shows-a-hint-on-every-event"),
     "sends the collector's token to another server": in_library(
-        "        return _with_path(url, LOGS_PATH), {}\n",
-        "        return _with_path(url, LOGS_PATH), _pairs(\n"
+        'else url.rstrip("/") + path, {}\n',
+        'else url.rstrip("/") + path, _pairs(\n'
         '            "OTEL_EXPORTER_OTLP_HEADERS", options)\n',
         "formats/otlp-headers-of-the-collector-go-to-no-other-server",
         "formats/otlp-is-one-log-record"),
     "takes a record that a collector rejects for delivered": in_library(
-        '    if str(partial.get("rejectedLogRecords", 0)) == "0":\n', "    if True:\n",
+        '    if all(str(count) == "0" for count in rejected):\n', "    if True:\n",
         "formats/otlp-a-record-that-is-rejected-is-a-loss",
         "formats/otlp-a-warning-of-the-collector-is-no-loss"),
     "gives all CloudEvents one id": in_library(
@@ -258,9 +261,8 @@ SENDERS = {
         "        sock = _connect(target, deadline + 4, allow_http)\n",
         "time/a-delivered-event-costs-no-wait"),
     "waits to connect as long as it likes": in_library(
-        "            sock.settimeout(min(left, max(left / (len(addresses) - index), "
-        "0.25)))\n",
-        "            sock.settimeout(4)\n",
+        "settimeout(share if is_slow else min(left, max(share, 0.25)))\n",
+        "settimeout(4)\n",
         "time/a-connection-that-nobody-takes-costs-the-budget"),
     "tries again until its budget is over": in_library(
         "        except OSError as error:\n"
@@ -368,8 +370,8 @@ SENDERS = {
         "decide/closed-denies-where-no-answer-is-understood",
         "decide/what-is-no-opinion-is-silence"),
     "has the hook's own budget in the background": in_library(
-        '    budget_ms = options["background_timeout_ms"]\n    options.update(',
-        '    budget_ms = options["timeout_ms"]\n    options.update(',
+        '    budget_ms = options["background_timeout_ms"]\n',
+        '    budget_ms = options["timeout_ms"]\n',
         "background/a-slow-server-is-waited-for-there",
         "background/the-agent-waits-for-no-network"),
 }
@@ -389,9 +391,8 @@ HOOKS = {
         "        self._sink = -1",
         "emit/a-second-answer-is-not-said", "emit/one-document-on-one-line"),
     "denies by exit 2": in_library(
-        '_verdict("deny"),\n            "PermissionRequest": '
-        '_behavior(behavior="deny", message="$T"),\n            **_on(',
-        "_EXIT,\n            **_on(",
+        '**_on("PreToolUse PreSkillShellCommand", _verdict("deny"))',
+        '**_on("PreToolUse PreSkillShellCommand", _EXIT)',
         "answer/deny-refuses-a-tool", SILENT),
     "lets a guard's error pass": in_library(
         'FAILURES = {"open": "", "closed": "deny"}',
@@ -448,7 +449,7 @@ FUNCTIONS = {
         "commands/each-command-of-a-line-is-one"),
     "takes a variable for its name": in_library(
         "        return None if None in parts else",
-        '        parts = [p or "$" for p in parts]\n'
+        '        parts = ["$" if p is None else p for p in parts]\n'
         "        return None if None in parts else",
         "commands/what-is-known-at-run-time-only-is-null",
         "commands/words-are-what-the-shell-makes-of-them"),
@@ -532,6 +533,8 @@ def test_without_a_fault_the_same_cases_pass(contract, tmp_path):
     vectors.mkdir()
     for path in VECTORS.glob("*.json"):
         content = json.loads(path.read_text(encoding="utf-8"))
+        if "cases" not in content:  # rules as data
+            continue
         content["cases"] = [case for case in content["cases"] if case["id"] in named]
         (vectors / path.name).write_text(json.dumps(content), encoding="utf-8")
     command = command_in(copied(tmp_path), contract)
