@@ -131,11 +131,13 @@ SECRET_MIN_CHARS = 8  # a shorter string is not looked through
 KEY_MIN_CHARS, KEY_MAX_CHARS = 16, 512  # of a word that may be a key; judged of one
 PREFIX_MAX_CHARS = 12  # of the word before a key's body
 KEY_BODY_MIN_CHARS, LETTERS_MIN_CHARS = 18, 24  # of a body; in a row, of one case
-RANDOM_MIN_CHARS = 16  # of what looks random
+RANDOM_MIN_CHARS, JUDGED_MAX_CHARS = 16, 128  # of what looks random; judged of it
 MARKED_MIN_CHARS = 36  # of a word with one of KEY_MARKS in it
 NUMBER_MIN = 10000  # that is a secret
 VALUE_MAX_CHARS, KEY_BLOCK_MAX_CHARS = 256, 1 << 14  # of a value judged; taken
 JOINT_CHARS, LINE_CHARS = 80, 200  # behind a name; before a flag
+# about a name, by which its value is judged
+BEFORE_CHARS, BEHIND_CHARS = 40, VALUE_MAX_CHARS + 2 * JOINT_CHARS
 NAME_MAX_CHARS = 64  # of a flag whose next word may be a secret
 BODY_MAX_BYTES = 1 << 18  # of a request
 OPTION_MAX_BYTES = 1 << 17  # of JSON on the command line, as it is sent
@@ -995,9 +997,13 @@ ENDS = {
     "bare": ("", " \t\r\n\"'`,;&|()<>{}[]\\"), "argument": ("", " \t\r\n\"'"),
     "header": ("", "\r\n\"'`\\"), "element": ("", "<\r\n"),
     "authority": ("", " \t\r\n\"'`<>\\/"), "path": ("", " \t\r\n\"'`<>\\?#,;)]}|")}
-_TABLES: "Dict[str, str]" = {}
+_TABLES: "Dict[str, bytes]" = {}  # for bytes.translate()
 _FLAG_STARTS = tuple(flag for flags, _, _ in FLAGS for flag in flags)
-_KEY_STARTS = tuple(start for starts in KEY_FORMS.values() for start in starts)
+#: first two characters of a key -> how it begins, of which alphabet, how many at least
+_KEY_STARTS: "Dict[str, List[Tuple[str, str, int]]]" = {}
+for _alphabet, _starts in KEY_FORMS.items():
+    for _start, _least in _starts.items():
+        _KEY_STARTS.setdefault(_start[:2], []).append((_start, _alphabet, _least))
 _LAST_CHARS = frozenset(name[-3:] for name in (
     *SECRET_ENDINGS, *SECRET_NAMES, *NAME_TAILS, *RANDOM_ENDINGS))
 
@@ -1681,7 +1687,7 @@ def _is_sentence(text: str) -> bool:
 
 
 def _is_mixed(text: str) -> bool:
-    kinds = _kinds(text[:1024])
+    kinds = _kinds(text[:JUDGED_MAX_CHARS])
     return "0" in kinds and ("a" in kinds or "A" in kinds or not text.isascii())
 
 
@@ -1705,11 +1711,11 @@ def _is_random(text: str, least: int = RANDOM_MIN_CHARS) -> bool:
 
     A capital that begins a word is no change, so that camelCase is no key.
     """
-    kinds = _kinds(text[:KEY_MAX_CHARS])
-    runs = kinds.split()
-    size = sum(map(len, runs))
+    kinds = _kinds(text[:JUDGED_MAX_CHARS])
+    size = len(kinds) - kinds.count(" ")
     if size < least or " " in text:
         return False
+    runs = kinds.split()
     changes = sum(map(kinds.count, ("a0", "0a", "A0", "0A", "aA", "Aa")))
     changes -= 2 * kinds.count("Aaa")
     if max(map(len, runs)) < 8:
@@ -1720,7 +1726,7 @@ def _is_random(text: str, least: int = RANDOM_MIN_CHARS) -> bool:
 
 
 def _is_key_like(text: str) -> bool:
-    return _is_random(text) and not text.strip(ALPHABETS["all"]) and not (
+    return not text.strip(ALPHABETS["all"]) and _is_random(text) and not (
         _is_plain(text))
 
 
@@ -1729,8 +1735,8 @@ def _kinds(text: str) -> str:
     if "kinds" not in _TABLES:
         _TABLES["kinds"] = "".join(
             "0" if c.isdigit() else "A" if c.isupper() else "a" if c.islower() else " "
-            for c in map(chr, range(128)))
-    return text.encode("ascii", "replace").decode("ascii").translate(_TABLES["kinds"])
+            for c in map(chr, range(128))).encode().ljust(256)
+    return text.encode("ascii", "replace").translate(_TABLES["kinds"]).decode()
 
 
 # Keys
@@ -1739,50 +1745,58 @@ def _kinds(text: str) -> str:
 def _keys(word: str) -> "List[Tuple[int, int]]":
     """Return where keys begin and end in *word*, which may be a path or an address."""
     found: "List[Tuple[int, int]]" = []
+    known: "Dict[str, int]" = {}  # what repeats is judged once
+    is_marked = any(mark in word for mark in KEY_MARKS)
     at = done = 0
     for piece in word.replace("=", "/").split("/"):
         begin = at + len(piece) - len(piece.lstrip("-_.~+"))
-        if begin >= done and len(word) - begin >= KEY_MIN_CHARS and (
-                len(piece) > 2 or word.startswith("1//0", begin)):
-            size = _key_chars(word[begin:begin + KEY_MAX_CHARS])
-            if size:
-                done = len(word) if size == KEY_MAX_CHARS else begin + size
-                found.append((begin, done))
         at += len(piece) + 1
+        if begin < done or len(word) - begin < KEY_MIN_CHARS or (
+                len(piece) < 3 and not word.startswith("1//0", begin)):
+            continue
+        text = word[begin:begin + KEY_MAX_CHARS]
+        size = known.get(text, -1)
+        if size < 0:
+            size = known[text] = _key_chars(text, is_marked)
+        if size:
+            done = len(word) if size == KEY_MAX_CHARS else begin + size
+            found.append((begin, done))
     return found
 
 
-def _key_chars(text: str) -> int:
+def _key_chars(text: str, is_marked: bool) -> int:
     """Return how many characters of *text* are a key that it begins with, or 0."""
-    for alphabet, starts in KEY_FORMS.items() if text.startswith(_KEY_STARTS) else ():
-        start = next((start for start in starts if text.startswith(start)), "")
-        rest = text[len(start):].lstrip(ALPHABETS[alphabet])
-        size = len(text) - len(rest)
-        if start and size - len(start) >= starts[start] and not rest[:1].isalnum() and (
-                start[-1] in "_-" or _is_mixed(text[:size])):
-            is_unsigned = text[size - 1] == "." and text.count(".", 0, size) == 2
-            return size if is_unsigned else _trimmed(text[:size])
-    if len(text) >= MARKED_MIN_CHARS and any(
+    for start, alphabet, least in _KEY_STARTS.get(text[:2], ()):
+        if text.startswith(start):
+            rest = text[len(start):].lstrip(ALPHABETS[alphabet])
+            size = len(text) - len(rest)
+            if size - len(start) >= least and not rest[:1].isalnum() and (
+                    start[-1] in "_-" or _is_mixed(text[:size])):
+                is_unsigned = text[size - 1] == "." and text.count(".", 0, size) == 2
+                return size if is_unsigned else _trimmed(text[:size])
+    if is_marked and len(text) >= MARKED_MIN_CHARS and any(
             mark in text and "=" not in text.partition(mark)[0] for mark in KEY_MARKS):
         return len(text)
-    return _trimmed(text) if _is_prefixed(text) or _is_dotted(text.split(".")) else 0
+    return _trimmed(text) if _is_prefixed(text) or _is_dotted(text) else 0
 
 
 def _is_prefixed(text: str) -> bool:
     """Tell a word, a sign and a long body that looks random."""
-    prefix = text.replace("-", "_").replace(".", "_").partition("_")[0]
-    body = text[len(prefix) + 1:]
-    if len(prefix) > PREFIX_MAX_CHARS or not (prefix.islower() or prefix.isupper()) or (
-            prefix.lower() in ID_PREFIXES
-            or prefix.lower().rstrip("0123456789") in ID_PREFIXES
-            or _has_uuid(body) or body.rpartition(".")[2] in FILE_ENDINGS):
+    prefix = text[:PREFIX_MAX_CHARS + 1].replace("-", "_").replace(".", "_")
+    prefix, sign, _ = prefix.partition("_")
+    if not sign or not (prefix.islower() or prefix.isupper()) or (
+            prefix.lower().rstrip("0123456789") in ID_PREFIXES
+            or prefix.lower() in ID_PREFIXES):
         return False
+    body = text[len(prefix) + 1:][:JUDGED_MAX_CHARS]
     first = body.replace("=", "/").partition("/")[0]
     if len(first) >= KEY_MIN_CHARS or "." in first:
         body = first
     is_word = not _is_mixed(first) and (
         len(first) < 4 or first in (first.lower(), first.upper(), first.title()))
     if is_word or not _is_mixed(body) or not _is_random(body, KEY_BODY_MIN_CHARS):
+        return False
+    if _has_uuid(body) or body.rpartition(".")[2] in FILE_ENDINGS:
         return False
     if body in (body.lower(), body.upper()):
         return max(map(len, _kinds(body).split())) >= LETTERS_MIN_CHARS
@@ -1794,8 +1808,9 @@ def _has_uuid(text: str) -> bool:
     return b"\x08\x04\x04\x04\x0c" in sizes
 
 
-def _is_dotted(parts: "List[str]") -> bool:
+def _is_dotted(text: str) -> bool:
     """Tell an id and a body, or the three parts of a token, all random."""
+    parts = text.split(".", 3)
     if len(parts) not in (2, 3) or not _is_mixed(parts[0]) or "=" in parts[0]:
         return False
     if len(parts) == 3 and len(parts[1]) == 6 and 22 < len(parts[0]) < 29:
@@ -1831,8 +1846,9 @@ class _Text:
 
     def __init__(self, text: str, effort: Effort) -> None:
         self.text, self.effort, self.broken = text, effort, 0
-        self.seen = text if text.isascii() else text.encode(
-            "ascii", "replace").decode("ascii")
+        self.known: "Dict[Tuple[str, ...], Tuple[Any, ...]]" = {}
+        self.seen = text.encode("ascii", "replace")
+        self.ends: "Dict[str, bytes]" = {}
 
     def without(self, find: "Callable[[_Text], Iterator[Tuple[Any, ...]]]") -> str:
         """Return the text without the secrets that *find* yields, in their order."""
@@ -1851,22 +1867,19 @@ class _Text:
 
     def end(self, kind: str, at: int, most: int = KEY_BLOCK_MAX_CHARS) -> int:
         """Return where what is of that *kind* and begins at *at* ends."""
-        ends, step, last = _table(kind), 64, at + most
-        while at < min(last, len(self.seen)):
-            found = self.seen[at:at + step].translate(ends).find("\0")
-            if found >= 0:
-                return at + found
-            at, step = at + step, 4 * step
-        return min(at, len(self.text))
+        if kind not in self.ends:
+            self.ends[kind] = self.seen.translate(_table(kind))
+        found = self.ends[kind].find(b"\0", at, at + most)
+        return found if found >= 0 else max(at, min(at + most, len(self.text)))
 
 
-def _table(kind: str) -> str:
-    """Return the table for str.translate() by which a text ends, or shows its kinds."""
+def _table(kind: str) -> bytes:
+    """Return the table for bytes.translate() that has 0 for what ends that *kind*."""
     if kind not in _TABLES:
-        kept, ends = ENDS.get(kind, ("", ""))
-        _TABLES[kind] = "".join(
-            "\0" if (c not in kept if kept else c in ends) else c
-            for c in map(chr, range(128)))
+        kept, ends = ENDS[kind]
+        _TABLES[kind] = bytes(
+            n if (chr(n) in kept if kept else chr(n) not in ends) else 0
+            for n in range(256))
     return _TABLES[kind]
 
 
@@ -1891,14 +1904,17 @@ def _lone_keys(reading: "_Text") -> "Iterator[Tuple[Any, ...]]":
 
 def _secrets(reading: "_Text", has_names: bool = True) -> "Iterator[Tuple[Any, ...]]":
     """Yield where each secret begins and ends that a name or its form tells."""
-    words = _spaced(reading.seen).translate(_table("word")).split("\0")
-    known = {}
+    spaced = _spaced(reading.seen.decode()).encode().translate(_table("word"))
+    words = spaced.decode().split("\0")
+    known, ranks = {}, {"": 0}
     for word in set(words):
         keys = _keys(word) if len(word) >= KEY_MIN_CHARS else []
         name = word.partition("=")[0] if has_names and (
             "=" in word or word[-3:].lower() in _LAST_CHARS or word[-1:].isdigit()
             or word[:1] == "-" or word[-1:] in "._") else ""
-        rank = (_rank(name) or 3 * (_bare(name) in QUERY_NAMES)) if name else 0
+        if name not in ranks:
+            ranks[name] = _rank(name) or 3 * (_bare(name) in QUERY_NAMES)
+        rank = ranks[name]
         if rank or keys or name.startswith(_FLAG_STARTS):
             known[word] = name, rank, keys
         if keys:
@@ -1908,9 +1924,9 @@ def _secrets(reading: "_Text", has_names: bool = True) -> "Iterator[Tuple[Any, .
         if word in known:
             name, rank, keys = known[word]
             if rank:
-                yield _named(reading, name, at, rank)
+                yield _once(reading, _named, name, at, rank)
             elif name[:1] == "-":
-                yield _argument(reading, name, at)
+                yield _once(reading, _argument, name, at, 0, LINE_CHARS)
             for begin, end in keys:
                 yield at + begin, _key_end(reading, at + end)
             reading.spend(len(word))
@@ -1924,7 +1940,7 @@ def _key_end(reading: "_Text", end: int) -> int:
     return end
 
 
-def _argument(reading: "_Text", word: str, at: int) -> "Tuple[int, int]":
+def _argument(reading: "_Text", word: str, at: int, rank: int) -> "Tuple[int, int]":
     """Return the secret in what follows a flag of a command."""
     text = reading.text
     line = text[max(0, at - LINE_CHARS):at].rpartition("\n")[2]
@@ -1967,6 +1983,22 @@ def _joint(rest: str) -> "Tuple[int, str, str]":
     if sign == ":" and is_typed and not set(kind) & set("\"'`;(){}\n"):
         sign, value = "=", value[len(kind) + 3:].lstrip(" \t")
     return len(rest) - len(value), "value" if is_beside else sign, closed
+
+
+def _once(
+    reading: "_Text", find: "Callable[[_Text, str, int, int], Tuple[Any, ...]]",
+    word: str, at: int, rank: int, before_chars: int = BEFORE_CHARS,
+) -> "Tuple[Any, ...]":
+    """Return find(reading, word, at, rank); where the same stands about, known."""
+    text, end = reading.text, at + len(word)
+    near = word, text[max(0, at - before_chars):at], text[end:end + BEHIND_CHARS]
+    if near in reading.known:
+        start, stop, *quote = reading.known[near]
+        return (end + start, end + stop, *quote)
+    start, stop, *quote = find(reading, word, at, rank)
+    if stop < end + BEHIND_CHARS and (stop > start or not stop):
+        reading.known[near] = (start - end, stop - end, *quote) if stop else (0, 0)
+    return (start, stop, *quote)
 
 
 def _named(reading: "_Text", word: str, at: int, rank: int) -> "Tuple[Any, ...]":
@@ -2039,7 +2071,7 @@ def _in_quotes(
     is_open = said[:1] in ",);:]}" and not closed  # that quote ends what was before it
     if not said or is_open or (quote == "`" and " " in said):
         return 0, 0
-    before = text[max(0, at - 14):at].lower()
+    before = text[max(0, at - BEFORE_CHARS):at].lower()
     if rank == 1:
         good = _is_key_like(said) or (sign == "=" and word.isupper() and (
             _is_mixed(said) and not _is_code(said)))
@@ -2065,15 +2097,15 @@ def _in_brackets(
     """Return the JSON array or object that begins at *start*, if it holds a secret."""
     quote = closed[:len(closed) - len(closed.lstrip("\\"))] + '"'
     if start < reading.broken:
-        return 0, 0
+        return start, start
     said = reading.text[start:start + KEY_BLOCK_MAX_CHARS].replace(quote, '"')
     try:
         value, size = _scan(said, 0)
     except (ValueError, StopIteration, RecursionError):
         reading.broken = start + len(said)  # what is in it would not end there either
-        return 0, 0
+        return start, start
     if not _holds_secret(rank, value):
-        return 0, 0
+        return start, start
     return start, start + len(said[:size].replace('"', quote)), quote
 
 
@@ -2091,14 +2123,16 @@ def _without_quotes(
     in_query = text[at - 1:at] in ("?", "&", ";")
     said = said.partition("#")[0] if in_query else said
     end = start + len(said)
-    before, behind = text[max(0, at - 14):at].lower(), text[end:end + 1]
+    before, behind = text[max(0, at - BEFORE_CHARS):at].lower(), text[end:end + 1]
     if not said or behind in ("(", "[") or said[0] in "$<{%" or (
             before[-1:] == "{" and behind == "}" and len(said) < 8):
         return 0, 0
-    is_value, is_mixed = len(said) > 2 and not _is_code(said), _is_mixed(said)
-    is_tight = sign == "=" and text[start - 1] == "="
+    is_tight, is_mixed = sign == "=" and text[start - 1] == "=", _is_mixed(said)
+    if rank != 2 and not is_mixed and len(said) < 2 * RANDOM_MIN_CHARS:
+        return 0, 0
+    is_value = len(said) > 2 and not _is_code(said)
     if rank != 2:
-        good = sign not in ("", "(", ",") and (_is_key_like(said) or (
+        good = bool(sign) and (_is_key_like(said) or (
             is_tight and (word.isupper() or in_query) and is_mixed and is_value))
     elif sign == ":" and closed and said.isdigit():  # of JSON
         return (start, end, closed) if len(said) > 4 else (0, 0)
@@ -2116,15 +2150,14 @@ def _without_quotes(
     elif word[0] == "-":
         good = is_value and said[0] != "-" and "=" not in said[:6]
     else:
-        line = text[max(0, at - LINE_CHARS):at].rpartition("\n")[2]
         good = is_value and ((is_mixed and before.endswith(SETTERS)) or (
-            word.lower() == "password" and line.split()[-2:-1] == ["login"]))
+            word.lower() == "password" and before.split()[-2:-1] == ["login"]))
     return (start, end if is_whole else reading.end(kind, start)) if good else (0, 0)
 
 
 def _places(reading: "_Text") -> "Iterator[Tuple[int, int]]":
     """Yield where each secret begins and ends that a mark before it tells."""
-    lowered = reading.seen.lower()
+    lowered = reading.seen.decode().lower()
     found = []
     for mark, (kind, least) in PLACES.items():
         at = lowered.find(mark)
@@ -2139,6 +2172,8 @@ def _places(reading: "_Text") -> "Iterator[Tuple[int, int]]":
 
 def _in_url(reading: "_Text", begin: int, at: int) -> "Tuple[int, int]":
     """Return the password of an address, or its user if that looks like a key."""
+    if reading.text.find("@", at, at + KEY_BLOCK_MAX_CHARS) < 0:
+        return at, at
     said = reading.text[at:reading.end("authority", at)]
     user, has_password, rest = said.partition(":")
     if has_password and "@" in rest:
@@ -2166,8 +2201,10 @@ def _in_bot(reading: "_Text", begin: int, at: int) -> "Tuple[int, int]":
 def _in_hash(reading: "_Text", begin: int, at: int) -> "Tuple[int, int]":
     """Return the salt and the hash behind the name of a hash, and that name."""
     end = reading.end("hash", at)
+    if end - at < 14:
+        return at, at
     said = reading.text[at:end]
-    before = _spaced(reading.seen[max(0, begin - 8):begin])[-1:]
+    before = _spaced(reading.seen[max(0, begin - 8):begin].decode())[-1:]
     is_name = before.isalnum() or not _is_mixed(said)
     return (end if is_name or said == said.lower() else begin), end
 
@@ -2178,7 +2215,8 @@ def _in_block(reading: "_Text", begin: int, at: int) -> "Tuple[int, int]":
     start = text.rfind("---", max(0, at - 60), at)
     if start < 0 or text[begin:at] != "PRIVATE KEY":
         return at, at
-    start = len(text[:start + 3].rstrip("-"))
+    first = max(0, at - LINE_CHARS)
+    start = first + len(text[first:start].rstrip("-"))
     if "END" in text[start:at]:
         is_tail = start <= KEY_BLOCK_MAX_CHARS and not text[:start].strip(KEY_BODY)
         return (0, start) if is_tail else (at, at)

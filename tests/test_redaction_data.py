@@ -30,6 +30,7 @@ GROUPS = {
              "file_endings": "FILE_ENDINGS", "escapes": "ESCAPES"},
     "limits": {name.lower(): name for name in (
         "SECRET_MIN_CHARS", "NAME_MAX_CHARS", "NUMBER_MIN", "RANDOM_MIN_CHARS",
+        "JUDGED_MAX_CHARS",
         "KEY_MIN_CHARS", "KEY_MAX_CHARS", "PREFIX_MAX_CHARS", "KEY_BODY_MIN_CHARS",
         "LETTERS_MIN_CHARS", "MARKED_MIN_CHARS", "VALUE_MAX_CHARS",
         "KEY_BLOCK_MAX_CHARS", "JOINT_CHARS", "LINE_CHARS", "STRING_MAX_CHARS",
