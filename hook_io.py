@@ -5342,13 +5342,16 @@ def _fails_as(argv: "List[str]") -> str:
 def _decide(event: AgentEvent, options: "Options") -> HookResult:
     """Send *event*, wait for the answer in a budget of its own, and say it.
 
-    The event log says what was decided, and who did.
+    The server is told how far its answer may go, and how long it is waited for.  The
+    event log says what was decided, and who did.
     """
     options["timeout_ms"] = budget_ms = options["decide_timeout_ms"]
     leaving = _redacted_event(event, options)
     url, headers, body = _envelope(leaving, options)
-    outcome = _post(url, body, time.monotonic() + int(budget_ms) / 1000,
-                    {**headers, "Accept": "application/json"}, options)
+    options["decide"] = limit = _limit(options, url)
+    outcome = _post(url, body, time.monotonic() + int(budget_ms) / 1000, {
+        **headers, "Accept": "application/json",
+        "Hook-IO-Decide": f"{limit} {budget_ms}"}, options)
     said, by = _said(outcome, url, event, options), shown_url(url)
     if said is None:
         said, by = _without_answer(outcome, event, by, options), "hook-io"
@@ -5389,11 +5392,10 @@ def _said(
         intent, text = "context", more
     if not intent and not hint and answer and options["decide_fail"] == "closed":
         return None  # a document that is none of those it might be
-    limit = _limit(options, url)
-    if intent not in _ALWAYS and limit != "full":
+    if intent not in _ALWAYS and options["decide"] != "full":
         if intent == "rewrite":
             _note(options, "[WARNING] The server wants another input for the tool, "
-                  f"which HOOK_IO_DECIDE={limit} does not take")
+                  "which HOOK_IO_DECIDE=deny does not take")
         intent = ""
     return _result(intent, text or f"denied by {shown_url(url)}", hint, new, event)
 

@@ -269,6 +269,14 @@ class HeldServer(EventServer):
 
 
 @pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium for all tests: one process can drive no second one."""
+    from test_page import started_browser
+
+    yield from started_browser()
+
+
+@pytest.fixture(scope="session")
 def kept_server():
     with EventServer() as server:
         yield server

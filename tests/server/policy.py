@@ -6,14 +6,16 @@ A rule is a line: what to answer, the tool, what it works on, in which * is any 
     deny  Bash rm -rf*
     ask   Write *.env
     allow Read *
+    wait  WebFetch *
 
-The first rule that matches an event counts; none is no opinion.  A # begins a comment.
+The first rule that matches an event counts; none is no opinion.  `wait` leaves it
+to a person at the page.  A # begins a comment.
 """
 
 import fnmatch
 import json
 
-INTENTS = ("deny", "ask", "allow")
+INTENTS = ("deny", "ask", "allow", "wait")
 #: events that wait for an answer about a tool
 EVENTS = ("PreToolUse", "PermissionRequest", "PreSkillShellCommand")
 #: members of a tool's input that say what it works on

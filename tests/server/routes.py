@@ -12,6 +12,7 @@ import ipaddress
 import sqlite3
 from urllib.parse import urlsplit
 
+from .asking import HEADER, get_asked, post_answer
 from .contract import (
     FILTERS,
     NAME,
@@ -31,8 +32,11 @@ from .telling import FILES, get_call, get_page, get_search, get_story
 
 def post_event(exchange, server):
     event, is_agents_own = read_event(exchange)
-    stored = keep(server, event, exchange.headers.get("idempotency-key"))
     answer = server.policy.decide(event) if server.policy else {}
+    key = server.desk.ask(event, answer, exchange.headers.get(HEADER))
+    stored = keep(server, event, exchange.headers.get("idempotency-key"))
+    if key or answer.get("intent") == "wait":
+        answer = server.desk.wait(key) if key else {}
     if is_agents_own:  # an http hook of an agent, which reads an answer as a decision
         return {"status": 200, "json": http_answer(event, answer)}
     return {"status": 201, "json": {**stored, **answer}}
@@ -112,6 +116,7 @@ ROUTES = {
     **{f"/page/{name}": {"GET": get_page} for name in FILES},
     "/story": {"GET": get_story}, "/call": {"GET": get_call},
     "/search": {"GET": get_search},
+    "/asked": {"GET": get_asked, "POST": get_asked}, "/answer": {"POST": post_answer},
     "/stream": {"GET": get_stream}, "/runs": {"GET": get_runs},
     "/sessions": {"GET": get_sessions}, "/telemetry": {"GET": get_telemetry},
     "/server-names": {"GET": get_server_names, "PUT": put_server_name,

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 
+from .asking import Desk
 from .attribution import Attribution
 from .contract import BODY_MAX_BYTES, refusal
 from .faults import FAULTS, as_dict, play, play_before_reading, wire
@@ -58,7 +59,7 @@ class EventServer:
         self._waiting, self._keep_alive = {}, keep_alive
         self.store, self.host = Store(db), host.lower()
         self.names = tuple(name.lower() for name in names)
-        self.keys, self.policy = keys or Keys(), policy
+        self.keys, self.policy, self.desk = keys or Keys(), policy, Desk()
         self.attribution = Attribution(self.store, shared, require_identity, keep_s)
         try:
             self._listener = listening_socket(host, port, share_port)
@@ -77,6 +78,7 @@ class EventServer:
 
     def __exit__(self, *exc_info):
         self._stopping.set()
+        self.desk.close()
         self.attribution.stop()
         with contextlib.suppress(OSError):  # macOS: then it looks up within POLL_S
             self._listener.shutdown(socket.SHUT_RDWR)

@@ -16,7 +16,7 @@ FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page")
 FILES = {
     "index.html": "text/html", "style.css": "text/css",
     **dict.fromkeys(("main.js", "sessions.js", "turns.js", "axis.js", "detail.js",
-                     "text.js"), "text/javascript")}
+                     "text.js", "asked.js"), "text/javascript")}
 #: what the page may do
 POLICY = ("default-src 'none'", "script-src 'self'", "style-src 'self'",
           "connect-src 'self'", "img-src data:", "base-uri 'none'",

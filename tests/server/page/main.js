@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What is shown, where the address says so, and the connection that tells what is new.
+import * as asked from "./asked.js";
 import * as axis from "./axis.js";
 import * as detail from "./detail.js";
 import * as sessions from "./sessions.js";
@@ -118,8 +119,8 @@ async function connect() {
     gaps = runs.slice(1).map((run, n) => ({from: Date.parse(runs[n].stopped_at || runs[n].started_at), to: Date.parse(run.started_at)}));
   } catch { return retry(); }
   source = new EventSource("/stream?last=0");
-  source.onopen = () => { say("live"); soon(); };
-  source.onmessage = soon;
+  source.onopen = () => { say("live"); soon(); asked.soon(); };
+  source.onmessage = () => { soon(); asked.soon(); };
   source.onerror = retry;
 }
 
@@ -136,8 +137,7 @@ document.onkeydown = ({key}) => { if (key === "Escape" && !$("detail").hidden) $
 $("search").oninput = ({target}) => { want.q = target.value.trim(); remember(); search(); };
 $("search").form.onsubmit = event => event.preventDefault();
 $("pause").onclick = () => { paused = !paused; connect(); };
-$("earlier").onclick = earlier;
-$("menu").onclick = () => $("menu").setAttribute("aria-expanded", $("side").classList.toggle("shown"));
+$("earlier").onclick = earlier; $("menu").onclick = () => $("menu").setAttribute("aria-expanded", $("side").classList.toggle("shown"));
 $("notify").onchange = () => window.Notification?.permission === "default" && Notification.requestPermission();
 [window.onhashchange, document.onvisibilitychange] = [readHash, connect];
 setInterval(() => paused || document.hidden || soon(), 30000);
