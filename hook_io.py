@@ -5061,8 +5061,8 @@ def _moment_ms(moment: "Any") -> int:
         number, digits = float(text), len(text.partition(".")[0])
         return int(number * 1000 if digits < 12 else number / 10 ** (digits // 17 * 6))
     try:
-        seconds = timegm(tuple(int(text[at:at + (2 if at else 4)])
-                               for at in (0, 5, 8, 11, 14, 17)))
+        seconds = timegm((int(text[:4]), int(text[5:7]), int(text[8:10]),
+                          int(text[11:13]), int(text[14:16]), int(text[17:19])))
         rest = text[19:].rstrip("Z")
         fraction, sign, zone = rest[1:4] * (rest[:1] == "."), rest[-6:-5], rest[-5:]
         if sign and sign in "+-":
@@ -6041,6 +6041,8 @@ SPANS = {"turn": ("invoke_agent", "agent", 1, "AGENT"),
          "agent": ("invoke_agent", "agent_type", 1, "AGENT"),
          "call": ("execute_tool", "tool", 1, "TOOL"),
          "usage": ("chat", "model", 3, "LLM")}
+#: what a line of a transcript has one of if it tells of tokens
+ANSWER_MARKS = (b'"usage"', b'"type":"assistant"', b'"cost-state"')
 #: member of a transcript's usage -> the kind of token that it counts
 TOKENS = {"input_tokens": "input", "output_tokens": "output",
           "cache_read_input_tokens": "cache_read",
@@ -6212,9 +6214,9 @@ class _Ledger:
     def added(path: str, start: int, max_bytes: int) -> "Tuple[bytes, int]":
         """Return the whole lines of a file from *start* on, and where they end.
 
-        Raises OSError, also for more than *max_bytes*.
+        Raises OSError, also for more than *max_bytes*, or less than a line.
         """
-        with _Ledger.opened(path) as file:
+        with open(_open_own(path, os.O_RDONLY), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             start = start if start <= size else 0
             if size - start > max_bytes:
@@ -6222,6 +6224,8 @@ class _Ledger:
             file.seek(start)
             data: bytes = file.read(max_bytes)
         whole = data[:data.rfind(b"\n") + 1]
+        if data and not whole:
+            raise OSError(f"{_clean(path)} ends within a line")
         return whole, start + len(whole)
 
     @staticmethod
@@ -6233,17 +6237,6 @@ class _Ledger:
             return []
         return [os.path.join(folder, name) for name in names
                 if name[:6] == "agent-" and name[-6:] == ".jsonl"]
-
-    @staticmethod
-    def opened(path: str) -> "Any":
-        flags = os.O_RDONLY
-        for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
-            flags |= getattr(os, name, 0)
-        fd = os.open(path, flags)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise OSError(f"{_clean(path)} is no regular file")
-        return os.fdopen(fd, "rb")
 
     @staticmethod
     def write(path: str, data: bytes, mode: int) -> None:
@@ -6280,7 +6273,9 @@ def _tell_turns(ledger: _Ledger, event: AgentEvent, options: "Options") -> int:
              if turn["session_id"] == session_id]
     if not turns:
         return 0
-    answers = _new_usage(ledger, known, event, turns)
+    own: "Dict[int, List[Event]]" = {}
+    for answer in _new_usage(ledger, known, event, turns, options):
+        own.setdefault(id(answer["turn"]), []).append(answer)
     at_work = [any(agent["ended_ms"] is None for agent in turn["subagents"])
                for turn in turns[-TURNS_KEPT:-1]]
     kept = turns[at_work.index(True) - len(at_work) - 1 if True in at_work else -1:]
@@ -6288,9 +6283,8 @@ def _tell_turns(ledger: _Ledger, event: AgentEvent, options: "Options") -> int:
     _join_trace(known, turns[-1], options)
     count = 0
     for turn in turns:
-        own = [one for one in answers if one["turn"] is turn]
         is_over = turn not in kept or options["event_type"] == "SessionEnd"
-        records = list(_records_of(turn, own, is_over))
+        records = list(_records_of(turn, own.get(id(turn), []), is_over))
         new = [record for record in records if record[0] not in done]
         if turn in kept:
             known["done"].update((record[0], 1) for record in records)
@@ -6302,7 +6296,7 @@ def _tell_turns(ledger: _Ledger, event: AgentEvent, options: "Options") -> int:
                 ledger.state["waiting"].append([turn["end"], spans])
     first, place = kept[0]["started_ms"], known["log"][1:] or [0]
     known["log"] = [file_id, next(
-        (at for at, line in lines if _fact(line)[2] >= first), place[0])]
+        (at for at, line in lines if _logged_ms(line) >= first), place[0])]
     return count
 
 
@@ -6320,7 +6314,7 @@ def _session_lines(
     path = os.path.expanduser(path)
     for name in (path + ".1", path):
         try:
-            file = _Ledger.opened(name)
+            file = os.fdopen(_open_own(name, os.O_RDONLY), "rb")
         except FileNotFoundError:
             continue
         with file:
@@ -6336,6 +6330,10 @@ def _session_lines(
                       for at, line in _lines_from(file, start, wanted)]
             start = 0
     return found, file_id
+
+
+def _logged_ms(line: bytes) -> int:
+    return _moment_ms(line[14:38].decode("ascii", "replace")) or _fact(line)[2]
 
 
 def _lines_from(
@@ -6378,7 +6376,8 @@ def _with_own(
 
 
 def _new_usage(
-    ledger: _Ledger, known: "Event", event: AgentEvent, turns: "List[Event]"
+    ledger: _Ledger, known: "Event", event: AgentEvent, turns: "List[Event]",
+    options: "Options",
 ) -> "List[Event]":
     """Return what a model has answered by the transcripts, and count its tokens.
 
@@ -6389,19 +6388,16 @@ def _new_usage(
     path, new = _text(event, "transcript_path"), []
     if event.agent not in USAGE_AGENTS or not os.path.isabs(path):
         return []
+    turn_of = {agent["agent_id"]: turn for turn in turns for agent in turn["subagents"]
+               if agent["agent_id"]}
     paid: "Event" = {}
     for name in (path, *_Ledger.beside(path[:-len(".jsonl")] + "/subagents")):
-        try:
-            data, known["files"][name] = _Ledger.added(
-                name, known["files"].get(name, 0), TRANSCRIPT_MAX_BYTES)
-        except OSError:
-            _observe(ledger, "unread", 1)
-            continue
         agent_id = os.path.basename(name)[len("agent-"):-len(".jsonl")]
-        answers, cost = _answers(data, agent_id if name != path else "")
-        paid.update(cost)
-        for answer in answers:
-            turn = _turn_of_answer(answer, turns)
+        for answer in _read_answers(ledger, known, name, paid, options):
+            answer["agent_id"] = agent_id if name != path else ""
+            turn = turn_of.get(answer["agent_id"]) or next(
+                (turn for turn in reversed(turns)
+                 if turn["started_ms"] <= answer["ended_ms"]), None)
             known["fresh"] = known["fresh"] and turn is not None
             if turn is not None and _count_tokens(ledger, known, turn, answer):
                 new.append({**answer, "turn": turn})
@@ -6409,52 +6405,72 @@ def _new_usage(
     return new
 
 
-def _turn_of_answer(answer: "Event", turns: "List[Event]") -> "Optional[Event]":
-    for turn in reversed(turns if answer["agent_id"] else []):
-        if any(agent["agent_id"] == answer["agent_id"] for agent in turn["subagents"]):
-            return turn
-    earlier = [turn for turn in turns if turn["started_ms"] <= answer["ended_ms"]]
-    return earlier[-1] if earlier else None
+def _read_answers(
+    ledger: _Ledger, known: "Event", path: str, paid: "Event", options: "Options"
+) -> "List[Event]":
+    """Return the answers that are new in a transcript; say what could not be read."""
+    answers: "List[Event]" = []
+    try:
+        data, known["files"][path] = _Ledger.added(
+            path, known["files"].get(path, 0), TRANSCRIPT_MAX_BYTES)
+        answers, cost, unknown = _answers(data)
+        paid.update(cost)
+        if unknown or (data and b'"type":"' not in data):
+            raise OSError(f"{_clean(path)} has lines of an unknown form")
+    except OSError as error:
+        why = _error_text(error) if error.strerror else str(error)
+        _note(options, f"[WARNING] Tokens are missing in what is exported: {why}")
+        _observe(ledger, "unread", 1)
+    return answers
 
 
-def _answers(data: bytes, agent_id: str) -> "Tuple[List[Event], Event]":
-    """Return the answers in lines of a transcript, and what its cost-state says.
+def _answers(data: bytes) -> "Tuple[List[Event], Event, int]":
+    """Return the answers in lines of a transcript, what its cost-state says, and how
+    many lines ought to hold an answer, and do not as far as is known here.
 
     Only names of models, numbers, times and ids are taken.  Of lines with one id the
     one with the most output counts; the answer began when the line before it ended.
     """
     found: "Dict[str, Event]" = {}
     cost: "Event" = {}
-    before_ms = 0
+    before_ms = unknown = 0
     for line in data.split(b"\n"):
         at = line.rfind(b'"timestamp":"')
         now_ms = _moment_ms(line[at + 13:at + 37].decode("ascii", "replace")) if (
             at >= 0) else before_ms
-        said = _decoded(line) if b'"usage"' in line or b'"cost-state"' in line else {}
-        message = said.get("message")
-        if isinstance(said.get("modelUsage"), dict):
-            cost = said["modelUsage"]
-        elif isinstance(message, dict) and isinstance(message.get("usage"), dict):
-            _keep_answer(found, message, (agent_id, before_ms or now_ms, now_ms))
+        if any(mark in line for mark in ANSWER_MARKS):
+            said = _decoded(line)
+            message = said.get("message")
+            if isinstance(said.get("modelUsage"), dict):
+                cost = said["modelUsage"]
+            elif said.get("type") == "assistant" or not said:
+                unknown += not _keep_answer(found, message, before_ms, now_ms)
         before_ms = now_ms
-    return list(found.values()), cost
+    return list(found.values()), cost, unknown
 
 
 def _keep_answer(
-    found: "Dict[str, Event]", message: "Event", facts: "Tuple[str, int, int]"
-) -> None:
-    name, model = message.get("id"), message.get("model")
-    if not isinstance(name, str) or not isinstance(model, str) or model[:1] == "<":
-        return  # "<synthetic>": no model said it
-    agent_id, began_ms, now_ms = facts
-    counts = {kind: _count(message["usage"].get(kind)) or 0 for kind in TOKENS}
+    found: "Dict[str, Event]", message: "Any", before_ms: int, now_ms: int
+) -> bool:
+    """Keep a model's answer among those *found*; tell whether its form is known."""
+    name, model, usage = (_get_path(message, member) for member in (
+        "id", "model", "usage"))
+    if not (isinstance(name, str) and isinstance(model, str) and (
+            isinstance(usage, dict))):
+        return False
+    told = {kind: _count(usage.get(kind) or 0) for kind in TOKENS}
+    counts = {kind: count for kind, count in told.items() if count is not None}
+    if model[:1] == "<" or len(counts) < len(told):
+        return model[:1] == "<"  # "<synthetic>": no model said it
     known = found.get(name)
     if known is None or counts["output_tokens"] >= known["output_tokens"]:
         found[name] = {
-            "id": name, "model": _clean(model), "agent_id": agent_id, **counts,
-            "started_ms": min(known["started_ms"] if known else began_ms, now_ms),
-            "ended_ms": now_ms, "duration_ms": None,
+            "id": name, "model": _clean(model), **counts, "ended_ms": now_ms,
+            "started_ms": min(
+                known["started_ms"] if known else before_ms or now_ms, now_ms),
+            "duration_ms": None,
             "all_input_tokens": sum(counts.values()) - counts["output_tokens"]}
+    return True
 
 
 def _decoded(line: bytes) -> "Event":
@@ -6778,15 +6794,15 @@ def _textfile(ledger: _Ledger, options: "Options") -> str:
             lines += [f"# HELP {told} {text}",
                       f"# TYPE {told} {'histogram' if bounds else 'counter'}"]
         for key in sorted(rows):
-            labels = decode(key)
+            labels, row = _labels(decode(key)), rows[key]
             if not bounds:
-                lines.append(f"{told}{_labels(labels)} {rows[key]}")
+                lines.append(f"{told}{labels} {row}")
                 continue
-            for n, bound in enumerate([*bounds.split(), "+Inf"]):
-                lines.append(f"{told}_bucket{_labels({**labels, 'le': bound})} "
-                             f"{sum(rows[key][2:3 + n])}")
-            lines += [f"{told}_sum{_labels(labels)} {rows[key][1]}",
-                      f"{told}_count{_labels(labels)} {rows[key][0]}"]
+            total, within = 0, labels[:-1]  # of a histogram, which has some
+            for bound, count in zip([*bounds.split(), "+Inf"], row[2:]):
+                total += count
+                lines.append(f'{told}_bucket{within},le="{bound}"}} {total}')
+            lines += [f"{told}_sum{labels} {row[1]}", f"{told}_count{labels} {row[0]}"]
     for name, samples in _gauges(options).items():
         lines += [f"# HELP {name} {GAUGES[name]}", f"# TYPE {name} gauge",
                   *(f"{name}{_labels(labels)} {value}" for labels, value in samples)]

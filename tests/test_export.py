@@ -451,16 +451,18 @@ def test_rotel_reads_every_span_and_metric(tmp_path):
 # Tokens.
 
 def test_tokens_are_those_that_the_api_returned():
-    answers, _ = hook_io._answers(TRANSCRIPT.read_bytes(), "")
-    more, _ = hook_io._answers((TRANSCRIPT.parent / "agent.jsonl").read_bytes(), "a")
-    sums = [sum(answer[kind] for answer in answers + more) for kind in hook_io.TOKENS]
+    files = (TRANSCRIPT, TRANSCRIPT.parent / "agent.jsonl")
+    told = [hook_io._answers(file.read_bytes()) for file in files]
+    sums = [sum(answer[kind] for answers, _, _ in told for answer in answers)
+            for kind in hook_io.TOKENS]
     assert sums == [9045, 675, 274500, 18450]
+    assert [unknown for _, _, unknown in told] == [0, 0]
 
 
 def test_of_a_transcript_only_models_numbers_times_and_ids_are_kept():
-    answers, _ = hook_io._answers(TRANSCRIPT.read_bytes(), "")
-    kept = {"id", "model", "agent_id", "started_ms", "ended_ms", "duration_ms",
-            "all_input_tokens", *hook_io.TOKENS}
+    answers, _, _ = hook_io._answers(TRANSCRIPT.read_bytes())
+    kept = {"id", "model", "started_ms", "ended_ms", "duration_ms", "all_input_tokens",
+            *hook_io.TOKENS}
     assert all(answer.keys() == kept for answer in answers)
 
 
@@ -497,29 +499,67 @@ def test_the_cost_of_a_session_is_counted_at_its_end(agent):
     assert samples[f'hook_io_tokens_total{{{labels},kind="input"}}'] == 11
 
 
-@pytest.mark.parametrize("kind", ["gone", "huge", "fifo", "hostile", "cut"])
+def hostile_lines():
+    deep, big = "[" * 100000, "9" * 5000
+    return "\n".join([
+        f'{{"message": {{"usage": {deep}',
+        f'{{"message":{{"usage":{{"a":{big}}}}}}}',
+        '{"message":{"id":1,"model":[],"usage":{"output_tokens":true}}}',
+        '{"message":{"id":"m","model":"x","usage":{"output_tokens":-1e999}}}', ""])
+
+
+#: what a transcript holds -> what is said of it
+USELESS = {
+    "cut": ('{"message":{"id":"m","model":"x","usage":{"out', "ends within a line"),
+    "hostile": (hostile_lines(), "has lines of an unknown form"),
+    "of lines that nobody knows": ('{"kind":"a"}\n', "has lines of an unknown form"),
+    "of answers that count otherwise": (
+        '{"type":"assistant","message":{"id":"m","model":"x","tokens":{"in":1}}}\n',
+        "has lines of an unknown form"),
+    "of counts that are none": (
+        '{"type":"assistant","message":{"id":"m","model":"x","usage":'
+        '{"output_tokens":"many"}}}\n', "has lines of an unknown form"),
+}
+
+
+def says_that_tokens_are_missing(agent, why):
+    said = agent.turn("Bash").splitlines()
+    samples = agent.samples()
+    assert said[0].startswith("[WARNING] Tokens are missing in what is exported: ")
+    assert why in said[0]
+    assert said[1:] == ["1 turns exported"]
+    assert not any("hook_io_tokens" in name for name in samples)
+    assert samples["hook_io_transcripts_unread_total"] == 1
+
+
+@pytest.mark.parametrize("kind", USELESS)
 def test_a_transcript_of_no_use_leaves_the_story_without_tokens(agent, kind):
-    if kind in ("gone", "fifo"):
-        agent.transcript.unlink()
+    text, why = USELESS[kind]
+    agent.transcript.write_text(text)
+    says_that_tokens_are_missing(agent, why)
+
+
+@pytest.mark.parametrize("kind", ["gone", "huge", "fifo"])
+def test_a_file_that_cannot_be_read_leaves_the_story_without_tokens(agent, kind):
+    agent.transcript.unlink()
     if kind == "huge":
         with agent.transcript.open("wb") as file:
             file.truncate(100 << 20)
     elif kind == "fifo":  # which nobody ever writes to
         os.mkfifo(str(agent.transcript))
-    elif kind == "hostile":
-        deep, big = "[" * 100000, "9" * 5000
-        agent.transcript.write_text("\n".join([
-            f'{{"message": {{"usage": {deep}',
-            f'{{"message":{{"usage":{{"a":{big}}}}}}}',
-            '{"message":{"id":1,"model":[],"usage":{"output_tokens":true}}}',
-            '{"message":{"id":"m","model":"x","usage":{"output_tokens":-1e999}}}', ""]))
-    elif kind == "cut":
-        agent.transcript.write_text('{"message":{"id":"m","model":"x","usage":{"out')
-    assert agent.turn("Bash") == "1 turns exported\n"
-    samples = agent.samples()
-    assert not any("hook_io_tokens" in name for name in samples)
-    is_told = kind in ("gone", "huge", "fifo")
-    assert samples.get("hook_io_transcripts_unread_total", 0) == is_told
+    why = {"gone": "no such file", "huge": "has more than", "fifo": "no regular file"}
+    says_that_tokens_are_missing(agent, why[kind])
+
+
+def test_a_line_that_was_cut_is_made_up_when_the_rest_of_it_comes(agent):
+    agent.answers("m-1", (1, 2, 0, 0))
+    whole = agent.transcript.read_text().replace("2026-", "2099-")
+    agent.transcript.write_text(whole[:60])
+    agent.turn()
+    agent.transcript.write_text(whole)
+    assert agent.turn() == "1 turns exported\n"
+    tokens = 'hook_io_tokens_total{source_app="demo",model="claude-x",kind="output"}'
+    assert agent.samples()[tokens] == 2
 
 
 # The dashboard.
