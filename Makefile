@@ -76,6 +76,10 @@ bench: $(VENV)/made ## Measure latency beside floors and PEERS=folder (CHECK=1: 
 cost: $(VENV)/made ## Measure what hooks cost a real Claude Code (needs npm; PEERS=folder)
 	$(BIN)/python tests/measure/cost.py $(if $(PEERS),--peers "$(PEERS)")
 
+.PHONY: story
+story: ## Measure the story of 10,000 events, an export, and a Stop that exports detached
+	$(PYTHON) tests/measure/story.py
+
 .PHONY: soak
 soak: $(VENV)/made ## Fuzz, faults and load for 15 minutes (PART, SECONDS, SEED)
 	$(BIN)/python tests/measure/soak.py $(if $(PART),--part $(PART)) \

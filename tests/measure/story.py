@@ -1,14 +1,16 @@
 """Measure the story of a turn and its export, in process.
 
-    python tests/measure/story.py [--turns N]
+    python tests/measure/story.py [--turns N] [--stops N]
 
-Prints time and memory of story() for 10,000 events, and the time of an export to a text
-file for one turn more on top of an event log of nearly 64 MiB: median and p99.
+Prints time and memory of story() for 10,000 events; the time of an export to a text
+file for one turn more on top of an event log of nearly 64 MiB, median and p99; and what
+a Stop costs the agent whose export is detached, beside one that delivers detached.
 """
 
 import argparse
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +22,8 @@ sys.path.insert(0, os.path.realpath(os.path.join(__file__, "../../..")))
 import hook_io
 
 EVENTS = 10000
+SCRIPT = Path(hook_io.__file__).with_name("send_event.py")
+SETTLED_S = 0.4  # after which a detached process is done, and takes no time of the next
 LOG_BYTES = hook_io.LOG_MAX_BYTES - (1 << 21)  # so that it is not rotated on the way
 
 
@@ -77,19 +81,67 @@ def exports(folder, turns):
     return took
 
 
+def stop(argv, env):
+    """Return the seconds, wall and processor, for which an agent waits at a Stop."""
+    event = {"hook_event_name": "Stop", "session_id": "s", "prompt_id": "1",
+             "transcript_path": "/none/.claude/projects/x.jsonl"}
+    started = time.perf_counter()
+    hook = subprocess.Popen(
+        [sys.executable, "-IS", str(SCRIPT), "--source-app", "demo",
+         "--event-type", "Stop", *argv], env=env,
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    hook.stdin.write(json.dumps(event).encode())
+    hook.stdin.close()
+    _, hook.returncode, used = os.wait4(hook.pid, 0)
+    took = time.perf_counter() - started
+    assert hook.returncode == 0
+    return took, used.ru_utime + used.ru_stime
+
+
+def stops(folder, rounds):
+    """Return {how: the seconds of each Stop}, one of each kind after the other.
+
+    Whoever delivers finds no server: the agent's wait ends before that is known.
+    """
+    env = {"HOME": folder, "HOOK_IO_STATE_DIR": folder, "HOOK_IO_FAIL_LOUD": "off",
+           "HOOK_IO_SERVER_URL": "http://127.0.0.1:9", "HOOK_IO_EXPORT": "textfile",
+           "HOOK_IO_EVENT_LOG": str(Path(folder, "stops.jsonl")),
+           "HOOK_IO_TEXTFILE_DIR": folder}
+    Path(folder, "stops.jsonl").write_text("\n".join(lines_of("s", 1, 5)) + "\n")
+    ways = {"delivery detached": ["--background"],
+            "export detached": ["--export", "--background"]}
+    took = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way, argv in ways.items():
+            took[way].append(stop(argv, env))
+            time.sleep(SETTLED_S)
+    prom = Path(folder, hook_io.PROM_FILE).read_text()
+    assert "hook_io_turns_total" in prom, "no detached export has come to its end"
+    return took
+
+
+def show(what, took):
+    """Print the median and the p99 of (wall, processor) seconds."""
+    for clock, seconds in zip(("wall", "processor"), map(sorted, zip(*took))):
+        p99 = seconds[len(seconds) * 99 // 100]
+        print(json.dumps({what: clock, "median_ms": round(median(seconds) * 1000, 2),
+                          "p99_ms": round(p99 * 1000, 2)}))
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--turns", type=int, default=300)
+    parser.add_argument("--stops", type=int, default=60)
     options = parser.parse_args()
     seconds, peak = told()
     print(json.dumps({"story_10000_events_ms": round(seconds * 1000),
                       "story_10000_events_peak_mb": round(peak / 1e6, 1)}))
     with tempfile.TemporaryDirectory() as folder:
         took = exports(folder, options.turns)
-    for what, seconds in zip(("wall", "processor"), map(sorted, zip(*took))):
-        p99 = seconds[len(seconds) * 99 // 100]
-        print(json.dumps({"export": what, "median_ms": round(median(seconds) * 1000, 2),
-                          "p99_ms": round(p99 * 1000, 2)}))
+        show("export", took)
+    with tempfile.TemporaryDirectory() as folder:
+        for way, took in stops(folder, options.stops).items():
+            show(f"Stop, {way}", took)
 
 
 if __name__ == "__main__":
