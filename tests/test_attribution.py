@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Every event ends up with its person and project, in any order and over a restart."""
 
+import concurrent.futures
+import contextlib
 import json
 import os
 import random
@@ -17,8 +19,11 @@ import pytest
 
 from conftest import PATIENCE_S, TESTS, eventually
 from server import EventServer, attribution, closed_port
+from server.groups import Groups
+from server.store import Store
 from test_intake import HOOK, SESSION, fixture_keyed, send  # noqa: F401 - a fixture
 from test_server import (
+    EVENT,
     event_bytes,
     fixture_command,  # noqa: F401 - a fixture
     get,
@@ -262,6 +267,82 @@ def test_a_full_disk_is_answered_with_507_and_the_next_event_with_201():
         assert (status, answer["error"]) == (507, "InsufficientStorage")
         server.store.run("PRAGMA max_page_count=1000000")
         assert post(server, big)[0] == 201
+
+
+def test_a_hook_counts_the_507_of_a_full_disk_as_a_loss(one_hook):
+    said = {"hook_event_name": "PostToolUse", "session_id": "s1", "tool_name": "Read",
+            "tool_response": ["x" * 5_000] * 12}  # more than the pages left
+    with EventServer() as server:
+        pages = server.store.run("PRAGMA page_count")[0][0][0]
+        server.store.run(f"PRAGMA max_page_count={pages + 1}")
+        one_hook.send(server.url, stdin=said)
+        server.store.run("PRAGMA max_page_count=1000000")
+        (line,) = one_hook.losses()
+        assert line.split()[1:4] == ["PostToolUse", "rejected", "s1"]
+        one_hook.send(server.url, stdin=said)
+        assert len(server.events()) == 1
+    assert [seen.status for seen in server.exchanges] == [507, 201]
+
+
+# What several threads write.
+
+def together(groups, wishes):
+    """Return what each of *wishes* got, the first one alone and the others waiting."""
+    with concurrent.futures.ThreadPoolExecutor(len(wishes)) as pool:
+        begun = [pool.submit(groups.do, wishes[0])]
+        eventually(lambda: groups.seen)
+        begun += [pool.submit(groups.do, wish) for wish in wishes[1:]]
+        eventually(lambda: len(groups._waiting) == len(wishes) - 1)
+        groups.gate.set()
+        return [future.exception() or future.result() for future in begun]
+
+
+class Gated(Groups):
+    """Groups that hold the first of them until `gate` is set; seen: all of them."""
+
+    def __init__(self):
+        super().__init__(self.write)
+        self.gate, self.seen = threading.Event(), []
+
+    def write(self, wishes):
+        self.seen.append(sorted(wishes))
+        self.gate.wait(PATIENCE_S)
+        if "bad" in wishes:
+            raise ValueError("bad")
+        return [wish.upper() for wish in wishes]
+
+
+def test_writes_that_wait_are_done_together_and_each_gets_its_own_result():
+    groups = Gated()
+    assert together(groups, ["a", "b", "c", "d"]) == ["A", "B", "C", "D"]
+    assert groups.seen == [["a"], ["b", "c", "d"]]
+    assert groups.do("e") == "E"
+
+
+def test_a_write_that_fails_takes_no_other_with_it():
+    groups = Gated()
+    first, bad, last = together(groups, ["a", "bad", "c"])
+    assert (first, str(bad), last) == ("A", "bad", "C")
+    assert groups.do("e") == "E"
+
+
+def test_a_change_that_is_undone_takes_along_its_own_events_and_no_other():
+    store, other = Store(":memory:"), {**EVENT, "summary": "other"}
+
+    def undone():
+        with contextlib.suppress(KeyError), store.changing():
+            threads[1].start()
+            eventually(lambda: store._groups._is_led)  # it waits for this change
+            store.add(EVENT)
+            raise KeyError
+    threads = [threading.Thread(target=undone, daemon=True),
+               threading.Thread(target=store.add, args=(other,), daemon=True)]
+    threads[0].start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+    assert [event["summary"] for event in store.select()] == ["other"]
+    store.close()
 
 
 # Several servers.

@@ -28,21 +28,33 @@ NUMBER = re.compile(r"\d{1,15}", re.A)
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # UTF-8 has no form for it, nor SQLite
 
 
+def _refuse(constant):
+    raise ValueError(f"{constant} is not JSON")
+
+
+DECODER = json.JSONDecoder(parse_constant=_refuse)
+
+
 def parsed(text):
     """Return the JSON value in *text* (str or UTF-8); raise ValueError without one."""
-    def refuse(constant):
-        raise ValueError(f"{constant} is not JSON")
     try:
-        text = text if isinstance(text, str) else text.decode("utf-8")
-        return json.loads(text, parse_constant=refuse)
+        return DECODER.decode(text if isinstance(text, str) else text.decode("utf-8"))
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def json_value(text):
+    """Return the JSON value in *text* (str or UTF-8), None where there is none."""
+    try:
+        return parsed(text)
+    except ValueError:
+        return None
 
 
 def is_text(value, least=0, most=BODY_MAX_BYTES):
     """Tell whether *value* is a string of *least* to *most* characters."""
     return (isinstance(value, str) and least <= len(value) <= most
-            and not LONE_SURROGATE.search(value))
+            and (value.isascii() or not LONE_SURROGATE.search(value)))
 
 
 def is_name(value):
@@ -88,9 +100,18 @@ class Refused(Exception):
 
 def checked_event(body):
     """Return the contract's fields of the event in *body*; raise Refused."""
+    return checked_value(read_body(body))
+
+
+def read_body(body):
+    """Return the JSON value in *body*, None where there is none; raise Refused."""
     if len(body) > BODY_MAX_BYTES:
         raise Refused(413, f"Invalid body: must be at most {BODY_MAX_BYTES} bytes")
-    event = parsed(body) if is_read_by(parsed, body) else None
+    return json_value(body)
+
+
+def checked_value(event):
+    """Return the contract's fields of *event*, a JSON value; raise Refused."""
     if not isinstance(event, dict):
         raise Refused(400, "Invalid body: must be a JSON object")
     for name, (required, is_valid, rule) in FIELDS.items():

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import parse_qs
 
-from .contract import is_read_by, parsed
+from .contract import json_value
 
 READ_MAX_BYTES = 1 << 24  # of a body; more is not read before the answer
 HEAD_MAX_BYTES = 1 << 16
@@ -94,12 +94,13 @@ class Exchange:
     @property
     def json(self):
         """The body as a JSON value, or None."""
-        return parsed(self.body) if is_read_by(parsed, self.body) else None
+        return json_value(self.body)
 
     @property
     def query(self):
         """The path's query: name -> list of values."""
-        return parse_qs((self.path or "").partition("?")[2], keep_blank_values=True)
+        text = (self.path or "").partition("?")[2]
+        return parse_qs(text, keep_blank_values=True) if text else {}
 
 
 class ServerEnds(Exception):

@@ -14,9 +14,11 @@ from .attribution import IDENTITY, METRICS, digest
 from .contract import (
     FIELDS,
     Refused,
-    checked_event,
+    checked_value,
     is_read_by,
+    json_value,
     parsed,
+    read_body,
     utc_now,
 )
 from .http1 import READ_MAX_BYTES
@@ -105,8 +107,8 @@ def event_of(said, **known):
         "session_id": session_id if isinstance(session_id, str) else None,
         "metadata": json.dumps(said)}
     found.update({key: value for key, value in known.items() if value})
-    return checked_event(json.dumps(
-        {key: clean_name(found[key]) for key in FIELDS if found.get(key)}).encode())
+    return checked_value(
+        {key: clean_name(found[key]) for key in FIELDS if found.get(key)})
 
 
 def clean_name(text):
@@ -157,7 +159,7 @@ def from_gram(body, exchange):
 def from_record(members, text, at):
     """Return the contract's event for a log record of send_event.py --format otlp."""
     said = members.get("agent_hook.event")
-    said = parsed(said) if isinstance(said, str) and is_read_by(parsed, said) else {}
+    said = json_value(said) if isinstance(said, str) else {}
     said = said if isinstance(said, dict) else {}
     for name, ours in OTLP_MEMBERS.items():
         value = members.get(name)
@@ -189,12 +191,12 @@ FORMATS = {"hook_event_type": from_observability, "specversion": from_cloudevent
 def read_event(exchange):
     """Return (the contract's event, whether it came as an agent's own)."""
     body = content(exchange)
-    value = parsed(body) if is_read_by(parsed, body) else None
-    if isinstance(value, dict) and "event_type" not in value and len(body) < 1 << 20:
+    value = read_body(body)
+    if isinstance(value, dict) and "event_type" not in value:
         for name, read in FORMATS.items():
             if name in value:
                 return read(value, exchange), read is from_raw
-    return checked_event(body), False
+    return checked_value(value), False
 
 
 # Telemetry.

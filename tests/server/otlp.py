@@ -5,7 +5,7 @@ Source: opentelemetry-proto 1.10.  Not covered: protobuf and gRPC; histograms, g
 and summaries are accepted and not read.
 """
 
-from .contract import LONE_SURROGATE, Refused, is_read_by, parsed
+from .contract import LONE_SURROGATE, Refused, json_value
 
 DEPTH_MAX = 32
 TEXT_MAX_CHARS = 20_000  # of an attribute; a longer one keeps its head
@@ -49,7 +49,7 @@ def carried(body, signal):
 
     Raises Refused with the place of what is wrong, as a collector would.
     """
-    value = parsed(body) if is_read_by(parsed, body) else None
+    value = json_value(body)
     top, middle, last = SIGNALS[signal]
     if not isinstance(value, dict):
         raise bad("body", "a JSON object")

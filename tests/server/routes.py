@@ -8,6 +8,7 @@ loopback, since no browser is told to post there without saying whose page it is
 """
 
 import contextlib
+import functools
 import ipaddress
 import sqlite3
 from urllib.parse import urlsplit
@@ -20,9 +21,8 @@ from .contract import (
     PRIVATE,
     Refused,
     is_name,
-    is_read_by,
+    json_value,
     numbers,
-    parsed,
     refusal,
 )
 from .intake import keep, post_logs, post_metrics, post_traces, read_event
@@ -83,7 +83,7 @@ def get_server_names(exchange, server):
 
 def given_names(exchange, *names):
     """Return the members *names* of the body, strings that name something."""
-    body = parsed(exchange.body) if is_read_by(parsed, exchange.body) else None
+    body = json_value(exchange.body)
     body = body if isinstance(body, dict) else {}
     for name in names:
         if not (is_name(body.get(name)) and body[name]):
@@ -133,6 +133,7 @@ OPEN_HOST = {("POST", path) for path in (
     "/events", "/rpc/hooks.ingest", "/v1/logs", "/v1/metrics", "/v1/traces")}
 
 
+@functools.lru_cache(maxsize=256)
 def is_own_host(host, names):
     """Tell whether a Host header means loopback or is one of *names*."""
     with contextlib.suppress(ValueError):

@@ -11,7 +11,8 @@ import sqlite3
 import threading
 import time
 
-from .contract import FIELDS, is_read_by, parsed, utc_now
+from .contract import FIELDS, json_value, utc_now
+from .groups import Groups
 
 SCHEMA = 1  # of the file; the file of a newer server is refused
 BUSY_S = 5  # for another process that writes
@@ -58,6 +59,9 @@ CREATE TABLE server_names (project TEXT, raw_server_name TEXT, display_name TEXT
     updated_at TEXT, PRIMARY KEY (project, raw_server_name));
 """
 
+ROW = (*MEMBERS[1:], "key", "at", "identity", "pending_until")
+INSERT = (f"INSERT INTO events ({', '.join(ROW)}) VALUES"
+          f" ({', '.join('?' * len(ROW))})")
 CALL_BEGINS = ("PreToolUse",)
 CALL_ENDS = ("PostToolUse", "PostToolUseFailure")
 #: events after which an agent waits for its person, as far as their metadata says so
@@ -74,6 +78,7 @@ class Store:
 
     def __init__(self, db):
         self.lock, self._own_run, self.path = threading.RLock(), None, db
+        self._owner, self._groups = None, Groups(self._add_all)
         self.who_of = self.pending_s = None
         self._stopping = threading.Event()
         self._sqlite = sqlite3.connect(db, isolation_level=None, timeout=BUSY_S,
@@ -128,6 +133,7 @@ class Store:
                 yield
                 return
             self._sqlite.execute("BEGIN IMMEDIATE")
+            self._owner = threading.get_ident()
             try:
                 yield
                 self._sqlite.execute("COMMIT")
@@ -135,6 +141,8 @@ class Store:
                 with contextlib.suppress(sqlite3.Error):
                     self._sqlite.execute("ROLLBACK")
                 raise
+            finally:
+                self._owner = None
 
     def add(self, event):
         """Store *event*; return it with its id and created_at (UTC, ms)."""
@@ -143,23 +151,31 @@ class Store:
     def add_once(self, event, key=None):
         """Return the stored event, and whether it is new: one that had no such *key*.
 
-        key: names the event however often it is sent; None: it has no name.
+        key: names the event however often it is sent; None: it has no name.  Events of
+        several threads share a transaction, which has ended when this returns, unless
+        it is the caller's own.
         """
+        if self._owner == threading.get_ident():
+            return self._add(event, key)
+        return self._groups.do((event, key))
+
+    def _add_all(self, events):
+        with self.changing():
+            return [self._add(*event) for event in events]
+
+    def _add(self, event, key):
         row = {**event, "created_at": utc_now()}
         now, session_id = time.time(), event.get("session_id")
         at = min(seconds(event["timestamp"], now), now + FUTURE_S)
-        with self.changing():
-            earlier = key and self._with_key(key)
-            if earlier:
-                return earlier, False
-            who = session_id and self.who_of and self.who_of(session_id, now)
-            until = now + self.pending_s if self.pending_s and not who else None
-            kept = {**row, "key": key, "at": at, "identity": who or None,
-                    "pending_until": until}
-            _, row_id = self.run(f"INSERT INTO events ({', '.join(kept)}) VALUES"
-                                 f" ({', '.join('?' * len(kept))})", *kept.values())
-            if session_id:
-                self._count(event, at)
+        earlier = key and self._with_key(key)
+        if earlier:
+            return earlier, False
+        who = session_id and self.who_of and self.who_of(session_id, now)
+        until = now + self.pending_s if self.pending_s and not who else None
+        _, row_id = self.run(INSERT, *map(row.get, MEMBERS[1:]), key, at, who or None,
+                             until)
+        if session_id:
+            self._count(event, at)
         return {"id": row_id, **row}, True
 
     def _with_key(self, key):
@@ -289,7 +305,7 @@ def seconds(text, otherwise):
 def metadata_of(event):
     """Return the agent's own event, {} where there is none."""
     text = event.get("metadata")
-    value = parsed(text) if text and is_read_by(parsed, text) else None
+    value = json_value(text) if text else None
     return value if isinstance(value, dict) else {}
 
 
