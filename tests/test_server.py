@@ -394,7 +394,7 @@ def test_a_store_that_fails_is_answered_with_500():
 def test_each_stored_event_is_reported_once_and_a_refused_one_never():
     seen = []
     with EventServer(on_event=seen.append) as server:
-        post(server, event_bytes(event_type="x"))
+        post(server, event_bytes(event_type="two words"))
         stored = post(server)[1]
         assert seen == [stored]
 
@@ -955,7 +955,7 @@ def test_the_command_says_where_it_listens_shows_events_and_counts_them(command)
                         r" page: http://localhost:\d+/\n", server.first)
     post(server)
     post(server, event_bytes(tool_name="", session_id="", summary=""))
-    post(server, event_bytes(event_type="wrong"))
+    post(server, event_bytes(event_type="two words"))
     code, lines, err = server.stop()
     assert (code, err) == (0, "")
     assert len(lines) == 3
