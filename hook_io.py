@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# hook_io 0.1.0, part of hook-io - copy freely, keep these two lines.
+# hook_io 0.2.0, part of hook-io - copy freely, keep these two lines.
 """Do what a coding agent's command hook does with the world, and nothing by accident.
 
     import hook_io
@@ -100,7 +100,7 @@ else:
     is_cheap = "os" in sys.modules or "posix" not in sys.builtin_module_names
     os = __import__("os") if is_cheap else _Posix()
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = (
     "BLOCKING_FEEDBACK", "DIAGNOSTIC", "EXIT_SIGNAL", "FORMATS", "INTENTS",
     "MODEL_CONTEXT", "NOTHING", "OUTCOMES", "PLATFORMS", "USER_HINT", "AgentEvent",
@@ -1770,7 +1770,9 @@ def _key_chars(text: str, is_marked: bool) -> int:
         if text.startswith(start):
             rest = text[len(start):].lstrip(ALPHABETS[alphabet])
             size = len(text) - len(rest)
-            if size - len(start) >= least and not rest[:1].isalnum() and (
+            is_mask = len(set(text[len(start):size])) < 4
+            if size - len(start) >= least and not is_mask and (
+                    not rest[:1].isalnum()) and (
                     start[-1] in "_-" or _is_mixed(text[:size])):
                 is_unsigned = text[size - 1] == "." and text.count(".", 0, size) == 2
                 return size if is_unsigned else _trimmed(text[:size])
@@ -2119,9 +2121,8 @@ def _without_quotes(
     kind = "element" if sign == ">" else "bare"
     end = reading.end(kind, start, VALUE_MAX_CHARS)
     is_whole = end < start + VALUE_MAX_CHARS
-    said = text[start:end].rstrip(".:")
     in_query = text[at - 1:at] in ("?", "&", ";")
-    said = said.partition("#")[0] if in_query else said
+    said = text[start:end].rstrip(".:").partition("#" if in_query else "\n")[0]
     end = start + len(said)
     before, behind = text[max(0, at - BEFORE_CHARS):at].lower(), text[end:end + 1]
     if not said or behind in ("(", "[") or said[0] in "$<{%" or (

@@ -4,7 +4,7 @@
 # dependencies = []
 # ///
 # SPDX-License-Identifier: MIT
-# send_event 0.1.0, part of hook-io - copy freely with hook_io.py, keep these two lines.
+# send_event 0.2.0, part of hook-io - copy freely with hook_io.py, keep these two lines.
 """Send one event of a coding agent to an observability server, within 100 ms.
 
     stdin    the agent's event, one JSON object; what is no event is told, and sent

@@ -130,7 +130,6 @@ SAID = (
 
 #: passages whose figures are no limit of ours, or measured -> what holds them
 MEASURED = {
-    r"It loads [\d,]+ events in .+? headless Chromium\)": "tests/test_page.py",
     r"on fakes in two halves: .+? look-alikes are altered": "tests/test_corpus.py",
     r"What 10,000 people at 2,000 events .+? GB/h": "tests/test_readme.py",
     r"\d[\d,]+ a second want several": "tests/test_readme.py",
@@ -148,7 +147,12 @@ MEASURED = {
     r"is \d+ times a bare interpreter's": "below",
     r"takes \d+ % of an empty script's time under `uv run`, and not \d+": "below",
     r"your own is \d+ lines": "tests/test_readme.py",
-    r"\([\d.]+ or later\)": "below", r"from [\d.]+ to [\d.]+ that": "below",
+    r"\([\d.]+ or later\)": "below", r"from [\d.]+ to [\d.]+ and PyPy that": "below",
+    r"an event\s+above 200 KB what had arrived": "measured once, on Linux",
+    r"kept for 30 days in": "tests/test_attribution.py",
+    r"`HOOK_IO_DECIDE_TIMEOUT_MS`, 1,000 ms": "the table of options",
+    r"It is a 2xx with": "HTTP", r"CPython 3\.12 \(MSC build\)": "tests/windows",
+    r"a refused connection that takes 2 s": "libuv 2896",
     r"mode 0600": "tests/test_spool.py, tests/test_event_log.py",
     r"folder 0700, file 0600": "vectors: streak/state-is-private",
     r"a token of 40 characters": "tests/test_readme.py",
@@ -258,8 +262,9 @@ def test_the_address_to_send_to_is_the_one_that_is_served():
     assert f"PORT ({port})" in MAKEFILE
     assert f"<http://localhost:{port}/>" in README
     urls = set(re.findall(r"http://localhost:\d+[\w/]*", README))
+    base = f"http://localhost:{port}"  # what an exporter of OpenTelemetry is given
     collector = hook_io.COLLECTOR_URL + "/v1/logs"
-    assert urls == {hook_io.LOCAL_URL, f"http://localhost:{port}/", collector}
+    assert urls == {hook_io.LOCAL_URL, f"http://localhost:{port}/", base, collector}
 
 
 def test_the_defaults_of_the_options_are_the_librarys():
@@ -354,8 +359,8 @@ def test_the_oldest_python_is_the_same_everywhere():
 def test_this_version_is_the_newest_in_the_list_of_versions_with_its_contracts():
     listed = re.findall(r"^- \*\*([\d.]+)\*\*: ([^-]+?)(?=\n\n|\n- )", README, re.M)
     assert listed[0][0] == hook_io.__version__
-    held = {json.loads(path.read_text())["contract"]
-            for path in VECTORS.glob("*.json")}
+    files = [json.loads(path.read_text()) for path in VECTORS.glob("*.json")]
+    held = {file["contract"] for file in files if "cases" in file}
     assert set(re.findall(r"`(\w+ \d+\.\d+)`", listed[0][1])) == held
     page = (CONTRACT / "README.md").read_text()
     assert set(re.findall(r"`((?:send_event|hook|functions) \d+\.\d+)`", page)) == held

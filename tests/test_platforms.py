@@ -296,6 +296,7 @@ STRICT = {
     "PermissionRequest": "systemMessage .hookEventName .decision",
     "Stop": _BLOCK, "SubagentStop": _BLOCK, "Interrupt": "systemMessage",
     "PreCompact": "systemMessage", "PostCompact": "systemMessage",
+    "PreModelRequest": "",
 }
 
 

@@ -15,7 +15,16 @@ import pytest
 
 import hook_io
 import send_event
-from conftest import PATIENCE_S, ROOT, arrived, body_at, nowhere, sample
+from conftest import (
+    PATIENCE_S,
+    ROOT,
+    TESTS,
+    VECTORS,
+    arrived,
+    body_at,
+    nowhere,
+    sample,
+)
 from server import EventServer, closed_port
 from test_hook_io import BAD, REPEATED
 
@@ -359,7 +368,7 @@ def test_version_is_that_of_both_files(one_hook):
 # Variables.
 
 def test_every_variable_is_tried_in_a_test():
-    files = Path(__file__).parent.glob("test_*.py")
+    files = [*TESTS.glob("test_*.py"), *VECTORS.glob("*.json")]
     text = "".join(path.read_text(encoding="utf-8") for path in files)
     for name in re.findall(r"HOOK_IO_\w+", str(send_event.OPTIONS)):
         assert re.search(rf"{name}[\"=]", text), name
@@ -668,7 +677,7 @@ def test_of_an_event_above_the_limit_whole_members_are_sent(hook, server):
 
 @pytest.mark.parametrize("data, lines, metadata", [
     (b'{"prompt": "hi"}', 0, '{"prompt":"hi"}'), (b'{"prompt": "hi"}\n', 0, '*"hi"}'),
-    (b'{"prompt": "hi", ', 1, '{"input_error":*}'), (b"", 0, "None")])
+    (b'{"prompt": "hi", ', 1, '{"prompt":"hi","input_error":*}'), (b"", 0, "None")])
 def test_a_pipe_that_stays_open_holds_nobody(one_hook, server, data, lines, metadata):
     process = one_hook.start("send_event.py", *REQUIRED, "--server-url", server.url)
     process.stdin.write(data)

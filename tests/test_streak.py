@@ -24,7 +24,7 @@ from server import EventServer
 CLAUDE_EVENTS = tuple(hook_io.PLATFORMS["claude-code"]["events"])
 #: where Claude Code shows a person a systemMessage, as measured
 HINTED = ("PreToolUse", "PostToolUse", "PostToolUseFailure", "PostToolBatch",
-          "UserPromptSubmit", "Stop", "SessionStart")
+          "UserPromptSubmit", "Stop", "SessionStart", "PreSkillShellCommand")
 #: where exit 2 is seen, and neither loops nor ends a session
 BLOCKED = ("PreToolUse", "PostToolUse", "PostToolUseFailure", "UserPromptSubmit",
            "SessionStart")

@@ -357,8 +357,8 @@ SENDERS = {
     "stays in the agent's process group": in_library(
         "    os.setsid()\n", "", "background/the-agent-waits-for-no-network"),
     "lets anybody's answer permit a tool": in_library(
-        'if intent not in _ALWAYS and limit != "full":',
-        'if intent not in _ALWAYS and limit == "off":',
+        'if intent not in _ALWAYS and options["decide"] != "full":',
+        'if intent not in _ALWAYS and options["decide"] == "off":',
         "decide/permission-and-another-input-need-full",
         "decide/a-denial-is-said-in-the-agents-own-shape"),
     "blocks a turn's end for ever": in_library(

@@ -136,7 +136,7 @@ $("close").onclick = () => { detail.close(); want.item = ""; remember(); $("list
 document.onkeydown = ({key}) => { if (key === "Escape" && !$("detail").hidden) $("close").click(); };
 $("search").oninput = ({target}) => { want.q = target.value.trim(); remember(); search(); };
 $("search").form.onsubmit = event => event.preventDefault();
-$("pause").onclick = () => { paused = !paused; connect(); };
+$("pause").onclick = () => { paused = !paused; clearTimeout(stale); stale = 0; connect(); };
 $("earlier").onclick = earlier; $("menu").onclick = () => $("menu").setAttribute("aria-expanded", $("side").classList.toggle("shown"));
 $("notify").onchange = () => window.Notification?.permission === "default" && Notification.requestPermission();
 [window.onhashchange, document.onvisibilitychange] = [readHash, connect];
