@@ -2224,9 +2224,8 @@ def _in_block(reading: "_Text", begin: int, at: int) -> "Tuple[int, int]":
     if "BEGIN" not in text[start:at]:
         return at, at
     head = text[at:at + 60].lstrip("- BLOCK")  # most have no body, and cost no copy
-    if len(head) - len(head.lstrip(KEY_BODY)) < 20:
-        return at, at
-    block = text[at:at + KEY_BLOCK_MAX_CHARS]
+    has_body = len(head) - len(head.lstrip(KEY_BODY)) >= 20
+    block = text[at:at + KEY_BLOCK_MAX_CHARS] if has_body else ""
     size = len(block) - len(block.lstrip("- BLOCK").lstrip(KEY_BODY))
     if size < 40:
         return at, at

@@ -43,7 +43,10 @@ except (ImportError, ValueError):
     pass
 
 AT = max(map(__file__.rfind, "/\\"))
-sys.path.insert(0, __file__[:AT] if AT > 0 else ".")
+FOLDER = __file__[:AT] if AT > 0 else "."
+if FOLDER[:1] != "/":  # as Python 3.8 gives a module an absolute path in any case
+    FOLDER = __import__("os").path.abspath(FOLDER)
+sys.path.insert(0, FOLDER)
 
 try:
     import hook_io
