@@ -2728,9 +2728,10 @@ def post_json(
     try:
         target = _parse_url(url)
         head = _request_head(target, len(body), headers or {})
+        tls = _tls_context(ca_file) if target[0] == "https" else None
         sock = _connect(target, deadline, allow_http)
         if target[0] == "https":
-            sock = _wrap_tls(sock, target[1], deadline, ca_file)
+            sock = _wrap_tls(sock, target[1], deadline, tls)
         _send(sock, head + body, deadline)
         link = sock, _at_least(deadline), _tokens(headers or {})
         status, answer = _read_status(link)
@@ -3001,29 +3002,28 @@ def address_kind(address: str) -> str:
     return "public"
 
 
-def _wrap_tls(sock: "Any", host: str, deadline: float, ca_file: str) -> "Any":
+def _wrap_tls(sock: "Any", host: str, deadline: float, tls: "Any") -> "Any":
     """Return *sock* with TLS around it, its certificate and the host's name checked."""
-    try:
-        import socket
-        import ssl
-    except ImportError as error:
-        raise _Loss("refused", _error_text(error)) from None
+    import socket
+
     plain = socket.socket(fileno=sock.detach())
     try:
-        tls = _tls_context(ssl, ca_file)
         plain.settimeout(_seconds_left(deadline))
         return tls.wrap_socket(plain, server_hostname=host)
     except (TimeoutError, socket.timeout):
         loss = _Loss("timed_out", "could not connect in time")
     except (OSError, ValueError) as error:  # a host that TLS cannot take
         loss = _Loss("refused", _error_text(error))
-    except _Loss as error:
-        loss = error
     plain.close()
     raise loss
 
 
-def _tls_context(ssl: "Any", ca_file: str) -> "Any":
+def _tls_context(ca_file: str) -> "Any":
+    """Return what TLS needs, before any server is held by the time it takes."""
+    try:
+        import ssl
+    except ImportError as error:
+        raise _Loss("refused", _error_text(error)) from None
     try:
         return ssl.create_default_context(
             cafile=os.path.expanduser(ca_file) or None)

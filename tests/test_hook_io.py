@@ -531,7 +531,8 @@ def test_what_was_printed_before_a_bug_is_shown_on_stderr(hook):
     "pid = os.fork() or time.sleep(300)"], ids=["a program", "a fork"])
 def test_a_child_that_lives_on_does_not_keep_the_agent_waiting(hook, start):
     path = hook.home / "pid"
-    code = f"import time\n{start}\nopen({str(path)!r}, 'w').write(str(pid))\n{HINTS}"
+    code = (f"import time\n{start}\nwith open({str(path)!r}, 'w') as file:\n"
+            f"    file.write(str(pid))\n{HINTS}")
     try:
         result = guard(hook, code)  # reads stdout and stderr to their ends ...
         os.kill(int(path.read_text()), 0)  # ... while the child still sleeps

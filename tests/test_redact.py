@@ -434,7 +434,7 @@ CHANGING = ("?key=%d", "--token=%d", "token: %d ", "&sig=a%x", '"password": "p%d
             "x-%d=/", "ab_%x/")
 TEXTS += [("", piece) for piece in CHANGING]
 PROSE = ("", "lorem ipsum dolor sit amet, consectetur 12 elit-sed.\n")
-SMALL = 1 << 15
+SMALL = 1 << 16  # four times the block of a key, which is read at once
 #: twice the text takes at most so many times the time; the worst text so many times
 #: what prose takes, and the worst one that does not repeat
 TWICE_MAX, WORST_MAX, CHANGING_MAX = 2.3, 40, 120
