@@ -1770,7 +1770,7 @@ def _key_chars(text: str, is_marked: bool) -> int:
         if text.startswith(start):
             rest = text[len(start):].lstrip(ALPHABETS[alphabet])
             size = len(text) - len(rest)
-            is_mask = len(set(text[len(start):size])) < 4
+            is_mask = len(set(text[len(start):size])) < 2
             if size - len(start) >= least and not is_mask and (
                     not rest[:1].isalnum()) and (
                     start[-1] in "_-" or _is_mixed(text[:size])):
