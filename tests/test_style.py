@@ -1,9 +1,11 @@
 """The two files read as they should: side effects in place, nothing too long."""
 
 import ast
+import dis
 import json
 import re
 import subprocess
+import types
 
 import pytest
 
@@ -273,3 +275,66 @@ def test_the_hot_path_imports_two_c_modules_and_no_more(one_hook):
         assert len(server.wait(1)) == 1
     built_in = {"gc"}  # a part of the interpreter itself: no file is read for it
     assert imported <= {"hook_io", "_json", "_socket", *built_in}, PYTHONS[NEWEST]
+
+
+def rooms(source):
+    """Return line and title of each section, a part's banner counting as one."""
+    heads = r"(?m)^# (?:(Part \w+):.*|([A-Z][A-Za-z ]+) -+)$"
+    return [(source[:head.start()].count("\n") + 1, head[1] or head[2])
+            for head in re.finditer(heads, source)]
+
+
+def names_made(node):
+    """Yield the names that a statement at the top level gives a meaning."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        yield node.name
+    elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+        targets = getattr(node, "targets", None) or [node.target]
+        yield from (part.id for target in targets for part in ast.walk(target)
+                    if isinstance(part, ast.Name))
+
+
+def globals_read(code):
+    """Yield the global names that *code*, and what is nested in it, reads."""
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            yield step.argval
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from globals_read(inner)
+
+
+def uses_of_part_two(source):
+    """Return "line: name" for each name of part two that part one reads."""
+    seam = next(line for line, title in rooms(source) if title == "Part two")
+    two = {name for node in ast.parse(source).body if node.lineno > seam
+           for name in names_made(node)}
+    one = compile("\n".join(source.splitlines()[:seam - 2]), "part one", "exec")
+    return sorted(two & set(globals_read(one)))
+
+
+def test_part_one_names_part_two_in_one_table_alone():
+    assert uses_of_part_two(SOURCES["hook_io.py"]) == []
+    for name in hook_io.EXTRAS:
+        assert callable(getattr(hook_io, name, getattr(hook_io, f"_{name}", None)))
+
+
+def test_a_call_from_part_one_into_part_two_is_seen():
+    source = SOURCES["hook_io.py"].replace(
+        'EXTRAS["log"](leaving', "_log(leaving")
+    assert uses_of_part_two(source) == ["_log"]
+
+
+def test_a_section_of_part_two_is_complete_before_the_next():
+    source, later = SOURCES["hook_io.py"], []
+    heads = rooms(source)
+    seam = [title for _, title in heads].index("Part two")
+    place = {name: max(n for n, (line, _) in enumerate(heads) if line <= node.lineno)
+             for node in ast.parse(source).body if node.lineno > heads[0][0]
+             for name in names_made(node)}
+    for code in compile(source, "hook_io.py", "exec").co_consts:
+        room = place.get(getattr(code, "co_name", ""), 0)
+        if room > seam:
+            later += [f"{code.co_name}: {name}" for name in globals_read(code)
+                      if place.get(name, 0) > room]
+    assert later == []

@@ -325,8 +325,8 @@ SENDERS = {
         "summarize/a-silent-model-has-half-of-the-time",
         "summarize/the-summary-is-the-models"),
     "asks a model with the event as it is": in_library(
-        'options["summary"] = _asked_summary(leaving, options)',
-        'options["summary"] = _asked_summary(event.native, options)',
+        'EXTRAS["asked_summary"](leaving, options)',
+        'EXTRAS["asked_summary"](event.native, options)',
         "summarize/the-summary-is-the-models", "summarize/another-model-by-variable"),
     "believes a model's every word": in_library(
         "_clean(_redact_text(words)).split()", "words.split()",
