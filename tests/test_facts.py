@@ -227,7 +227,7 @@ def test_the_agents_that_may_be_stopped_are_named():
 def test_each_variable_that_the_readme_names_is_there_and_the_other_way_round():
     source = "".join((ROOT / name).read_text() for name in (
         *hook_io.FILES, "tests/test_formats.py",  # which tries names made of parts
-        "tests/live/live.py"))  # which sets the agent's own
+        "tests/live/clients.py"))  # which sets the agent's own
     variable = r"\b(?:HOOK_IO|OTEL|ANTHROPIC|GRAM|XDG)_[A-Z_]*[A-Z]\b"
     named = set(re.findall(variable, README))
     elsewhere = {"HOOK_IO_TOKEN"}  # the collector's own, in its configuration

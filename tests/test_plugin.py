@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
+import clients
 import hook_io
-import live
 from conftest import PATIENCE_S, ROOT
 
 FOLDER = ROOT / ".claude-plugin"
@@ -44,8 +44,8 @@ def test_the_real_client_finds_the_plugin_valid_and_a_broken_one_not(
     if is_broken:
         for path in (copy / ".claude-plugin").iterdir():
             path.write_text(path.read_text().replace('"name"', '"nom"'))
-    program, _ = live.installed("claude-code")
-    command = live.isolated([str(program), "plugin", "validate", "--strict",
+    program, _ = clients.installed("claude-code")
+    command = clients.isolated([str(program), "plugin", "validate", "--strict",
                              str(copy / target)])
     done = subprocess.run(
         command, timeout=PATIENCE_S, stdin=subprocess.DEVNULL, capture_output=True,

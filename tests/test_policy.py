@@ -40,6 +40,21 @@ def test_a_hook_says_what_the_rules_of_the_server_say(
         assert said["permissionDecisionReason"].startswith("policy, line ")
 
 
+@pytest.mark.parametrize("event", ["PreToolUse", "UserPromptSubmit", "Stop"])
+@pytest.mark.parametrize("judges", ["a policy", "a page", ""])
+def test_a_hook_that_fails_closed_lets_pass_what_was_judged_and_nothing_else(
+        one_hook, policy, event, judges):
+    with EventServer(policy=policy if judges == "a policy" else None) as server:
+        if judges == "a page":
+            server.desk.watch()
+        result = one_hook.send(server.url, stdin=sample(event), env={
+            "HOOK_IO_DECIDE": "deny", "HOOK_IO_DECIDE_FAIL": "closed",
+            "HOOK_IO_DECIDE_TIMEOUT_MS": "2000"})
+    is_held = judges == "a page" and event == "PreToolUse"  # and nobody answers
+    refused = event != "Stop" and (not judges or is_held)
+    assert ("HOOK_IO_DECIDE_FAIL" in result.stdout) == refused, result
+
+
 @pytest.mark.parametrize("line", ["refuse Bash x", "deny"])
 def test_a_line_that_is_no_rule_is_told_with_its_number(tmp_path, line):
     (tmp_path / "policy").write_text(f"\n{line}\n")

@@ -4,8 +4,8 @@
     python tests/measure/cost.py [--rounds N] [--calls N] [--only PATTERN]
         [--peers FOLDER] [--server up|down|silent]
 
-Runs short sessions against the scripted model of live.py.  The time from the end of an
-answer that asks for a tool until the next request comes in, less the median of the
+Runs short sessions against the scripted model of clients.py.  The time from the end of
+an answer that asks for a tool until the next request comes in, less the median of the
 sessions without hooks of that round, is what one PreToolUse and one PostToolUse hook
 cost; shown is the half of it, in milliseconds, median and 95th percentile.  It holds
 the client's own work on a hook as well as the process.  Variants run in shuffled order.
@@ -40,8 +40,9 @@ from statistics import median
 sys.path.insert(0, os.path.abspath(os.path.join(__file__, "../../live")))
 
 import bench
-import live
-from live import hook_io
+import clients
+from clients import hook_io
+from server import closed_port
 
 ROUNDS, CALLS, HOLD_S, SETTLE_S = 5, 20, 5, 20
 FEW_ROUNDS, FEW_CALLS = 2, 2  # with a silent server, which holds some hooks for HOLD_S
@@ -76,7 +77,7 @@ SERVERS = ("up", "down", "silent")
 Session = collections.namedtuple("Session", "gaps_ms void")
 
 
-class TimedModel(live.Model):
+class TimedModel(clients.Model):
     """Keeps when each request of the session came and when its answer was written."""
 
     times, settle = (), None
@@ -87,7 +88,7 @@ class TimedModel(live.Model):
         body = json.loads(self.rfile.read(length) or b"{}")
         if not self.path.partition("?")[0].endswith("/v1/messages"):
             return self.answer(b'{"input_tokens": 9}', "json")
-        reply = live.streamed(live.claude_reply(body, self.steps))
+        reply = clients.streamed(clients.claude_reply(body, self.steps))
         if not body.get("tools"):
             return self.answer(reply, "event-stream")
         if len(self.times) == len(self.steps):
@@ -102,7 +103,7 @@ class Server:
     def __init__(self, process):
         self.process, self.arrived = process, collections.Counter()
         self.ports = self.count()
-        self.ports["down"] = live.closed_port()
+        self.ports["down"] = closed_port()
 
     def count(self):
         ports, arrived = json.loads(bench.ask(self.process, 0, "server"))
@@ -149,7 +150,7 @@ def new_project(folder, variant, url, places):
 
 def environment(folder, url, model, places):
     """Return the client's environment: ours, with uv's cache and the interpreter."""
-    env = live.environment(AGENT, folder, url, model)
+    env = clients.environment(AGENT, folder, url, model)
     del env["HOOK_IO_TIMEOUT_MS"]  # the default is what is measured
     env["PATH"] = os.pathsep.join([os.path.join(places["folder"], "bin"), env["PATH"]])
     cache = os.path.join(places["folder"], ".cache", "uv")
@@ -161,20 +162,20 @@ def play(variant, state, calls, server, places):
     """Run one session of *calls* tool calls after a first one; return a Session."""
     folder = Path(tempfile.mkdtemp(prefix="session-", dir=places["folder"]))
     path = PECULIAR.get(variant, ("", f"/events/{folder.name}"))[1]
-    url = f"http://{live.LOOPBACK}:{server.ports[state]}{path}"
+    url = f"http://{clients.LOOPBACK}:{server.ports[state]}{path}"
     project, hooks = new_project(folder, variant, url, places)
     expected = server.arrived[path] + (calls + 1) * hooks * (state != "down")
     steps, times = [("Read", {"file_path": "hello.txt"})] * (calls + 1), []
     settle = {"times": times, "settle": lambda _: server.wait(path, expected)}
-    with live.scripted_model(steps, TimedModel, **settle) as (model, _):
+    with clients.scripted_model(steps, TimedModel, **settle) as (model, _):
         env = environment(folder, url, model, places)
-        argv = [places["claude"], *live.CLIENTS[AGENT]["argv"]]
-        code, output, _ = live.ran(argv, cwd=str(project), env=env)
+        argv = [places["claude"], *clients.CLIENTS[AGENT]["argv"]]
+        code, output, _ = clients.ran(argv, cwd=str(project), env=env)
     arrived = server.wait(path, expected)
     shutil.rmtree(str(folder), ignore_errors=True)
     gaps = [(came - done) * 1000 for (_, done), (came, _) in zip(times, times[1:])]
     void = {
-        f"exit {code}": code or live.FINAL not in output,
+        f"exit {code}": code or clients.FINAL not in output,
         f"{len(gaps)} of {calls + 1} calls": len(gaps) != calls + 1,
         f"{arrived - expected:+} events": arrived != expected,
     }
@@ -249,7 +250,7 @@ def show(options, places):
     """Measure and print; return 1 where a variant is void."""
     variants, missing = chosen(options.only, places)
     head = bench.head(places["version"], places["uv_version"], options.rounds, missing)
-    network = "loopback alone" if live.alone() else "shared; a dead proxy"
+    network = "loopback alone" if clients.alone() else "shared; a dead proxy"
     print(f"{head}Claude Code {places['client']}, {options.calls} calls a session, "
           f"network: {network}\n{NOTHING}: ms a tool call; else: ms added per hook\n",
           flush=True)
@@ -261,16 +262,16 @@ def show(options, places):
 
 def prepare(folder, options):
     """Put what is run into *folder*; return where it is, as bench.py names it."""
-    program, client = live.installed(AGENT)
+    program, client = clients.installed(AGENT)
     python, version = bench.real_python()
     env = bench.hook_environment(folder, python)
-    places = bench.find_places(folder, str(live.ROOT), python, env)
+    places = bench.find_places(folder, str(clients.ROOT), python, env)
     places.update(bench.find_peers(folder, options.peers, places["uv"], python))
     for name in ("bin", "installed"):
         (Path(folder) / name).mkdir()
     os.symlink(python, os.path.join(folder, "bin", "python3"))
     installed = os.path.join(folder, "installed")
-    install = [python, str(live.ROOT / "hook_io.py"), "install", installed]
+    install = [python, str(clients.ROOT / "hook_io.py"), "install", installed]
     subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
     uv = bench.output_of(places["uv"], "--version")
     return {**places, "claude": str(program), "client": client, "version": version,
@@ -292,8 +293,8 @@ def parse_options():
 def main():
     options = parse_options()
     if options.inside:
-        if live.alone():
-            live.raise_loopback()
+        if clients.alone():
+            clients.raise_loopback()
         places = json.loads(Path(options.inside, "places.json").read_text())
         sys.exit(show(options, places))
     if not shutil.which("npm"):
@@ -302,7 +303,7 @@ def main():
         places = prepare(folder, options)
         Path(folder, "places.json").write_text(json.dumps(places))
         own = [sys.executable, os.path.abspath(__file__), *sys.argv[1:]]
-        command = live.isolated([*own, "--inside", folder])
+        command = clients.isolated([*own, "--inside", folder])
         sys.exit(subprocess.run(command).returncode)
 
 

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 import bench
+import clients
 import cost
-import live
 
 PLACES = {name: f"/opt/{name}" for command in cost.COMMANDS.values()
           for name in cost.PLACE.findall(command)}
@@ -78,7 +78,7 @@ def test_each_variant_registers_a_hook_with_every_place_filled(variant, event):
 
 
 def test_ours_is_registered_as_the_installer_does():
-    registered = live.hook_io.registration("claude-code", "cost")
+    registered = clients.hook_io.registration("claude-code", "cost")
     for event in cost.EVENTS:
         (installed,) = registered[event]["hooks"]
         assert cost.entry("hook-io", event, URL, PLACES) == installed
@@ -168,10 +168,10 @@ def test_a_session_leaves_nothing_behind(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"claude", "hooks"}
 
 
-@pytest.mark.parametrize("client", live.CLIENTS)
+@pytest.mark.parametrize("client", clients.CLIENTS)
 def test_each_event_that_is_registered_has_one_witness(client, tmp_path):
-    project = live.new_project(tmp_path, client)
-    row = live.hook_io.PLATFORMS[client]
+    project = clients.new_project(tmp_path, client)
+    row = clients.hook_io.PLATFORMS[client]
     hooks = json.loads((project / row["settings"]).read_text())["hooks"]
     assert list(hooks) == row["hooked"].split()
     for event, (group,) in hooks.items():

@@ -3,7 +3,7 @@
 
 A hook that takes decisions says with its event how far an answer may go and how long
 it waits, as in `Hook-IO-Decide: full 1000`; what does not say so is never held.  No
-answer in that time, less a margin for the way back, is no opinion.
+answer in that time, less a margin for the way back, decides nothing.
 """
 
 import json

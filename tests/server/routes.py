@@ -37,6 +37,9 @@ def post_event(exchange, server):
     stored = keep(server, event, exchange.headers.get("idempotency-key"))
     if key or answer.get("intent") == "wait":
         answer = server.desk.wait(key) if key else {}
+    elif not answer and HEADER in exchange.headers and (
+            server.policy or server.desk.is_watched()):
+        answer = {"intent": "none"}  # judged, as a hook that fails closed has to know
     if is_agents_own:  # an http hook of an agent, which reads an answer as a decision
         return {"status": 200, "json": http_answer(event, answer)}
     return {"status": 201, "json": {**stored, **answer}}
@@ -44,7 +47,7 @@ def post_event(exchange, server):
 
 def http_answer(event, answer):
     """Return *answer* as an http hook of Claude Code reads it."""
-    if not answer:
+    if answer.get("intent", "none") == "none":
         return {}
     return {"hookSpecificOutput": {
         "hookEventName": event["event_type"], "permissionDecision": answer["intent"],
