@@ -248,6 +248,8 @@ def _as_named(names: str) -> "Dict[str, str]":
 #:            or nothing can be told on them.  None where the client was not seen to
 #:            let such a hook live
 #: then       what is left for a person to do
+#: env        variables that name its project and its folder in a home, where hooks get
+#:            what the "env" of its settings sets
 PLATFORMS: "Dict[str, Dict[str, Any]]" = {
     "claude-code": {
         "measured": "2.1.332",
@@ -288,6 +290,7 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "group": {},
         "entry": {"type": "command", "command": "$C", "timeout": 5},
         "local": ".claude/settings.local.json",
+        "env": ("CLAUDE_PROJECT_DIR", "CLAUDE_CONFIG_DIR"),
         "plugin": 'd=$CLAUDE_PLUGIN_ROOT; [ -f "$d/hook_io.py" ] || ',
         "folder": "d=$CLAUDE_PROJECT_DIR/.claude/hooks",
         "named": '"${CLAUDE_PROJECT_DIR##*/}"',
@@ -4087,27 +4090,41 @@ def _receive_event(
     options: "Options", argv: "List[str]", table: str, name: str, started: float
 ) -> "Event":
     """Fill *options*, then return the event, or {"input_error": why}."""
-    if os.environ.get("HOOK_IO_OFF", "") not in ("", *_OFF_WORDS):
+    if _is_off() and "--check" not in argv:
         raise Done(NOTHING)
     values, notes = parse_options(table, argv, f"{name}.py")
+    began_ns = time.time_ns() - time.process_time_ns()  # no wait of ours, nor stdin's
+    event, problem = _read_any_event()
+    sources: "Dict[str, str]" = {}
+    if values["check"]:
+        sources, problems = _enter_settings(platform_of(event))
+        values, notes = parse_options(table, argv, f"{name}.py")
+        notes += problems
     if values.get("export", "off") != "off":
         values["event_log"] = values["event_log"] or _own_log()
-    began_ns = time.time_ns() - time.process_time_ns()  # no wait of ours, nor stdin's
-    try:
-        event = read_event(idle_ms=STDIN_IDLE_MS)
-    except InputError as error:  # an agent that does not wait may cut its event short
-        whole = _whole_members(error.text) if error.text.lstrip()[:1] == "{" else {}
-        event = {**whole, "input_error": str(error)}
-        notes.append(f"[WARNING] The event on stdin is {error}")
-    notes += filter(None, [_event_note(values["event_type"])])
+    notes += filter(None, [problem, _event_note(values["event_type"])])
     effort = _half_of(int(values["timeout_ms"]) / 1000, started)
     options.update(
         values, notes=notes, started=started, deadline=0, effort=effort, name=name,
-        argv=argv, env=os.environ,
+        argv=argv, env=os.environ, sources=sources,
         event_type=canonical(values["event_type"]) or values["event_type"],
         metadata=redact(values["metadata"], None, effort),
         time_ns=began_ns, key=os.urandom(16).hex(), summary="", is_away=False)
     return event
+
+
+def _is_off() -> bool:
+    return os.environ.get("HOOK_IO_OFF", "") not in ("", *_OFF_WORDS)
+
+
+def _read_any_event() -> "Tuple[Event, str]":
+    """Return the event on stdin and, of one that is none, a note on what is wrong."""
+    try:
+        return read_event(idle_ms=STDIN_IDLE_MS), ""
+    except InputError as error:  # an agent that does not wait may cut its event short
+        whole = _whole_members(error.text) if error.text.lstrip()[:1] == "{" else {}
+        return ({**whole, "input_error": str(error)},
+                f"[WARNING] The event on stdin is {error}")
 
 
 def _own_log() -> str:
@@ -4995,6 +5012,7 @@ def _check(event: AgentEvent, options: "Options") -> HookResult:
     lines = [
         f"hook-io {__version__}, Python {sys.version.split()[0]} ({sys.executable})",
         f"agent: {options['agent']}" + " (no event of an agent on stdin)" * (not event),
+        *_settings_lines(options["sources"]),
         f"format: {options['format']}",
         f"endpoint: {shown_url(url)}, from {_source_of(options)}{_resolved(url)}",
         f"outcome: {outcome.name}{fact and ': '}{fact}, after {took_ms} ms "
@@ -5007,6 +5025,9 @@ def _check(event: AgentEvent, options: "Options") -> HookResult:
 
 
 def _post_test_event(event: "Event", options: "Options") -> "Tuple[Outcome, str]":
+    if _is_off():
+        said = "HOOK_IO_OFF is set, so that hooks do nothing"
+        return Outcome("invalid", said), _endpoint(options)
     if options["server_url"] != "none":
         return _post_event(event, options)
     before = len(options["notes"])
@@ -5023,7 +5044,87 @@ def _source_of(options: "Options") -> str:
     names = ["HOOK_IO_SERVER_URL"]
     if options["format"] == "otlp":
         names += ["OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]
-    return next((name for name in names if options["env"].get(name)), "the default")
+    name = next((name for name in names if options["env"].get(name)), "the default")
+    file = options["sources"].get(name)
+    return f"{name} in {_clean(file)}" if file else name
+
+
+def _enter_settings(agent: str) -> "Tuple[Dict[str, str], List[str]]":
+    """Set what the settings files of *agent* set for a hook.
+
+    Returns variable -> the file that it is from, and notes on files of no use.  Of one
+    variable the nearest file counts, before the environment.  No hook gets OTEL_*.
+    Source: Claude Code 2.1.332, measured.
+    """
+    environ, sources, notes = __import__("os").environ, {}, []  # and not _Posix's copy
+    for path in _settings_files(agent):
+        try:
+            given = _settings_variables(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", "") or error
+            notes.append(f"[WARNING] The settings {_clean(path)} are not read: {why}")
+            continue
+        for name in [name for name in given if name[:5] != "OTEL_"]:
+            try:
+                environ[name] = given[name]
+                sources[name] = path
+            except (OSError, ValueError):
+                pass  # it is no variable
+    return sources, notes
+
+
+def _settings_files(agent: str) -> "List[str]":
+    """Return where *agent* looks for variables of this project's hooks, nearest last.
+
+    The project is the one that the agent's variable names, or that has this file, or
+    the folder that the check is run in.  An agent that is not known is the first one.
+    """
+    row = PLATFORMS[next(iter(PLATFORMS)) if agent == _UNKNOWN else agent]
+    if "env" not in row:
+        return []
+    in_project, in_home = map(os.environ.get, row["env"])
+    home = os.path.realpath(os.path.expanduser("~"))
+    folder, tail = _own_file(""), os.path.join(os.sep, *HOOKS.split("/"), "")
+    above = folder[:-len(tail)] if folder.endswith(tail) else ""
+    project = in_project or (
+        above if above not in ("", home) else os.path.abspath(""))
+    own = in_home or os.path.join(home, os.path.dirname(row["settings"]))
+    return [os.path.join(own, os.path.basename(row["settings"])),
+            *(os.path.join(project, row[name]) for name in ("settings", "local"))]
+
+
+def _settings_variables(path: str) -> "Dict[str, str]":
+    """Return what the "env" of a settings file sets, as texts.
+
+    Raises OSError, or ValueError, which shows nothing of what is in the file.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("it is no regular file")
+    with open(path, "rb") as file:
+        data = file.read(STDIN_MAX_BYTES + 1)
+    if len(data) > STDIN_MAX_BYTES:
+        raise ValueError(f"it is longer than {STDIN_MAX_BYTES} bytes")
+    try:
+        said = decode(data.decode("utf-8-sig"))
+    except ValueError:
+        said = None
+    env = said.get("env", {}) if isinstance(said, dict) else None
+    if not isinstance(env, dict):
+        raise ValueError("it is no JSON object" if env is None else
+                         'its "env" is no JSON object')
+    return {name: text if isinstance(text, str) else encode(text)
+            for name, text in env.items()}
+
+
+def _settings_lines(sources: "Dict[str, str]") -> "List[str]":
+    """Return what each settings file sets of ours, a line for each."""
+    files = dict.fromkeys(sources.values())
+    named = {file: [name for name, source in sources.items()
+                    if source == file and name[:8] == "HOOK_IO_"] for file in files}
+    return [_clean(f"settings: {file} sets {clip(', '.join(names), 500)}")
+            for file, names in named.items() if names]
 
 
 def _resolved(url: str) -> str:

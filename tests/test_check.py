@@ -1,7 +1,9 @@
-"""--check tells a person, in ten lines, whether events arrive, and why not."""
+"""--check tells a person whether events arrive, and why not, as the agent would."""
 
+import json
 import os
 import re
+import shutil
 
 import pytest
 
@@ -134,3 +136,186 @@ def test_it_names_the_python_that_runs_it(hook):
     named = next(name for name in PYTHONS if PYTHONS[name] == hook.python)
     assert version.rpartition(".")[0] in named
     assert os.path.realpath(path) == os.path.realpath(hook.python)
+
+
+# What the agent's settings set counts as it does for a hook of the agent's.
+
+
+def placed(hook, folder):
+    shutil.copytree(str(hook.folder), str(folder))
+    hook.folder = folder
+
+
+@pytest.fixture
+def project(one_hook, tmp_path):
+    """A project into which the hook of `settled` is installed, and a home beside it."""
+    folder = tmp_path / "project"
+    (folder / ".claude").mkdir(parents=True)
+    (one_hook.home / ".claude").mkdir()
+    placed(one_hook, folder / ".claude" / "hooks")
+    return folder
+
+
+def settle(folder, name="settings.json", **env):
+    path = folder / ".claude" / name
+    path.write_text(json.dumps({"env": env, "permissions": {}}))
+    return path
+
+
+def settled(hook, *argv, **kwargs):
+    """Run the check; return the Result, its lines by name, and those on settings."""
+    result = hook.run("send_event.py", "--check", *argv, **kwargs)
+    lines = [line.partition(": ")[::2] for line in result.stdout.splitlines()]
+    return result, dict(lines), [text for name, text in lines if name == "settings"]
+
+
+@pytest.mark.parametrize("flags", [(), ("-I", "-S")], ids=["", "-IS"])
+def test_the_settings_of_the_project_count_and_are_named(one_hook, project, flags):
+    with EventServer() as server:
+        path = settle(project, HOOK_IO_SERVER_URL=server.url, HOOK_IO_FORMAT="raw",
+                      OTHER="x")
+        result, said, lines = settled(one_hook, flags=flags)
+        assert len(server.events()) == 1
+    assert (result.exit, result.stderr) == (0, "")
+    assert said["endpoint"].startswith(
+        f"{server.url}, from HOOK_IO_SERVER_URL in {path}, at ")
+    assert said["format"] == "raw"
+    assert lines == [f"{path} sets HOOK_IO_SERVER_URL, HOOK_IO_FORMAT"]
+    assert len(result.stdout.splitlines()) == 11
+
+
+def test_the_nearest_settings_count_before_others_and_these_before_a_shells(
+    one_hook, project
+):
+    home = settle(one_hook.home, HOOK_IO_FORMAT="otlp", HOOK_IO_TIMEOUT_MS=15000,
+                  HOOK_IO_SPOOL_DIR="~/kept", HOOK_IO_SERVER_URL="http://localhost:1/")
+    shared = settle(project, HOOK_IO_FORMAT="raw", HOOK_IO_SERVER_URL="ftp://x")
+    url = nowhere()
+    own = settle(project, "settings.local.json", HOOK_IO_SERVER_URL=url)
+    env = {"HOOK_IO_SERVER_URL": "http://localhost:2/", "HOOK_IO_TIMEOUT_MS": "1"}
+    _, said, lines = settled(one_hook, env=env)
+    assert said["endpoint"].startswith(f"{url}, from HOOK_IO_SERVER_URL in {own}")
+    assert said["format"] == "raw"
+    assert said["outcome"].endswith(" of 15000")
+    assert lines == [
+        f"{shared} sets HOOK_IO_FORMAT",
+        f"{home} sets HOOK_IO_TIMEOUT_MS, HOOK_IO_SPOOL_DIR",
+        f"{own} sets HOOK_IO_SERVER_URL"]
+    _, said, _ = settled(one_hook, "--server-url", "http://localhost:3/")
+    assert said["endpoint"].startswith("http://localhost:3/, from --server-url")
+
+
+def test_the_folder_of_the_settings_is_found_as_the_agent_finds_it(
+    one_hook, project, tmp_path
+):
+    settle(project, HOOK_IO_FORMAT="raw")
+    other = tmp_path / "other"
+    (other / ".claude").mkdir(parents=True)
+    settle(other, HOOK_IO_FORMAT="cloudevents")
+    (other / "settings.json").write_text('{"env": {"HOOK_IO_TIMEOUT_MS": 15001}}')
+    env = {"CLAUDE_PROJECT_DIR": str(other), "CLAUDE_CONFIG_DIR": str(other)}
+    _, said, _ = settled(one_hook, env=env)
+    assert said["format"] == "cloudevents"
+    assert said["outcome"].endswith(" of 15001")
+    placed(one_hook, one_hook.home / ".claude" / "hooks")
+    _, said, _ = settled(one_hook, cwd=str(other))
+    assert said["format"] == "cloudevents"
+
+
+def test_settings_of_claude_code_are_no_other_agents(one_hook, project):
+    settle(project, HOOK_IO_FORMAT="raw")
+    event = {"session_id": "s", "turn_id": "t", "model": "m",
+             "hook_event_name": "Stop"}
+    _, said, lines = settled(one_hook, stdin=event)
+    assert (said["agent"], said["format"], lines) == ("codex", "events", [])
+
+
+def test_no_variable_of_the_collectors_is_taken_as_no_hook_gets_one(one_hook, project):
+    settle(project, OTEL_EXPORTER_OTLP_ENDPOINT="http://localhost:1",
+           HOOK_IO_FORMAT="otlp")
+    _, said, _ = settled(one_hook)
+    assert said["endpoint"].startswith(
+        "http://localhost:4318/v1/logs, from the default")
+
+
+def test_a_switch_that_turns_hooks_off_is_told(one_hook, project):
+    with EventServer() as server:
+        path = settle(project, HOOK_IO_OFF="1", HOOK_IO_SERVER_URL=server.url)
+        result, said, lines = settled(one_hook)
+        assert result.exit == 1
+        assert server.events() == []
+    assert said["outcome"].startswith("invalid: HOOK_IO_OFF is set")
+    assert lines == [f"{path} sets HOOK_IO_OFF, HOOK_IO_SERVER_URL"]
+    result, said, _ = settled(one_hook, env={"HOOK_IO_OFF": "1"})
+    assert result.exit == 1
+    assert said["outcome"].startswith("invalid: HOOK_IO_OFF is set")
+
+
+def test_an_unsound_value_is_told_once_and_not_the_shells(one_hook, project):
+    settle(project, HOOK_IO_TIMEOUT_MS="soon", HOOK_IO_FORMAT="raw")
+    result, said, _ = settled(one_hook, env={"HOOK_IO_FORMAT": "none"})
+    assert said["format"] == "raw"
+    assert result.lines == [
+        "[WARNING] HOOK_IO_TIMEOUT_MS is no whole number from 1 to 60000: 'soon'; it "
+        "is ignored"]
+
+
+def test_metadata_of_the_settings_leaves_redacted(one_hook, project):
+    with EventServer() as server:
+        settle(project, HOOK_IO_METADATA='{"password": "squeamish-4711"}',
+               HOOK_IO_SERVER_URL=server.url)
+        settled(one_hook)
+        (event,) = server.events()
+    assert event["metadata"] == '{"password": "[redacted]"}'
+
+
+def a_fifo(path):
+    os.mkfifo(str(path))
+
+
+def a_device(path):
+    path.symlink_to("/dev/zero")
+
+
+def a_loop(path):
+    path.symlink_to(path)
+
+
+def a_text(text):
+    return lambda path: path.write_bytes(text)
+
+
+@pytest.mark.parametrize(("made", "why"), [
+    (a_fifo, "it is no regular file"),
+    (a_device, "it is no regular file"),
+    (lambda path: path.mkdir(), "it is no regular file"),
+    (a_loop, "Too many levels of symbolic links"),
+    (a_text(b" " * (1 << 20) + b"{}"), "it is longer than 1048576 bytes"),
+    (a_text(b'{"env": {"HOOK_IO_HEADERS": "squeamish-4711"'), "it is no JSON object"),
+    (a_text(b"[" * 100000), "it is no JSON object"),
+    (a_text(b"\xff\xfe{}"), "it is no JSON object"),
+    (a_text(b""), "it is no JSON object"),
+    (a_text(b"[]"), "it is no JSON object"),
+    (a_text(b'{"env": ["squeamish"]}'), 'its "env" is no JSON object'),
+    (a_text(b'{"env": {"": "x", "A=B": "x", "HOOK_IO_USER": "a\\u0000b", "B": "\\ud800"'
+            b', "HOOK_IO_FORMAT": ["raw"], "HOOK_IO_STATE_DIR\\n": 1}}'), ""),
+])
+def test_settings_of_no_use_are_told_in_a_line_and_hold_nothing_up(
+    one_hook, project, made, why
+):
+    path = project / ".claude" / "settings.json"
+    made(path)
+    result, said, _ = settled(one_hook, "--server-url", nowhere())
+    assert result.exit == 1
+    assert said["outcome"].startswith("refused")
+    assert "squeamish" not in result.stdout + result.stderr
+    told = f"[WARNING] The settings {path} are not read: {why}"
+    assert (told in result.lines) is bool(why)
+    assert all(line.startswith("[WARNING] ") for line in result.lines), result
+
+
+def test_settings_that_are_not_there_say_nothing(one_hook, project):
+    (one_hook.home / ".claude").rmdir()
+    (one_hook.home / ".claude").write_text("")  # a file in the folder's place
+    result, _, lines = settled(one_hook, "--server-url", nowhere())
+    assert (result.stderr, lines) == ("", [])

@@ -37,7 +37,7 @@ POWERS = {
         {"FailureStreak", "_read_losses", "_unnamed_file", "_open_missing_fds",
          "StderrBuffer", "forget_compiled", "_fork_away", "Spool",
          "log_event", "_rotate", "_rotate_closed", "_Ledger",
-         "_open_own", "_read_own",
+         "_open_own", "_read_own", "_settings_variables",
          "_content", "_Plan", "_say"}),  # the installer's
     "processes": (
         {"os.system", "os.fork", "os.execv", "os.kill", "os.popen", "subprocess"},
