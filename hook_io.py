@@ -4653,11 +4653,13 @@ class Spool:
         if not os.path.isabs(self.folder):
             raise OSError("it is no absolute path")
         os.makedirs(self.folder, 0o700, exist_ok=True)
-        self._write(f"{time_ns:020}-{key}-{len(record)}.{suffix}", record)
+        name = f"{time_ns:020}-{key}-{len(record)}.{suffix}"
+        self.write(os.path.join(self.folder, name), record)
         return self._trim()
 
-    def _write(self, name: str, data: bytes) -> None:
-        path = os.path.join(self.folder, name)
+    @staticmethod
+    def write(path: str, data: bytes, mode: int = 0o600) -> None:
+        """Put *data* in the place of a file, whole or not at all.  Raises OSError."""
         try:
             os.unlink(path + ".tmp")  # half of it, or somebody's trap
         except OSError:
@@ -4666,6 +4668,8 @@ class Spool:
         try:
             while data:
                 data = data[os.write(fd, data):]
+            if mode != 0o600:
+                os.chmod(path + ".tmp", mode)
         except OSError:
             os.unlink(path + ".tmp")
             raise
@@ -4740,7 +4744,8 @@ class Spool:
     def set_aside(self, name: str, record: "Event", reason: str) -> None:
         """Put what nobody will take where no flush looks, with the reason."""
         data = encode({**record, "rejected": reason}).encode("ascii")
-        self._write(name.partition(".")[0] + ".rejected", data)
+        rejected = name.partition(".")[0] + ".rejected"
+        self.write(os.path.join(self.folder, rejected), data)
         self._remove(name)
 
     def _read(self, name: str) -> "Event":
@@ -5167,12 +5172,8 @@ def _usable(folder: str) -> str:
 # The story --------------------------------------------------------------------
 # What events tell of a turn, in whatever order they came.
 
-#: what begins a turn where none goes on, and what ends one
-_ACTS = ("UserPromptSubmit", "PreToolUse", "PostToolUse", "PostToolUseFailure",
-         "PermissionRequest", "PermissionDenied", "SubagentStart", "SubagentStop",
-         "PreCompact", "PostCompact", "Stop", "StopFailure", "Interrupt")
+#: what ends a turn; any but the last begins one, too, where none goes on
 _ENDS = ("Stop", "StopFailure", "Interrupt", "SessionEnd")
-
 #: agent -> members of a PostToolUse that say how the call went; RESULTS has the words,
 #: and any other text is an error
 RESULT_MEMBERS = {
@@ -5193,17 +5194,14 @@ def story(events: "Iterable[Any]") -> "List[Event]":
         without a time happened when the one before it did.
 
     A turn: session_id, agent, source_app, prompt_id, prompt, model, user_email ("" if
-    nobody says); prompt_ms, started_ms, ended_ms, duration_ms; end, the event that
-    ended it, "" if none did; error, of a turn that failed; calls, subagents, waits,
-    compactions; counts.
-    A call: id, tool, agent_id, started_ms, ended_ms, duration_ms (the agent's own, else
-    what lies between), outcome (ok, error, denied, open), error, input, output.
+    nobody says); prompt_ms; end, the event that ended it, "" if none did; error, of one
+    that failed; calls, subagents, waits (for permission), compactions; counts.
+    A call: id, tool, agent_id, outcome (ok, error, denied, open), error, input, output.
     A subagent: agent_id, agent_type, call_id (of the call that started it, where that
-    says so), started_ms, ended_ms, duration_ms, calls.  A wait for permission: tool,
-    call_id, started_ms, ended_ms, duration_ms; without an agent's duration_ms it
-    includes the call's own time.  A compaction: trigger, started_ms, ended_ms,
-    duration_ms.
-    Times are ms since the epoch, None where nothing says them.
+    says so), calls.  A wait: tool, call_id.  A compaction: trigger.
+    Each has started_ms, ended_ms (since the epoch, None where nothing says it) and
+    duration_ms: the agent's own, else what lies between, so that a wait includes the
+    time of a call that nobody gives.
 
     An event belongs to the turn of its agent_id, of its prompt_id, or to the one that
     goes on in its session.  Without an id a turn goes on until the next prompt, and
@@ -5217,7 +5215,7 @@ def story(events: "Iterable[Any]") -> "List[Event]":
         if name:
             facts.append((at_ms, len(facts), name, said))
     sessions: "Dict[str, _Session]" = {}
-    for at_ms, _, name, said in sorted(facts, key=lambda fact: fact[:2]):
+    for at_ms, _, name, said in sorted(facts):
         session_id = _text(said, "session_id")
         if session_id not in sessions:
             sessions[session_id] = _Session()
@@ -5228,19 +5226,10 @@ def story(events: "Iterable[Any]") -> "List[Event]":
 
 def _fact(record: "Any") -> "Tuple[str, AgentEvent, int]":
     """Return the canonical name of an event, the event, and its time in ms; "", 0."""
-    try:
-        if isinstance(record, bytes):
-            record = record.decode("utf-8", "replace")
-        outer = decode(record) if isinstance(record, str) else record
-        inner = outer.get("metadata") if isinstance(outer, dict) else None
-        is_kept = isinstance(outer, dict) and "event_type" in outer
-        event = decode(inner) if is_kept and isinstance(inner, str) else outer
-    except InputError:
-        outer = event = None
-    if not isinstance(outer, dict):
-        return "", AgentEvent(), 0
-    said = normalise(event if isinstance(event, dict) else {})
-    kept = outer if is_kept else {}
+    outer = _decoded(record)
+    kept = outer if "event_type" in outer else {}
+    inner = kept.get("metadata")
+    said = normalise(_decoded(inner) if isinstance(inner, str) else outer)
     for member in ("session_id", "source_app"):
         if isinstance(kept.get(member), str):
             said[member] = kept[member]
@@ -5250,25 +5239,44 @@ def _fact(record: "Any") -> "Tuple[str, AgentEvent, int]":
     return known, said, _moment_ms(moment)
 
 
+def _decoded(value: "Any") -> "Event":
+    """Return the object that *value* is, or holds as JSON; {} if it is none."""
+    try:
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        value = decode(value) if isinstance(value, str) else value
+    except InputError:
+        pass
+    return value if isinstance(value, dict) else {}
+
+
 def _moment_ms(moment: "Any") -> int:
     """Return a time, ISO 8601 or a number of s, ms or ns since the epoch, in ms; 0."""
-    from calendar import timegm
-
     text = str(moment)
-    if text.replace(".", "", 1).isdigit() and 0 < float(text) < 1e20:
-        number, digits = float(text), len(text.partition(".")[0])
-        return int(number * 1000 if digits < 12 else number / 10 ** (digits // 17 * 6))
     try:
-        seconds = timegm((int(text[:4]), int(text[5:7]), int(text[8:10]),
-                          int(text[11:13]), int(text[14:16]), int(text[17:19])))
-        rest = text[19:].rstrip("Z")
-        fraction, sign, zone = rest[1:4] * (rest[:1] == "."), rest[-6:-5], rest[-5:]
-        if sign and sign in "+-":
-            away_s = (int(zone[:2]) * 60 + int(zone[3:])) * 60
-            seconds -= away_s if sign == "+" else -away_s
-        return seconds * 1000 + int(f"{fraction:0<3}")
+        if text[4:5] != "-" and text.replace(".", "", 1).isdigit():
+            number, digits = float(text), len(text.partition(".")[0])
+            exact = number * 1000 if digits < 12 else number / 10 ** (digits // 17 * 6)
+            return int(exact) if digits < 21 else 0
+        year, month, day = int(text[:4]), int(text[5:7]), int(text[8:10])
+        minutes, rest = int(text[11:13]) * 60 + int(text[14:16]), text[19:].rstrip("Z")
+        sign = "-" if "-" in rest else "+"
+        fraction, _, zone = rest.partition(sign)
+        away = int(zone[:2]) * 60 + int(zone[2:].strip(":") or 0) if zone else 0
+        minutes -= away if sign == "+" else -away
+        seconds = _days(year, month, day) * 86400 + minutes * 60 + int(text[17:19])
+        return seconds * 1000 + int(f"{fraction[1:4]:0<3}")
     except (ValueError, OverflowError):
         return 0
+
+
+def _days(year: int, month: int, day: int) -> int:
+    """Return the days from 1970 on; raises ValueError.  Years begin in March here."""
+    if not 1 <= month <= 12:
+        raise ValueError(month)
+    year -= month < 3
+    return year * 365 + year // 4 - year // 100 + year // 400 + (
+        (month + 9) % 12 * 306 + 5) // 10 + day - 719469
 
 
 class _Session:
@@ -5316,12 +5324,11 @@ class _Session:
     def _begin(self, said: AgentEvent, at_ms: int) -> "Event":
         self.unended, self.asked = {}, {}
         members = ("session_id", "source_app", "prompt_id")
-        self.turns.append({
-            **{member: _text(said, member) for member in members},
-            "agent": said.agent, "model": "", "user_email": "", "prompt": "",
-            "prompt_ms": None, "started_ms": at_ms, "ended_ms": None,
-            "duration_ms": None, "end": "", "error": "", "calls": [], "subagents": [],
-            "waits": [], "compactions": [], "counts": {"events": 0}})
+        self.turns.append(_begun(
+            at_ms, **{member: _text(said, member) for member in members},
+            agent=said.agent, model="", user_email="", prompt="", prompt_ms=None,
+            end="", error="", calls=[], subagents=[], waits=[], compactions=[],
+            counts={"events": 0}))
         return self.turns[-1]
 
     def prompt(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
@@ -5338,11 +5345,9 @@ class _Session:
 
     def _new_call(self, turn: "Event", said: AgentEvent, at_ms: int) -> "Event":
         agent_id, call_id = _text(said, "agent_id"), _text(said, "tool_use_id")
-        call: "Event" = {
-            "id": call_id, "tool": _text(said, "tool_name"), "agent_id": agent_id,
-            "started_ms": at_ms, "ended_ms": None, "duration_ms": None,
-            "outcome": "open", "error": "", "input": said.get("tool_input"),
-            "output": None}
+        call = _begun(
+            at_ms, id=call_id, tool=_text(said, "tool_name"), agent_id=agent_id,
+            outcome="open", error="", input=said.get("tool_input"), output=None)
         if agent_id and agent_id not in self.agents:
             self.start_agent(turn, said, at_ms)
         (self.agents[agent_id] if agent_id else turn)["calls"].append(call)
@@ -5357,9 +5362,8 @@ class _Session:
         while own and own[-1]["outcome"] != "open":
             own.pop()
         recent = [c for c in own[-CANDIDATES_MAX:] if c["outcome"] == "open"]
-        same = [c for c in recent if c["input"] == said.get("tool_input")]
-        found = same or recent
-        return found[-1] if found else None
+        same = [c for c in recent if c["input"] == said.get("tool_input")] or recent
+        return same[-1] if same else None
 
     def end_call(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
         known = self._known(turn, said)
@@ -5383,9 +5387,8 @@ class _Session:
     def wait(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
         latest = turn["calls"][-1:] if "tool_name" not in said else []
         call = self._known(turn, said) or self._likely(said) or (latest or [{}])[0]
-        wait = {"tool": call.get("tool") or _text(said, "tool_name"),
-                "call_id": call.get("id", ""), "started_ms": at_ms, "ended_ms": None,
-                "duration_ms": None}
+        wait = _begun(at_ms, tool=call.get("tool") or _text(said, "tool_name"),
+                      call_id=call.get("id", ""))
         turn["waits"].append(wait)
         self.waits[id(call)] = wait
         self.asked.setdefault(_text(said, "agent_id"), []).append(wait)
@@ -5407,10 +5410,8 @@ class _Session:
         if known is not None and (agent_id or known["ended_ms"] is None):
             known["ended_ms"] = None  # it goes on, or is told by two hooks
             return
-        agent: "Event" = {
-            "agent_id": agent_id, "agent_type": _text(said, "agent_type"),
-            "call_id": "", "started_ms": at_ms, "ended_ms": None, "duration_ms": None,
-            "calls": []}
+        agent = _begun(at_ms, agent_id=agent_id, agent_type=_text(said, "agent_type"),
+                       call_id="", calls=[])
         turn["subagents"].append(agent)
         self.agents[agent_id or agent["agent_type"]] = agent
 
@@ -5421,9 +5422,7 @@ class _Session:
         _end_at(self.agents[known], at_ms)
 
     def compact(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
-        turn["compactions"].append({
-            "trigger": _text(said, "trigger"), "started_ms": at_ms, "ended_ms": None,
-            "duration_ms": None})
+        turn["compactions"].append(_begun(at_ms, trigger=_text(said, "trigger")))
 
     def compacted(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
         if not turn["compactions"] or turn["compactions"][-1]["ended_ms"] is not None:
@@ -5440,6 +5439,11 @@ _TELLERS: "Dict[str, Callable[[_Session, Event, AgentEvent, int], None]]" = {
     "SubagentStop": _Session.end_agent, "PreCompact": _Session.compact,
     "PostCompact": _Session.compacted,
 }
+_ACTS = {*_TELLERS, *_ENDS} - {"Notification", "SessionEnd"}  # begin a turn
+
+
+def _begun(at_ms: int, **members: "Any") -> "Event":
+    return {**members, "started_ms": at_ms, "ended_ms": None, "duration_ms": None}
 
 
 def _end_at(record: "Event", at_ms: int) -> None:
@@ -5449,9 +5453,9 @@ def _end_at(record: "Event", at_ms: int) -> None:
 
 def _outcome(said: AgentEvent) -> str:
     """Return how a call went, by the event that ended it."""
-    known = {"PostToolUseFailure": "error", "PermissionDenied": "denied"}
-    if said.get("hook_event_name") in known:
-        return known[said["hook_event_name"]]
+    name = said.get("hook_event_name")
+    if name in ("PostToolUseFailure", "PermissionDenied"):
+        return "error" if name == "PostToolUseFailure" else "denied"
     values = [_get_path(said, path) for path in RESULT_MEMBERS.get(said.agent, ())]
     told = next((value for value in values if value is not None), "")
     return RESULTS.get(str(told).lower(), "error")
@@ -5543,63 +5547,69 @@ SPANS = {"turn": ("invoke_agent", "agent", 1, "AGENT"),
          "agent": ("invoke_agent", "agent_type", 1, "AGENT"),
          "call": ("execute_tool", "tool", 1, "TOOL"),
          "usage": ("chat", "model", 3, "LLM")}
+#: signal -> OTLP's names for what holds its items, and for them
+SIGNALS = {"traces": ("resourceSpans", "scopeSpans", "spans"),
+           "metrics": ("resourceMetrics", "scopeMetrics", "metrics")}
 #: what a line of a transcript has one of if it tells of tokens
 ANSWER_MARKS = (b'"usage"', b'"type":"assistant"', b'"cost-state"')
-#: member of a transcript's usage -> the kind of token that it counts
-TOKENS = {"input_tokens": "input", "output_tokens": "output",
-          "cache_read_input_tokens": "cache_read",
-          "cache_creation_input_tokens": "cache_write"}
-#: the same of cost-state, by the order of TOKENS
-PAID = ("inputTokens", "outputTokens", "cacheReadInputTokens",
-        "cacheCreationInputTokens")
+#: member of a transcript's usage -> the kind of token that it counts, its name in the
+#: cost-state
+TOKENS = {"input_tokens": ("input", "inputTokens"),
+          "output_tokens": ("output", "outputTokens"),
+          "cache_read_input_tokens": ("cache_read", "cacheReadInputTokens"),
+          "cache_creation_input_tokens": ("cache_write", "cacheCreationInputTokens")}
 #: outcome of a call -> OpenTelemetry's kind of error
 ERROR_TYPES = {"error": "_OTHER", "denied": "permission_denied"}
-_TIMES = "0.01 0.02 0.04 0.08 0.16 0.32 0.64 1.28 2.56 5.12 10.24 20.48 40.96 81.92"
-_LONG_TIMES = "0.1 0.2 0.4 0.8 1.6 3.2 6.4 12.8 25.6 51.2 102.4 204.8 409.6"
-_AMOUNTS = "1 2 4 8 16 32 64 128"
+_TIMES, _LONG_TIMES, _AMOUNTS = (tuple(least * 2**n for n in range(count)) for (
+    least, count) in ((0.01, 14), (0.1, 13), (1.0, 8)))
 _INFERENCE = "gen_ai.client.inference.usage."
-#: metric -> its name for Prometheus and for OTLP ("": not there), bounds of its buckets
-#: ("": a sum), unit, what it is
-METRICS = {
-    "turns": ("hook_io_turns_total", "hook_io.turns", "", "{turn}",
-              "Turns, by how they ended."),
-    "turn_s": ("hook_io_turn_duration_seconds", "gen_ai.invoke_agent.duration",
-               _LONG_TIMES, "s", "Time from a prompt to the end of its turn."),
+#: metric -> its name for Prometheus, behind hook_io_, and for OTLP ("": not there),
+#: bounds of its buckets (none: a sum), unit, what it is
+METRICS: "Dict[str, Tuple[str, str, Tuple[float, ...], str, str]]" = {
+    "turns": ("turns_total", "hook_io.turns", (), "{turn}", "Turns, by their end."),
+    "turn_s": ("turn_duration_seconds", "gen_ai.invoke_agent.duration", _LONG_TIMES,
+               "s", "Time from a prompt to the end of its turn."),
     "turn_calls": ("", "gen_ai.invoke_agent.tool_calls", _AMOUNTS, "{tool_call}",
                    "Calls of tools in a turn."),
-    "calls": ("hook_io_tool_calls_total", "hook_io.tool_calls", "", "{tool_call}",
+    "calls": ("tool_calls_total", "hook_io.tool_calls", (), "{tool_call}",
               "Calls of tools, by how they went."),
-    "call_s": ("hook_io_tool_duration_seconds", "gen_ai.execute_tool.duration", _TIMES,
-               "s", "Time that calls of tools took."),
-    "agents": ("hook_io_subagents_total", "hook_io.subagents", "", "{agent}",
-               "Subagents that were started."),
-    "waits": ("hook_io_waits_total", "hook_io.waits", "", "{wait}",
-              "Questions for permission."),
-    "wait_s": ("hook_io_wait_seconds_total", "hook_io.wait.duration", "", "s",
+    "call_s": ("tool_duration_seconds", "gen_ai.execute_tool.duration", _TIMES, "s",
+               "Time that calls of tools took."),
+    "agents": ("subagents_total", "hook_io.subagents", (), "{agent}", "Subagents."),
+    "waits": ("waits_total", "hook_io.waits", (), "{wait}", "Permissions asked for."),
+    "wait_s": ("wait_seconds_total", "hook_io.wait.duration", (), "s",
                "Time for which a person was waited for."),
-    "compactions": ("hook_io_compactions_total", "hook_io.compactions", "",
-                    "{compaction}", "Compactions of a context."),
-    "tokens": ("hook_io_tokens_total", "", "", "{token}",
-               "Tokens, by kind, as the API counts them."),
-    "cost": ("hook_io_cost_usd_total", "hook_io.cost", "", "USD",
+    "compactions": ("compactions_total", "hook_io.compactions", (), "{compaction}",
+                    "Compactions of a context."),
+    "tokens": ("tokens_total", "", (), "{token}", "Tokens, as the API counts them."),
+    "cost": ("cost_usd_total", "hook_io.cost", (), "USD",
              "Cost of ended sessions, by the client's list of prices."),
-    "input": ("", _INFERENCE + "input_tokens", "", "{token}", "Input, cached or not."),
-    "output": ("", _INFERENCE + "output_tokens", "", "{token}", "Output."),
-    "cache_read": ("", _INFERENCE + "cache_read.input_tokens", "", "{token}",
+    "input": ("", _INFERENCE + "input_tokens", (), "{token}", "Input, cached or not."),
+    "output": ("", _INFERENCE + "output_tokens", (), "{token}", "Output."),
+    "cache_read": ("", _INFERENCE + "cache_read.input_tokens", (), "{token}",
                    "Input that was read from a cache."),
-    "cache_write": ("", _INFERENCE + "cache_write.input_tokens", "", "{token}",
+    "cache_write": ("", _INFERENCE + "cache_write.input_tokens", (), "{token}",
                     "Input that was written to a cache."),
-    "lost": ("hook_io_export_lost_turns_total", "", "", "{turn}",
-             "Turns that no collector took in time."),
-    "unread": ("hook_io_transcripts_unread_total", "", "", "{file}",
+    "lost": ("export_lost_turns_total", "", (), "", "Turns that no collector took."),
+    "unread": ("transcripts_unread_total", "", (), "",
                "Transcripts that could not be read, so that tokens are missing."),
 }
-#: gauge -> what it is
+#: kind of record -> metric -> what a record adds to it (a member, "": one), and labels
+COUNTED = {
+    "turn": {"turns": ("", "source_app agent end"), "turn_s": ("duration_s", "agent"),
+             "turn_calls": ("call_count", "agent")},
+    "agent": {"agents": ("", "source_app agent"), "turn_s": ("duration_s", "agent")},
+    "call": {"calls": ("", "source_app tool outcome"), "call_s": ("ran_s", "tool")},
+    "wait": {"waits": ("", "source_app"), "wait_s": ("duration_s", "source_app")},
+    "compaction": {"compactions": ("", "source_app trigger")},
+    "usage": {},
+}
+#: gauge, behind hook_io_ -> what it is
 GAUGES = {
-    "hook_io_lost_in_a_row": "Events, or turns, that were lost in a row by now.",
-    "hook_io_spool_events": "Events that wait in the spool.",
-    "hook_io_spool_bytes": "Size of what waits in the spool.",
-    "hook_io_last_export_timestamp_seconds": "When turns were exported last.",
+    "lost_in_a_row": "Events, or turns, that were lost in a row by now.",
+    "spool_events": "Events that wait in the spool.",
+    "spool_bytes": "Size of what waits in the spool.",
+    "last_export_timestamp_seconds": "When turns were exported last.",
 }
 #: label -> OpenTelemetry's name for it, where it is another
 LABELS = {"tool": "gen_ai.tool.name", "model": "gen_ai.request.model",
@@ -5612,37 +5622,39 @@ def _export(event: AgentEvent, options: "Options") -> HookResult:
     With --background another process does, and what that could not deliver before is
     told to the person once in a session.
     """
-    url, kinds = _signal_url("traces", options)[0], options["export"].split(",")
+    kinds = options["export"].split(",")
     if kinds == ["off"]:
         _note(options, "[WARNING] Nothing is exported: HOOK_IO_EXPORT is off")
         return HookResult(diagnostics=options["notes"])
     if options["background"] and hand_over(event, options):
-        return _untold_turns(event, url, options)
+        return _untold_turns(event, options)
     deadline = time.monotonic() + EXPORT_TIMEOUT_MS / 1000
     if options["is_away"]:
         time.sleep(SETTLE_MS / 1000)
-    ledger = _Ledger(_state_folder())
+    ledger = _Ledger(_state_folder(), is_owing="otlp" in kinds)
     try:
         ledger.take(deadline)
-        try:
-            count = _tell_turns(ledger, event, options)
-            if "textfile" in kinds:
-                ledger.write_text(options["textfile_dir"], _textfile(ledger, options))
+        said = f"{_tell_turns(ledger, event, options)} turns exported"
+        if "textfile" in kinds:
+            _write_text(options["textfile_dir"], _textfile(ledger, options))
+        ledger.save()
+        if "otlp" in kinds:
+            _post_turns(ledger, event, deadline, options)
             ledger.save()
-            if "otlp" in kinds:
-                _post_turns(ledger, event, deadline, options)
-                ledger.save()
-        finally:
-            ledger.leave()
     except OSError as error:
-        why = _error_text(error) if error.strerror else str(error)
-        return HookResult(diagnostics=(
-            *options["notes"], f"[ERROR] Turns are not exported: {why}"))
-    return HookResult(diagnostics=(*options["notes"], f"{count} turns exported"))
+        said = f"[ERROR] Turns are not exported: {_why(error)}"
+    finally:
+        ledger.leave()
+    return HookResult(diagnostics=(*options["notes"], said))
 
 
-def _untold_turns(event: AgentEvent, url: str, options: "Options") -> HookResult:
-    """Return what the session is told of turns that were lost on their way to *url*."""
+def _why(error: OSError) -> str:
+    return _error_text(error) if error.strerror else str(error)
+
+
+def _untold_turns(event: AgentEvent, options: "Options") -> HookResult:
+    """Return what the session is told of turns that were lost on their way."""
+    url = _signal_url("traces", options)[0]
     streak = _streak(url, options)
     losses, since = streak.count()
     is_told = options["fail_loud"] != "off" and channel("hint", event) is not None
@@ -5662,13 +5674,13 @@ class _Ledger:
     """What has been exported, and what is owed: one file, one process at a time.
 
     sessions: id -> what to read on from.  counters: all that was ever counted.  owed:
-    the same of what a collector has not taken, since the time (ns) "since".  waiting:
-    turns that no collector has taken, as spans.  names: values of labels.
+    the same of what a collector, if there is one, has not taken, since the time (ns)
+    "since".  waiting: turns that it has not taken, as spans.  names: values of labels.
     """
 
-    def __init__(self, folder: str) -> None:
-        self.path = os.path.join(folder, "export.json")
-        self.lock = -1
+    def __init__(self, folder: str, is_owing: bool = True) -> None:
+        self.path, self.lock = os.path.join(folder, "export.json"), -1
+        self.sums = ("counters", "owed") if is_owing else ("counters",)
         self.state: "Dict[str, Any]" = {}
 
     def take(self, deadline: float) -> None:
@@ -5682,14 +5694,14 @@ class _Ledger:
                 break
             except (BlockingIOError, PermissionError):
                 if time.monotonic() > deadline:
-                    self.leave()
-                    raise OSError("another export is at it; the next one makes up")
+                    raise OSError("another export is at it; the next one makes up"
+                                  ) from None
                 time.sleep(0.01)
         try:
-            known = decode(self.added(self.path, 0, READ_MAX_BYTES)[0].decode())
-        except (OSError, ValueError):
+            known = _decoded(_read_own(self.path, READ_MAX_BYTES))
+        except OSError:
             known = {}  # none yet, or nobody's: counters begin anew, as after a restart
-        self.state = {name: known[name] if isinstance(known, dict) and isinstance(
+        self.state = {name: known[name] if isinstance(
             known.get(name), type(empty)) else empty for name, empty in {
                 "sessions": {}, "counters": {}, "names": {}, "usage": {}, "owed": {},
                 "waiting": [], "since": 0}.items()}
@@ -5697,13 +5709,10 @@ class _Ledger:
     def leave(self) -> None:
         if self.lock >= 0:
             os.close(self.lock)
-        self.lock = -1
 
     def save(self) -> None:
-        sessions = self.state["sessions"]
-        for old in list(sessions)[:-SESSIONS_MAX]:
-            del sessions[old]
-        self.write(self.path, encode(self.state).encode("ascii") + b"\n", 0o600)
+        _keep_last(self.state["sessions"], SESSIONS_MAX)
+        Spool.write(self.path, encode(self.state).encode("ascii") + b"\n")
 
     def session(self, session_id: str) -> "Event":
         """Return what is known of a session, the latest one from now on."""
@@ -5712,54 +5721,19 @@ class _Ledger:
         self.state["sessions"][session_id] = known
         return known
 
-    @staticmethod
-    def added(path: str, start: int, max_bytes: int) -> "Tuple[bytes, int]":
-        """Return the whole lines of a file from *start* on, and where they end.
 
-        Raises OSError, also for more than *max_bytes*, or less than a line.
-        """
-        with open(_open_own(path, os.O_RDONLY), "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            start = start if start <= size else 0
-            if size - start > max_bytes:
-                raise OSError(f"{_clean(path)} has more than {max_bytes} new bytes")
-            file.seek(start)
-            data: bytes = file.read(max_bytes)
-        whole = data[:data.rfind(b"\n") + 1]
-        if data and not whole:
-            raise OSError(f"{_clean(path)} ends within a line")
-        return whole, start + len(whole)
+def _keep_last(rows: "Event", count: int) -> None:
+    for old in list(rows)[:-count]:
+        del rows[old]
 
-    @staticmethod
-    def beside(folder: str) -> "List[str]":
-        """Return the transcripts in a folder."""
-        try:
-            names = sorted(os.listdir(folder))
-        except OSError:
-            return []
-        return [os.path.join(folder, name) for name in names
-                if name[:6] == "agent-" and name[-6:] == ".jsonl"]
 
-    @staticmethod
-    def write(path: str, data: bytes, mode: int) -> None:
-        """Put *data* in the place of a file, whole or not at all.  Raises OSError."""
-        beside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.tmp")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
-        fd = os.open(beside, flags | getattr(os, "O_NOFOLLOW", 0), mode)
-        try:
-            while data:
-                data = data[os.write(fd, data):]
-        finally:
-            os.close(fd)
-        os.replace(beside, path)
-
-    def write_text(self, folder: str, text: str) -> None:
-        """Write what node_exporter reads.  Raises OSError for a folder that is none."""
-        path = os.path.join(folder, PROM_FILE)
-        if not os.path.isabs(folder) or os.path.islink(folder) or os.path.islink(path):
-            raise OSError("HOOK_IO_TEXTFILE_DIR is no absolute path of a folder, or "
-                          f"it or {PROM_FILE} in it is a link: {_excerpt(folder)}")
-        self.write(path, text.encode("utf-8"), 0o644)
+def _write_text(folder: str, text: str) -> None:
+    """Write what node_exporter reads.  Raises OSError for a folder that is none."""
+    path = os.path.join(folder, PROM_FILE)
+    if not os.path.isabs(folder) or os.path.islink(folder) or os.path.islink(path):
+        raise OSError("HOOK_IO_TEXTFILE_DIR is no absolute path of a folder, or it or "
+                      f"{PROM_FILE} in it is a link: {_excerpt(folder)}")
+    Spool.write(path, text.encode("utf-8"), 0o644)
 
 
 def _tell_turns(ledger: _Ledger, event: AgentEvent, options: "Options") -> int:
@@ -5775,30 +5749,26 @@ def _tell_turns(ledger: _Ledger, event: AgentEvent, options: "Options") -> int:
              if turn["session_id"] == session_id]
     if not turns:
         return 0
-    own: "Dict[int, List[Event]]" = {}
-    for answer in _new_usage(ledger, known, event, turns, options):
-        own.setdefault(id(answer["turn"]), []).append(answer)
-    at_work = [any(agent["ended_ms"] is None for agent in turn["subagents"])
-               for turn in turns[-TURNS_KEPT:-1]]
-    kept = turns[at_work.index(True) - len(at_work) - 1 if True in at_work else -1:]
-    done, known["done"] = known["done"], {}
+    answers = _new_usage(ledger, known, event, turns, options)
     _join_trace(known, turns[-1], options)
-    count = 0
+    kept = turns[-TURNS_KEPT:]
+    while kept[1:] and all(a["ended_ms"] is not None for a in kept[0]["subagents"]):
+        del kept[0]
+    done, known["done"], count = known["done"], {}, 0
+    since_ms, place = kept[0]["started_ms"], known["log"][1:] or [0]
     for turn in turns:
-        is_over = turn not in kept or options["event_type"] == "SessionEnd"
-        records = list(_records_of(turn, own.get(id(turn), []), is_over))
+        is_kept = turn["started_ms"] >= since_ms
+        is_over = not is_kept or options["event_type"] == "SessionEnd"
+        records = list(_records_of(turn, answers.get(id(turn), []), is_over))
+        known["done"].update((record[0], 1) for record in records if is_kept)
         new = [record for record in records if record[0] not in done]
-        if turn in kept:
-            known["done"].update((record[0], 1) for record in records)
-        if new:
-            count += new[0][1] == "turn"
-            _count_new(ledger, turn, new)
-            if "otlp" in options["export"]:
-                spans = _spans_of(turn, new[:SPANS_MAX], known, options)
-                ledger.state["waiting"].append([turn["end"], spans])
-    first, place = kept[0]["started_ms"], known["log"][1:] or [0]
+        count += any(kind == "turn" for _, kind, _, _ in new[:1])
+        _count_new(ledger, turn, new)
+        if new and "otlp" in options["export"]:
+            spans = _spans_of(turn, new[:SPANS_MAX], known, options)
+            ledger.state["waiting"].append([turn["end"], spans])
     known["log"] = [file_id, next(
-        (at for at, line in lines if _logged_ms(line) >= first), place[0])]
+        (at for at, line in lines if _logged_ms(line) >= since_ms), place[0])]
     return count
 
 
@@ -5880,31 +5850,41 @@ def _with_own(
 def _new_usage(
     ledger: _Ledger, known: "Event", event: AgentEvent, turns: "List[Event]",
     options: "Options",
-) -> "List[Event]":
-    """Return what a model has answered by the transcripts, and count its tokens.
+) -> "Dict[int, List[Event]]":
+    """Count the tokens that transcripts tell of; return the new answers of a model.
 
-    An answer belongs to its subagent's turn, else to the one in which it came; what is
-    older belongs to none.  One that is told again with more tokens counts with the
+    They are by id() of the turn: the subagent's, else the one in which they came; what
+    is older belongs to none.  One that is told again with more tokens counts with the
     difference, and is not returned again.
     """
-    path, new = _text(event, "transcript_path"), []
+    path = _text(event, "transcript_path")
+    paid: "Event" = {}
+    new: "Dict[int, List[Event]]" = {}
     if event.agent not in USAGE_AGENTS or not os.path.isabs(path):
-        return []
+        return new
     turn_of = {agent["agent_id"]: turn for turn in turns for agent in turn["subagents"]
                if agent["agent_id"]}
-    paid: "Event" = {}
-    for name in (path, *_Ledger.beside(path[:-len(".jsonl")] + "/subagents")):
-        agent_id = os.path.basename(name)[len("agent-"):-len(".jsonl")]
+    for name in (path, *_transcripts(path[:-len(".jsonl")] + "/subagents")):
+        agent_id = "" if name == path else os.path.basename(name)[len("agent-"):-6]
         for answer in _read_answers(ledger, known, name, paid, options):
-            answer["agent_id"] = agent_id if name != path else ""
-            turn = turn_of.get(answer["agent_id"]) or next(
+            turn = turn_of.get(agent_id) or next(
                 (turn for turn in reversed(turns)
                  if turn["started_ms"] <= answer["ended_ms"]), None)
             known["fresh"] = known["fresh"] and turn is not None
             if turn is not None and _count_tokens(ledger, known, turn, answer):
-                new.append({**answer, "turn": turn})
+                new.setdefault(id(turn), []).append({**answer, "agent_id": agent_id})
     _count_paid(ledger, known, turns[-1], paid)
     return new
+
+
+def _transcripts(folder: str) -> "List[str]":
+    """Return the transcripts of subagents in a folder."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    return [os.path.join(folder, name) for name in names
+            if name[:6] == "agent-" and name[-6:] == ".jsonl"]
 
 
 def _read_answers(
@@ -5913,17 +5893,35 @@ def _read_answers(
     """Return the answers that are new in a transcript; say what could not be read."""
     answers: "List[Event]" = []
     try:
-        data, known["files"][path] = _Ledger.added(
-            path, known["files"].get(path, 0), TRANSCRIPT_MAX_BYTES)
+        data, known["files"][path] = _new_lines(path, known["files"].get(path, 0))
         answers, cost, unknown = _answers(data)
         paid.update(cost)
         if unknown or (data and b'"type":"' not in data):
             raise OSError(f"{_clean(path)} has lines of an unknown form")
     except OSError as error:
-        why = _error_text(error) if error.strerror else str(error)
-        _note(options, f"[WARNING] Tokens are missing in what is exported: {why}")
+        _note(options, "[WARNING] Tokens are missing in what is exported: "
+              f"{_why(error)}")
         _observe(ledger, "unread", 1)
     return answers
+
+
+def _new_lines(path: str, start: int) -> "Tuple[bytes, int]":
+    """Return the whole lines of a transcript from *start* on, and where they end.
+
+    Raises OSError, also for more than TRANSCRIPT_MAX_BYTES, or less than a line.
+    """
+    with os.fdopen(_open_own(path, os.O_RDONLY), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        start = start if start <= size else 0
+        if size - start > TRANSCRIPT_MAX_BYTES:
+            raise OSError(f"{_clean(path)} has more than {TRANSCRIPT_MAX_BYTES} new "
+                          "bytes")
+        file.seek(start)
+        data = file.read(TRANSCRIPT_MAX_BYTES)
+    whole = data[:data.rfind(b"\n") + 1]
+    if data and not whole:
+        raise OSError(f"{_clean(path)} ends within a line")
+    return whole, start + len(whole)
 
 
 def _answers(data: bytes) -> "Tuple[List[Event], Event, int]":
@@ -5940,13 +5938,11 @@ def _answers(data: bytes) -> "Tuple[List[Event], Event, int]":
         at = line.rfind(b'"timestamp":"')
         now_ms = _moment_ms(line[at + 13:at + 37].decode("ascii", "replace")) if (
             at >= 0) else before_ms
-        if any(mark in line for mark in ANSWER_MARKS):
-            said = _decoded(line)
-            message = said.get("message")
-            if isinstance(said.get("modelUsage"), dict):
-                cost = said["modelUsage"]
-            elif said.get("type") == "assistant" or not said:
-                unknown += not _keep_answer(found, message, before_ms, now_ms)
+        said = _decoded(line) if any(mark in line for mark in ANSWER_MARKS) else None
+        if said and isinstance(said.get("modelUsage"), dict):
+            cost = said["modelUsage"]
+        elif said is not None and (not said or said.get("type") == "assistant"):
+            unknown += not _keep_answer(found, said.get("message"), before_ms, now_ms)
         before_ms = now_ms
     return list(found.values()), cost, unknown
 
@@ -5955,8 +5951,8 @@ def _keep_answer(
     found: "Dict[str, Event]", message: "Any", before_ms: int, now_ms: int
 ) -> bool:
     """Keep a model's answer among those *found*; tell whether its form is known."""
-    name, model, usage = (_get_path(message, member) for member in (
-        "id", "model", "usage"))
+    name, model = _get_path(message, "id"), _get_path(message, "model")
+    usage = _get_path(message, "usage")
     if not (isinstance(name, str) and isinstance(model, str) and (
             isinstance(usage, dict))):
         return False
@@ -5964,23 +5960,13 @@ def _keep_answer(
     counts = {kind: count for kind, count in told.items() if count is not None}
     if model[:1] == "<" or len(counts) < len(told):
         return model[:1] == "<"  # "<synthetic>": no model said it
-    known = found.get(name)
-    if known is None or counts["output_tokens"] >= known["output_tokens"]:
-        found[name] = {
-            "id": name, "model": _clean(model), **counts, "ended_ms": now_ms,
-            "started_ms": min(
-                known["started_ms"] if known else before_ms or now_ms, now_ms),
-            "duration_ms": None,
-            "all_input_tokens": sum(counts.values()) - counts["output_tokens"]}
+    known = found.get(name) or {"output_tokens": 0, "started_ms": before_ms or now_ms}
+    if counts["output_tokens"] >= known["output_tokens"]:
+        started_ms = min(known["started_ms"], now_ms)
+        found[name] = {**_begun(started_ms, id=name, model=_clean(model), **counts),
+                       "ended_ms": now_ms, "all_input_tokens": sum(
+                           counts.values()) - counts["output_tokens"]}
     return True
-
-
-def _decoded(line: bytes) -> "Event":
-    try:
-        said = decode(line.decode("utf-8", "replace"))
-    except InputError:
-        return {}
-    return said if isinstance(said, dict) else {}
 
 
 def _count_tokens(
@@ -5988,30 +5974,27 @@ def _count_tokens(
 ) -> bool:
     """Count the tokens of an answer; tell whether it is a new one."""
     counted, key = ledger.state["usage"], _hash(16, answer["id"])
-    before = counted.pop(key, None)
-    now = [answer[kind] for kind in TOKENS]
+    before, now = counted.pop(key, None), [answer[kind] for kind in TOKENS]
     more = [max(0, count - old) for count, old in zip(now, before or [0] * len(now))]
     counted[key] = now
-    for old in list(counted)[:-ANSWERS_KEPT]:
-        del counted[old]
-    paid = known["paid"].setdefault(answer["model"], [0] * (len(TOKENS) + 1))
-    for n, count in enumerate(more):
-        paid[n] += count
+    _keep_last(counted, ANSWERS_KEPT)
+    paid = known["paid"].get(answer["model"]) or [0] * (len(TOKENS) + 1)
+    known["paid"][answer["model"]] = [
+        *(old + count for old, count in zip(paid, more)), paid[-1]]
     _observe_tokens(ledger, turn, answer["model"], more)
     return before is None
 
 
 def _observe_tokens(
-    ledger: _Ledger, turn: "Event", model: str, more: "List[int]"
+    ledger: _Ledger, turn: "Event", model: str, more: "Iterable[int]"
 ) -> None:
-    app = turn["source_app"]
-    for kind, count in zip(TOKENS.values(), more):
+    labels = {"source_app": turn["source_app"], "model": model}
+    for (kind, _), count in zip(TOKENS.values(), more):
         if count:
-            _observe(ledger, "tokens", count, source_app=app, model=model, kind=kind)
-            if kind != "input":
-                _observe(ledger, kind, count, source_app=app, model=model)
-    if sum(more) - more[1]:
-        _observe(ledger, "input", sum(more) - more[1], source_app=app, model=model)
+            _observe(ledger, "tokens", count, **labels, kind=kind)
+            _observe(ledger, kind, count, **labels)
+        if count and kind[:5] == "cache":
+            _observe(ledger, "input", count, **labels)
 
 
 def _count_paid(ledger: _Ledger, known: "Event", turn: "Event", paid: "Event") -> None:
@@ -6020,18 +6003,17 @@ def _count_paid(ledger: _Ledger, known: "Event", turn: "Event", paid: "Event") -
     It holds all of a session, also what was before we knew that, which is not counted.
     """
     for model, row in paid.items():
-        told = [_count(row.get(name)) or 0 for name in PAID] if isinstance(
-            row, dict) else []
-        cost = row.get("costUSD") if told else None
+        told = [_count(_get_path(row, name)) or 0 for _, name in TOKENS.values()]
+        cost = _get_path(row, "costUSD")
         if not isinstance(cost, (int, float)) or not 0 <= cost < 1e9:
             continue
         before = known["paid"].get(model) or [0] * (len(TOKENS) + 1)
-        if known["fresh"]:
-            _observe_tokens(ledger, turn, _clean(model), [
-                max(0, count - old) for count, old in zip(told, before)])
-            _observe(ledger, "cost", max(0, cost - before[-1]),
-                     source_app=turn["source_app"], model=model)
         known["paid"][model] = [*told, cost]
+        if known["fresh"]:
+            *more, cost = (max(0, now - old) for now, old in zip(
+                known["paid"][model], before))
+            _observe_tokens(ledger, turn, _clean(model), more)
+            _observe(ledger, "cost", cost, source_app=turn["source_app"], model=model)
     known["fresh"] = known["fresh"] or bool(paid)
 
 
@@ -6043,9 +6025,9 @@ def _observe(ledger: _Ledger, metric: str, value: float, **labels: str) -> None:
         if text not in seen and len(seen) < LABEL_VALUES_MAX:
             seen.append(text)
         labels[label] = text if text in seen else "other"
-    key, bounds = encode(labels), [float(b) for b in METRICS[metric][2].split()]
-    for counts in (ledger.state["counters"], ledger.state["owed"]):
-        rows = counts.setdefault(metric, {})
+    key, bounds = encode(labels), METRICS[metric][2]
+    for sums in ledger.sums:
+        rows = ledger.state[sums].setdefault(metric, {})
         if not bounds:
             rows[key] = rows.get(key, 0) + value
             continue
@@ -6083,10 +6065,9 @@ def _records_of(
             spans[call["id"]] = _hash(16, *key, "call", call["agent_id"], name)
             yield spans[call["id"]], "call", call, above
 
-    for kind in ("input", "output"):
-        total = sum(answer["all_input_tokens" if kind == "input" else "output_tokens"]
-                    for answer in answers)
-        turn[f"{kind}_tokens"] = total or None
+    for member, counted in (("input_tokens", "all_input_tokens"),
+                            ("output_tokens", "output_tokens")):
+        turn[member] = sum(answer[counted] for answer in answers) or None
     yield root, "turn", turn, ""
     yield from calls(turn["calls"], root)
     for agent in turn["subagents"]:
@@ -6096,39 +6077,28 @@ def _records_of(
         if is_over or agent["ended_ms"] is not None:
             yield own, "agent", agent, spans.get(agent["call_id"], root)
             yield from calls(agent["calls"], own)
-    for kind, items in (("wait", turn["waits"]), ("compaction", turn["compactions"])):
-        for item in items:
+    for kind in ("wait", "compaction"):
+        for item in turn[f"{kind}s"]:
             yield _hash(16, *key, kind, str(item["started_ms"])), kind, item, root
     for answer in answers:
         above = spans.get(f"agent {answer['agent_id']}", root)
         yield _hash(16, *key, "chat", answer["id"]), "usage", answer, above
 
 
-def _count_new(
-    ledger: _Ledger, turn: "Event", records: "List[Record]"
-) -> None:
-    app = turn["source_app"]
+def _count_new(ledger: _Ledger, turn: "Event", records: "List[Record]") -> None:
+    """Count what is new; a duration that nobody knows is not counted as one."""
     for _, kind, item, _ in records:
-        lasted_s = (item["duration_ms"] or 0) / 1000
-        if kind == "turn":
-            _observe(ledger, "turns", 1, source_app=app, agent=turn["agent"],
-                     end=turn["end"] or "none")
-            _observe(ledger, "turn_calls", len(turn["calls"]), agent=turn["agent"])
-        if kind in ("turn", "agent") and item["duration_ms"] is not None:
-            _observe(ledger, "turn_s", lasted_s,
-                     agent=item["agent" if kind == "turn" else "agent_type"])
-        if kind == "call":
-            _observe(ledger, "calls", 1, source_app=app, tool=item["tool"],
-                     outcome=item["outcome"])
-            if item["duration_ms"] is not None and item["outcome"] != "denied":
-                _observe(ledger, "call_s", lasted_s, tool=item["tool"])
-        if kind == "agent":
-            _observe(ledger, "agents", 1, source_app=app, agent=item["agent_type"])
-        if kind == "wait":
-            _observe(ledger, "waits", 1, source_app=app)
-            _observe(ledger, "wait_s", lasted_s, source_app=app)
-        if kind == "compaction":
-            _observe(ledger, "compactions", 1, source_app=app, trigger=item["trigger"])
+        lasted_ms = item["duration_ms"]
+        lasted_s = None if lasted_ms is None else lasted_ms / 1000
+        facts = {**item, "source_app": turn["source_app"], "": 1,
+                 "agent": item.get("agent_type", turn["agent"]),
+                 "end": item.get("end") or "none", "call_count": len(turn["calls"]),
+                 "duration_s": lasted_s if kind != "wait" else lasted_s or 0,
+                 "ran_s": None if item.get("outcome") == "denied" else lasted_s}
+        for metric, (member, labels) in COUNTED[kind].items():
+            if facts[member] is not None:
+                _observe(ledger, metric, facts[member], **{
+                    label: facts[label] for label in labels.split()})
 
 
 def _join_trace(known: "Event", turn: "Event", options: "Options") -> None:
@@ -6142,8 +6112,7 @@ def _join_trace(known: "Event", turn: "Event", options: "Options") -> None:
 
 
 def _spans_of(
-    turn: "Event", records: "List[Record]", known: "Event",
-    options: "Options",
+    turn: "Event", records: "List[Record]", known: "Event", options: "Options"
 ) -> "List[Event]":
     """Return OTLP's spans of *records*, and as events of the turn's what has none."""
     key = _turn_key(turn)
@@ -6166,10 +6135,10 @@ def _spans_of(
         if kind == "call" and item["duration_ms"] is not None:
             start_ms = max(start_ms, end_ms - item["duration_ms"])
         error = _error_type(item)
+        provider = PLATFORMS[turn["agent"]].get("provider") if kind == "usage" else ""
         attributes.update(common, **{
             "gen_ai.operation.name": operation, "openinference.span.kind": shown,
-            "gen_ai.provider.name": PLATFORMS[turn["agent"]].get("provider") if (
-                kind == "usage") else None, "error.type": error})
+            "gen_ai.provider.name": provider, "error.type": error})
         spans.append({
             "traceId": trace_id, "spanId": span_id, "parentSpanId": above or parent,
             "name": _encodable(f"{operation} {clamp(item[member], 64)}".strip()),
@@ -6206,22 +6175,20 @@ def _post_turns(
 ) -> None:
     """Send what waits, spans first.  What is not taken goes with the next turn."""
     state, now = ledger.state, time.time_ns()
-    scope, resource = {"name": "hook-io", "version": __version__}, {
-        "attributes": _attributes(_resource(options))}
-    spans = [span for _, some in state["waiting"] for span in some]
-    metrics = _otlp_metrics(state["owed"], state["since"] or options["time_ns"], now)
-    for signal, members, items in (
-            ("traces", ("resourceSpans", "scopeSpans", "spans"), spans),
-            ("metrics", ("resourceMetrics", "scopeMetrics", "metrics"), metrics)):
-        if not items:
+    scope = {"name": "hook-io", "version": __version__}
+    resource = {"attributes": _attributes(_resource(options))}
+    items = {"traces": [span for _, some in state["waiting"] for span in some],
+             "metrics": _otlp_metrics(
+                 state["owed"], state["since"] or options["time_ns"], now)}
+    for signal, (outer, inner, name) in SIGNALS.items():
+        if not items[signal]:
             continue
         url, headers = _signal_url(signal, options)
-        body = encode({members[0]: [{"resource": resource, members[1]: [{
-            "scope": scope, members[2]: items}]}]}).encode("ascii")
-        half = time.monotonic() + (deadline - time.monotonic()) / (
-            2 if signal == "traces" else 1)
-        outcome = _post(url, body, half, {"Accept": "application/json", **headers},
-                        options, "export_headers")
+        body = encode({outer: [{"resource": resource, inner: [
+            {"scope": scope, name: items[signal]}]}]}).encode("ascii")
+        share = (deadline - time.monotonic()) / (2 if signal == "traces" else 1)
+        outcome = _post(url, body, time.monotonic() + share, {
+            "Accept": "application/json", **headers}, options, "export_headers")
         _settle(ledger, signal, outcome, event, options)
         if outcome.is_loss:
             _note(options, f"[WARNING] {signal} were not taken: {outcome.name}"
@@ -6263,7 +6230,8 @@ def _signal_url(signal: str, options: "Options") -> "Tuple[str, Dict[str, str]]"
 
 def _otlp_metrics(owed: "Event", since_ns: int, now_ns: int) -> "List[Event]":
     """Return OTLP's sums and histograms of what happened since then: deltas."""
-    metrics = []
+    metrics, times = [], {"timeUnixNano": str(now_ns),
+                          "startTimeUnixNano": str(min(since_ns, now_ns))}
     for name, (_, told, bounds, unit, text) in METRICS.items():
         points: "List[Event]" = []
         for key, row in owed.get(name, {}).items() if told else ():
@@ -6272,13 +6240,11 @@ def _otlp_metrics(owed: "Event", since_ns: int, now_ns: int) -> "List[Event]":
                 labels.update({"gen_ai.operation.name": "chat",
                                "gen_ai.provider.name": "anthropic",
                                "gen_ai.token.modality": "unknown"})
-            point = {"attributes": _attributes(labels), "timeUnixNano": str(now_ns),
-                     "startTimeUnixNano": str(min(since_ns, now_ns))}
             value = {"count": str(row[0]), "sum": row[1], "bucketCounts": [
-                str(count) for count in row[2:]], "explicitBounds": [
-                float(bound) for bound in bounds.split()]} if bounds else (
-                {"asInt": str(row)} if isinstance(row, int) else {"asDouble": row})
-            points.append({**point, **value})
+                str(count) for count in row[2:]], "explicitBounds": bounds} if (
+                bounds) else {"asInt": str(row)} if isinstance(row, int) else {
+                "asDouble": row}
+            points.append({"attributes": _attributes(labels), **times, **value})
         if points:
             kind: "Event" = {"aggregationTemporality": 1, "dataPoints": points}
             metrics.append({"name": told, "unit": unit, "description": text, **(
@@ -6290,36 +6256,39 @@ def _otlp_metrics(owed: "Event", since_ns: int, now_ns: int) -> "List[Event]":
 def _textfile(ledger: _Ledger, options: "Options") -> str:
     """Return all that was ever counted as Prometheus' text, with what is now."""
     lines = []
-    for name, (told, _, bounds, _, text) in METRICS.items():
-        rows = ledger.state["counters"].get(name, {}) if told else {}
-        if rows:
+    for metric, (name, _, bounds, _, text) in METRICS.items():
+        rows, told = ledger.state["counters"].get(metric, {}), f"hook_io_{name}"
+        if rows and name:
             lines += [f"# HELP {told} {text}",
                       f"# TYPE {told} {'histogram' if bounds else 'counter'}"]
-        for key in sorted(rows):
+        for key in sorted(rows) if name else ():
             labels, row = _labels(decode(key)), rows[key]
             if not bounds:
                 lines.append(f"{told}{labels} {row}")
                 continue
             total, within = 0, labels[:-1]  # of a histogram, which has some
-            for bound, count in zip([*bounds.split(), "+Inf"], row[2:]):
+            for bound, count in zip([*bounds, "+Inf"], row[2:]):
                 total += count
                 lines.append(f'{told}_bucket{within},le="{bound}"}} {total}')
             lines += [f"{told}_sum{labels} {row[1]}", f"{told}_count{labels} {row[0]}"]
     for name, samples in _gauges(options).items():
-        lines += [f"# HELP {name} {GAUGES[name]}", f"# TYPE {name} gauge",
-                  *(f"{name}{_labels(labels)} {value}" for labels, value in samples)]
+        told = f"hook_io_{name}"
+        lines += [f"# HELP {told} {GAUGES[name]}", f"# TYPE {told} gauge",
+                  *(f"{told}{_labels(labels)} {value}" for labels, value in samples)]
     return "\n".join([*lines, ""])
 
 
 def _gauges(options: "Options") -> "Dict[str, List[Tuple[Event, float]]]":
-    urls = {"events": _endpoint(options), "export": _signal_url("traces", options)[0]}
+    urls = {"events": _endpoint(options)}
+    if "otlp" in options["export"]:
+        urls["export"] = _signal_url("traces", options)[0]
     spool = Spool(options["spool_dir"]).names("json") if options["spool_dir"] else []
     return {
-        "hook_io_lost_in_a_row": [
-            ({"to": to}, _streak(url, options).count()[0]) for to, url in urls.items()],
-        "hook_io_spool_events": [({}, len(spool))],
-        "hook_io_spool_bytes": [({}, sum(_name_facts(name)[1] for name in spool))],
-        "hook_io_last_export_timestamp_seconds": [({}, options["time_ns"] // 10**9)]}
+        "lost_in_a_row": [({"to": to}, _streak(url, options).count()[0])
+                          for to, url in urls.items()],
+        "spool_events": [({}, len(spool))],
+        "spool_bytes": [({}, sum(_name_facts(name)[1] for name in spool))],
+        "last_export_timestamp_seconds": [({}, options["time_ns"] // 10**9)]}
 
 
 def _labels(labels: "Event") -> str:

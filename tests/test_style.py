@@ -24,7 +24,7 @@ POWERS = {
         {"print", "input", "exit", "quit", "sys.stdout", "sys.stderr", "sys.stdin",
          "sys.exit", "os.write", "os._exit", "os.dup", "os.dup2", "os.abort"},
         {"Emitter", "StderrBuffer", "_write_part", "FailureStreak", "Spool",
-         "_fork_away", "_append_whole", "_Ledger",
+         "_fork_away", "_append_whole",
          "_main", "_say"}),  # a person's command, no hook: it says what it did
     "network": (
         {"socket", "_socket", "ssl", "__import__('_socket')", "__import__('socket')",
