@@ -855,7 +855,7 @@ def _later(name: str) -> "Callable[..., Any]":
 EXTRAS: "Dict[str, Callable[..., Any]]" = {name.lstrip("_"): _later(name) for name in (
     "raw_format", "observability_format", "otlp_format", "cloudevents_format",
     "gram_format", "hand_over", "_log", "_spool", "_flush_spool", "_asked_summary",
-    "_decide", "_export", "_check")}
+    "_decide", "_export", "_check", "_enter_settings")}
 
 # Errors -----------------------------------------------------------------------
 # What ends the work early.  run() turns each into an answer, or into silence.
@@ -4097,7 +4097,7 @@ def _receive_event(
     event, problem = _read_any_event()
     sources: "Dict[str, str]" = {}
     if values["check"]:
-        sources, problems = _enter_settings(platform_of(event))
+        sources, problems = EXTRAS["enter_settings"](platform_of(event))
         values, notes = parse_options(table, argv, f"{name}.py")
         notes += problems
     if values.get("export", "off") != "off":
@@ -5091,8 +5091,9 @@ def _settings_files(agent: str) -> "List[str]":
         return []
     in_project, in_home = map(os.environ.get, row["env"])
     home = os.path.realpath(os.path.expanduser("~"))
-    folder, tail = _own_file(""), os.path.join(os.sep, *HOOKS.split("/"), "")
-    above = folder[:-len(tail)] if folder.endswith(tail) else ""
+    folder = os.path.dirname(os.path.realpath(__file__))
+    tail = os.path.join(os.sep, os.path.dirname(row["settings"]), "hooks")
+    above = folder[:-len(tail)] if folder.endswith(os.path.normpath(tail)) else ""
     project = in_project or (
         above if above not in ("", home) else os.path.abspath(""))
     own = in_home or os.path.join(home, os.path.dirname(row["settings"]))
