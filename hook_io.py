@@ -130,8 +130,9 @@ STDIN_TIMEOUT_MS = 5000
 PAUSE_S = 0.02  # of a writer, after a part that only ends like an object
 STDIN_IDLE_MS = 500  # without a byte, for a hook that sends
 NESTING_MAX = 100  # levels of a JSON value; real events stay below 20
+MANY_NUMBERS_CHARS = 1 << 16  # of JSON, from which on its numbers are worth a look
 MEMBERS_MAX = 1000  # of an event that is cut; real ones have some twenty
-INTEGER_MAX_DIGITS = 4300  # newer Pythons stop there, too: int() is quadratic
+INTEGER_MAX_DIGITS = 640  # int() and str() are quadratic; a double has 309 at most
 ECHO_MAX_CHARS = 80  # of somebody's input in an error message
 HINT_MAX_CHARS = 9900  # above 10,000 Claude Code shows a preview instead
 REASON_MAX_CHARS = 16000
@@ -293,7 +294,7 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "env": ("CLAUDE_PROJECT_DIR", "CLAUDE_CONFIG_DIR"),
         "plugin": 'd=$CLAUDE_PLUGIN_ROOT; [ -f "$d/hook_io.py" ] || ',
         "folder": "d=$CLAUDE_PROJECT_DIR/.claude/hooks",
-        "named": '"${CLAUDE_PROJECT_DIR##*/}"',
+        "named": '"${CLAUDE_PROJECT_DIR##*[/\\\\]}"',  # on Windows with backslashes
         "windows": "Git Bash",
         "hooked": "PreToolUse PostToolUse UserPromptSubmit SessionStart SessionEnd"
                   " Notification Stop SubagentStop PreCompact PostToolUseFailure"
@@ -965,7 +966,8 @@ def _finite(digits: str) -> float:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > INTEGER_MAX_DIGITS:
+    if len(digits) > INTEGER_MAX_DIGITS and (
+            len(digits.lstrip("-")) > INTEGER_MAX_DIGITS):
         raise InputError(f"a number has {len(digits.lstrip('-'))} digits")
     return int(digits)
 
@@ -1026,17 +1028,37 @@ sys.path += _OWN_PATH
 _BLANKS = frozenset(" \t\n\r")
 
 
-def _scan(text: str, at: int) -> "Tuple[Any, int]":
+def _scan(text: str, at: int, scanner: "Any" = None) -> "Tuple[Any, int]":
     """Return the JSON value that begins at *at*, and its end.
 
     Raises StopIteration or ValueError where there is none.
     """
+    scanner = scanner or _scanner
     try:
-        value, end = _scanner(text, at)
+        value, end = scanner(text, at)
     except SystemError:  # 3.10 and 3.11 find their error class only if it is imported
         __import__("json.decoder")
-        value, end = _scanner(text, at)
+        value, end = scanner(text, at)
     return value, end
+
+
+def _scanner_of(text: str) -> "Any":
+    """Return what scans *text*: of a long one without a call for each of its numbers.
+
+    These calls cost most of what many numbers cost.  Fewer than 304 digits without an
+    exponent are not too large, and need none.
+    """
+    if len(text) < MANY_NUMBERS_CHARS or not hasattr(_scanner, "parse_int"):
+        return _scanner
+    digits = text.encode("ascii", "replace").translate(
+        bytes.maketrans(b"123456789E", b"000000000e"))
+    if b"1" * 19 in digits.replace(b"0" * 16, b"1"):
+        return _scanner
+    settings: "Any" = _Settings()
+    settings.parse_int = int
+    if b"0e" not in digits:
+        settings.parse_float = float
+    return type(_scanner)(settings)
 
 
 def encode(value: "Any") -> str:
@@ -1055,7 +1077,7 @@ def decode(text: str) -> "Any":
     NESTING_MAX levels.
     """
     try:
-        value, end = _scan(text, _skip_blanks(text, 0))
+        value, end = _scan(text, _skip_blanks(text, 0), _scanner_of(text))
     except InputError:
         raise
     except (StopIteration, ValueError) as error:
@@ -1067,7 +1089,7 @@ def decode(text: str) -> "Any":
         raise InputError(f"nested deeper than {NESTING_MAX} levels") from None
     if _skip_blanks(text, end) < len(text):
         raise InputError(f"more than one JSON value: {_excerpt(text)}")
-    if text.count("{") + text.count("[") > NESTING_MAX and _is_deep(value):
+    if _is_deep(value, text):
         raise InputError(f"nested deeper than {NESTING_MAX} levels")
     return value
 
@@ -1078,14 +1100,16 @@ def _skip_blanks(text: str, at: int) -> int:
     return at
 
 
-def _is_deep(value: "Any") -> bool:
-    level = [value]
-    for _ in range(NESTING_MAX + 1):
-        level = [inner for inner in level if isinstance(inner, (dict, list))]
-        if not level:
+def _is_deep(value: "Any", text: str) -> bool:
+    """Tell whether *value*, which *text* holds, has more than NESTING_MAX levels."""
+    left, level = text.count("{") + text.count("["), [value]
+    for depth in range(NESTING_MAX + 1):
+        level = [one for one in level if type(one) is list or type(one) is dict]
+        left -= len(level)
+        if not level or left < NESTING_MAX - depth:  # one for each level at least
             return False
-        level = [inner for outer in level for inner in (
-            outer.values() if isinstance(outer, dict) else outer)]
+        level = [inner for one in level for inner in (
+            one.values() if type(one) is dict else one)]
     return True
 
 
@@ -1249,13 +1273,14 @@ def _whole_members(text: str) -> "Event":
     at = _skip_blanks(text, 0)
     if text[at:at + 1] != "{":
         raise InputError(f"not a JSON object: {_excerpt(text)}")
+    scanner = _scanner_of(text)
     try:
         while text[at] in "{," and len(members) < MEMBERS_MAX:
-            name, at = _scan(text, _skip_blanks(text, at + 1))
+            name, at = _scan(text, _skip_blanks(text, at + 1), scanner)
             colon = _skip_blanks(text, at)
-            value, at = _scan(text, _skip_blanks(text, colon + 1))
-            at = _skip_blanks(text, at)
-            if text[at] in ",}" and not _is_deep(value):  # a number may be cut
+            value, at = _scan(text, _skip_blanks(text, colon + 1), scanner)
+            said, at = text[colon:at], _skip_blanks(text, at)
+            if text[at] in ",}" and not _is_deep(value, said):  # a number may be cut
                 members[name] = value
     except (StopIteration, ValueError, IndexError, TypeError, RecursionError):
         pass  # the cut

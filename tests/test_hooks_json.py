@@ -260,6 +260,18 @@ def test_a_variable_of_another_plugin_does_not_disarm_the_project(
 
 
 @pytest.mark.parametrize("shell", SHELLS)
+def test_a_project_has_its_folders_name_also_where_paths_have_backslashes(
+    project, tmp_path, shell
+):
+    folder = tmp_path / "C:\\work\\my demo"
+    shutil.copytree(project["CLAUDE_PROJECT_DIR"], str(folder))
+    with EventServer() as server:
+        fire("Stop", {**project, "CLAUDE_PROJECT_DIR": str(folder),
+                      "HOOK_IO_SERVER_URL": server.url}, shell)
+        assert [event["source_app"] for event in server.events()] == ["my demo"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize(("name", "system"), [
     ("python3", ""), ("python", ""), ("py", "Windows_NT"), ("python", "Windows_NT")])
 def test_a_command_finds_the_interpreter_that_is_there(

@@ -130,6 +130,8 @@ def is_plain(value, depth=1):
     """Tell whether each number is finite and short, and nothing is nested too deep."""
     if isinstance(value, float):
         return math.isfinite(value)
+    if type(value) is int:
+        return abs(value) < 10 ** hook_io.INTEGER_MAX_DIGITS
     if not isinstance(value, (dict, list)):
         return True
     inner = value.values() if isinstance(value, dict) else value
@@ -618,7 +620,11 @@ SHAPES = {
     "text with names of secrets": lambda: [WORDS * 200] * 150,
     "addresses": lambda: ["://a:b" * 150] * 1_100,
     "numbers": lambda: [1.5] * 200_000,
+    "whole numbers": lambda: [1] * 330_000,
+    "long numbers": lambda: [10 ** 600] * 1_600,
     "empty arrays": lambda: [[]] * 250_000,
+    "empty objects": lambda: [{}] * 250_000,
+    "arrays in arrays": lambda: [[1]] * 200_000,
 }
 
 
