@@ -1,6 +1,7 @@
 """The two files read as they should: side effects in place, nothing too long."""
 
 import ast
+import collections
 import dis
 import json
 import re
@@ -180,6 +181,42 @@ def test_nothing_outside_the_tables_depends_on_an_agents_name(file):
 def test_a_branch_on_an_agents_name_is_seen(code):
     (function,) = functions(f"def f(agent, path):\n    'Serve codex.'\n    {code}")
     assert len(list(agents_named_in(function))) == 1
+
+
+def bound(body):
+    """Yield each name that a statement of *body* itself binds, once for each time."""
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield from (alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = getattr(node, "targets", None) or [node.target]
+            yield from (part.id for target in targets for part in ast.walk(target)
+                        if isinstance(part, ast.Name)
+                        and isinstance(part.ctx, ast.Store))
+
+
+def doubled(source):
+    """Return the names that a module, or a class of it, binds a second time."""
+    tree = ast.parse(source)
+    bodies = [tree.body, *(node.body for node in ast.walk(tree)
+                           if isinstance(node, ast.ClassDef))]
+    counts = [collections.Counter(bound(body)) for body in bodies]
+    return [name for count in counts for name in count if count[name] > 1]
+
+
+@pytest.mark.parametrize("file", SHIPPED)
+def test_nothing_is_defined_twice_so_that_one_hides_the_other(file):
+    assert doubled(SOURCES[file]) == []
+
+
+@pytest.mark.parametrize("code", [
+    "def f(): pass\ndef f(): pass", "A = 1\nA = 2", "A = 1\nA: int = 2",
+    "A, B = 1, 2\nclass B: pass", "import a\ndef a(): pass",
+    "class C:\n    def f(self): pass\n    def f(self): pass"])
+def test_a_definition_that_hides_another_is_seen(code):
+    assert len(doubled(code)) == 1
 
 
 def test_an_exemption_from_a_check_gives_its_reason_beside_it():
