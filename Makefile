@@ -80,6 +80,10 @@ cost: $(VENV)/made ## Measure what hooks cost a real Claude Code (needs npm; PEE
 story: ## Measure the story of 10,000 events, an export, and a Stop that exports detached
 	$(PYTHON) tests/measure/story.py
 
+.PHONY: page
+page: $(VENV)/made ## Measure the page of make serve in Chromium, with 10,000 and 100,000 events
+	$(BIN)/python tests/measure/page.py
+
 .PHONY: soak
 soak: $(VENV)/made ## Fuzz, faults and load for 15 minutes (PART, SECONDS, SEED)
 	$(BIN)/python tests/measure/soak.py $(if $(PART),--part $(PART)) \

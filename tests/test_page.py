@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,6 @@ def test_the_page_is_below_700_lines_in_files_that_refer_to_nothing_elsewhere():
     assert sorted(path.name for path in files) == sorted(FILES)
     texts = {path.name: path.read_text(encoding="utf-8") for path in files}
     lengths = {name: len(text.splitlines()) for name, text in texts.items()}
-    assert lengths.pop("asked.js") < 50  # what answers, beside what shows
     assert sum(lengths.values()) < 700
     for text in texts.values():
         assert not re.search(r"@import|innerHTML|outerHTML|insertAdjacent|eval\(", text)
@@ -751,22 +751,279 @@ def fill(server, count):
             add(server, "Stop", number * 30 + 20)
 
 
-@pytest.mark.parametrize("count", [10_000, 100_000])
-def test_many_events_take_as_many_elements_as_are_seen(page, server, count):
+def asked_for(page, path):
+    return [url for url in page.requests if f"{path}?" in url]
+
+
+def rows_of(page):
+    """Return how many rows the list says that it has."""
+    return int(page.tab.locator(".row").first.get_attribute("aria-setsize"))
+
+
+def whole(page, count):
+    """Wait until the list has *count* rows."""
+    page.tab.locator(f'.row[aria-setsize="{count}"]').first.wait_for()
+
+
+@pytest.mark.parametrize("count, fetched", [(10_000, 9_988), (40_000, 10_200)])
+def test_many_events_take_as_many_elements_as_are_seen(page, server, count, fetched):
     fill(server, count)
     page.open()
     page.row(f"{count // 22 - 1}-9").wait_for()
+    first, *parts = eventually(lambda: asked_for(page, "/story")[:3])
+    assert "limit=200" in first  # what is seen at first waits for no more than that
+    assert "limit=1000" in parts[-1]
+    if fetched < count - 22:
+        eventually(lambda: rows_of(page) * 2 > fetched - 1000)
+        page.tab.wait_for_timeout(700)
+        assert rows_of(page) * 2 <= fetched
+    else:
+        whole(page, count // 22 * 11)
     assert page.tab.locator("#rows > *").count() < 60
-    begun = page.tab.evaluate("performance.now()")
-    for _ in range(3):
-        page.tab.get_by_role("button", name="Earlier turns").click()
-        page.tab.wait_for_timeout(200)
+    before = rows_of(page)
     page.tab.locator("#list").evaluate("list => { list.scrollTop = 0; }")
-    page.tab.wait_for_timeout(200)
-    longest = page.tab.evaluate(LONGEST_TASK)
-    print(f"{count} events: up to {begun:.0f} ms to the newest, longest {longest:.0f}")
+    if fetched < count - 22:
+        eventually(lambda: rows_of(page) > before)
+        assert page.row("prompt 0").count() == 0
+    else:
+        page.row("prompt 0").first.wait_for()
     size = page.tab.evaluate("new Blob([document.body.innerHTML]).size")
     assert size < 100_000
+    assert len(asked_for(page, "/story")) < fetched / 1000 + 6
+
+
+def giant_turn(server, begun=0):
+    """Store a turn of 3,003 events, of which each fiftieth call lasts for all of it."""
+    add(server, "UserPromptSubmit", begun, prompt="Do it all")
+    long = [{"tool_name": "Agent", "tool_use_id": f"long-{n}",
+             "tool_input": {"prompt": f"part {n}"}} for n in range(20)]
+    for said in long:
+        add(server, "PreToolUse", begun + 1, **said)
+    for number in range(1480):
+        call(server, f"c{number}", begun + 2 + number)
+    for said in long:
+        add(server, "PostToolUse", begun + 1500, tool_response="", **said)
+    add(server, "Stop", begun + 1501)
+
+
+def test_a_turn_that_is_told_in_parts_is_one_turn_with_each_call_once(page, server):
+    with server.store.changing():
+        giant_turn(server)
+    page.open()
+    whole(page, 1 + 20 + 1480)
+    page.tab.locator("#list").focus()
+    page.tab.keyboard.press("Home")
+    turn = page.row("Do it all")
+    turn.wait_for()
+    assert turn.locator("span").all_text_contents()[2:] == [
+        "1,500 calls", "Do it all", "Stop", "25 min 01 s"]
+    assert page.rows()[1][1:] == ["Agent", "part 0", "24 min 59 s"]
+
+
+def test_what_comes_while_one_looks_is_told_as_if_it_had_been_there(page, server):
+    page.open()
+    add(server, "UserPromptSubmit", 0, prompt="Look")
+    said = {"tool_name": "Bash", "tool_use_id": "slow", "tool_input": {"command": "s"}}
+    who = {"agent_id": "a1", "agent_type": "Explore"}
+    add(server, "PreToolUse", 1, **said)
+    page.row("no end seen").wait_for()
+    add(server, "PermissionRequest", 2, **said)
+    with server.store.changing():
+        for number in range(400):
+            call(server, f"c{number}", 3 + number, **(who if number % 3 else {}))
+    page.row("run c399").wait_for()
+    add(server, "PostToolUse", 500, tool_response="", **said)
+    page.tab.locator("#list").focus()
+    page.tab.keyboard.press("Home")
+    page.row("8 min 19 s").wait_for()
+    add(server, "Stop", 501)
+    turn(server, 600, prompt="And then")
+    page.tab.keyboard.press("End")
+    page.row("And then").wait_for()
+    rows = []
+    for _ in range(2):
+        whole(page, 1 + 1 + 1 + 400 + 3)
+        page.tab.locator("#list").focus()
+        for key, wanted in (("Home", "Look"), ("End", "run s1b")):
+            page.tab.keyboard.press(key)
+            page.row(wanted).wait_for()
+            rows.append(page.rows())
+        page.open()
+    assert rows[0] == rows[2]
+    assert rows[1] == rows[3]
+
+
+def test_the_newest_row_is_seen_until_one_scrolls_away(page, server):
+    turn(server)
+    for number in range(30):
+        call(server, f"n{number}", 10 + number)
+    page.open()
+    newest = page.row("run n29")
+    newest.wait_for()
+    bottom = page.tab.locator("#list").bounding_box()
+    box = eventually(lambda: newest.bounding_box())
+    assert box["y"] + box["height"] <= bottom["y"] + bottom["height"] + 1
+    page.tab.set_viewport_size({"width": 1280, "height": 500})
+    call(server, "later", 60)
+    page.row("run later").wait_for()
+    page.tab.locator("#list").evaluate("list => { list.scrollTop = 100; }")
+    call(server, "last", 70)
+    whole(page, 1 + 2 + 30 + 2)
+    assert page.tab.locator("#list").evaluate("list => list.scrollTop") == 100
+
+
+def test_a_call_without_an_id_is_opened_all_the_same(page, server):
+    add(server, "UserPromptSubmit", 0, prompt="Look")
+    for number in range(3):
+        said = {"tool_name": "Bash", "tool_input": {"command": f"make n{number}"}}
+        add(server, "PreToolUse", 10 * number + 1, **said)
+        add(server, "PostToolUse", 10 * number + 2, **said,
+            tool_response={"stdout": f"said {number}"})
+    page.open()
+    page.row("make n1").click()
+    page.tab.locator("#detail", has_text="said 1").wait_for()
+    assert "make n1" in page.detail()
+    assert "said 0" not in page.detail() and "said 2" not in page.detail()
+
+
+def test_a_server_is_called_as_its_project_calls_it(page, server):
+    call(server, "q", 1, tool="mcp__db_7f3__query")
+    call(server, "r", 3, tool="mcp__other__query")
+    body = {"raw_server_name": "db_7f3", "display_name": "Orders"}
+    server.attribution.name_server("", **body)
+    server.attribution.name_server("elsewhere", "other", "Not ours")
+    page.open()
+    page.row("Orders: query").wait_for()
+    assert [row[1] for row in page.rows()[1:]] == ["Orders: query", "mcp__other__query"]
+    page.row("Orders: query").click()
+    page.tab.locator("#detail dd", has_text="mcp__db_7f3__query").wait_for()
+
+
+#: a browser that is allowed to notify, and notes what it was asked to show
+NOTIFYING = """
+window.notified = [];
+window.Notification = class {
+    static permission = "granted";
+    constructor(title, options) { window.notified.push(`${title}: ${options.body}`);
+                                  window.latest = this; }
+};
+"""
+
+
+def asks(server, session, second):
+    said = {"tool_name": "Bash", "tool_use_id": session,
+            "tool_input": {"command": "rm x"}}
+    add(server, "PreToolUse", second, session, **said)
+    add(server, "PermissionRequest", second + 1, session, **said)
+    return said
+
+
+def test_a_browser_tells_once_of_each_session_that_begins_to_wait(page, server):
+    asks(server, "before", 0)
+    page.tab.add_init_script(NOTIFYING)
+    page.open()
+    waiting = page.tab.locator("#waiting button")
+    waiting.wait_for()
+    asks(server, "unasked", 10)
+    waiting.nth(1).wait_for()
+    assert page.tab.evaluate("notified") == []  # nobody asked for it
+    page.tab.get_by_label("tell me when one waits").check()
+    said = asks(server, "mine", 20)
+    waiting.nth(2).wait_for()
+    assert page.tab.evaluate("notified") == ["hook-io: shop mine waits for you"]
+    add(server, "Notification", 30, "mine", notification_type="permission_prompt")
+    add(server, "PostToolUse", 40, "mine", tool_response="", **said)
+    waiting.nth(2).wait_for(state="detached")
+    asks(server, "mine", 50)
+    waiting.nth(2).wait_for()
+    assert page.tab.evaluate("notified") == ["hook-io: shop mine waits for you"] * 2
+    page.tab.evaluate("latest.onclick()")
+    page.tab.locator("[data-session=mine][aria-current=true]").wait_for()
+
+
+def test_a_permission_to_notify_is_asked_for_when_somebody_wants_it(page, server):
+    page.tab.add_init_script("""
+        window.asked = 0;
+        window.Notification = class {
+            static permission = "default";
+            static requestPermission() { window.asked++; }
+            constructor() { window.asked = NaN; }
+        };""")
+    page.open()
+    assert page.tab.evaluate("asked") == 0
+    page.tab.get_by_label("tell me when one waits").check()
+    assert page.tab.evaluate("asked") == 1
+    asks(server, "mine", 20)
+    page.tab.locator("#waiting button").wait_for()
+    assert page.tab.evaluate("asked") == 1  # not allowed, not shown
+
+
+def test_what_stays_in_the_list_of_sessions_is_the_same_element(page, server):
+    turn(server)
+    turn(server, 100, "s2")
+    page.open("#session=s1")
+    mine = page.tab.locator("#side [data-session=s1]").element_handle()
+    mine.focus()
+    turn(server, 200, "s3")
+    page.tab.locator("#side [data-session=s3]").wait_for()
+    assert mine.evaluate("one => one.isConnected && one === document.activeElement")
+
+
+def test_however_much_there_is_of_a_call_as_much_as_is_read_is_laid_out(page, server):
+    nested = {str(n): {str(m): {str(k): list(range(9)) for k in range(9)}
+                       for m in range(9)} for n in range(9)}
+    call(server, "wide", 1, tool_input=nested)
+    call(server, "many", 3, tool_input={"rows": list(range(3000))})
+    call(server, "long", 5, tool_input={"content": "line\n" * 30_000 + "end"})
+    page.open()
+    elements = page.tab.locator("#detail *")
+    page.row("Bash").nth(0).click()
+    page.tab.locator("#detail summary", has_text="{9}").first.wait_for()
+    assert elements.count() < 2500
+    page.row("Bash").nth(1).click()
+    page.tab.locator("#detail summary", has_text="rows [3000]").first.click()
+    more = page.tab.get_by_role("button", name="2500 more", exact=True).first
+    more.wait_for()
+    assert elements.count() < 2500
+    more.click()
+    page.says("999: 999")
+    page.row("Bash").nth(2).click()
+    page.tab.get_by_role("button", name="130,003 more characters").first.wait_for()
+    assert len(page.detail()) < 100_000
+    for left in ("130,003", "110,003"):
+        page.tab.get_by_role("button", name=f"{left} more characters").first.click()
+    page.tab.get_by_role("button", name="90,003 more characters").first.wait_for()
+
+
+@pytest.mark.parametrize("sought", ["größe", 'say "so"', "C:\\Temp", "two\nlines"])
+def test_a_search_finds_text_that_json_writes_otherwise(page, server, sought):
+    call(server, "deep", 9, tool_input={"command": f"echo {sought}!"})
+    status, found = get(server, "/search?q=" + urllib.parse.quote(sought))
+    assert (status, len(found)) == (200, 2)
+    assert "echo" in found[0]["metadata"]
+
+
+def test_a_search_reads_the_store_a_few_events_at_a_time(server, monkeypatch):
+    fill(server, 2200)
+    spans = []
+    select = server.store.select
+
+    def watched(since_id=0, until_id=None, **chosen):
+        spans.append(until_id - since_id - 1)
+        return select(since_id=since_id, until_id=until_id, **chosen)
+    monkeypatch.setattr(server.store, "select", watched)
+    assert len(get(server, "/search?q=run%207-3")[1]) == 2
+    assert len(spans) == 5 and max(spans) <= 500
+
+
+def test_what_was_found_leads_to_its_place_in_the_session(page, server):
+    turn(server)
+    turn(server, 100, "s2")
+    page.open("#q=run+s1b")
+    page.tab.locator("#found button").first.click()
+    page.tab.get_by_role("link", name="show it in its session").click()
+    page.tab.locator('.row[aria-selected="true"]', has_text="run s1b").wait_for()
+    page.tab.locator("#detail", has_text="Exit code 1").wait_for()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

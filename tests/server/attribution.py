@@ -220,19 +220,27 @@ class Attribution:
             f"{' WHERE session_id = ?' if session_id else ''} ORDER BY last_at DESC"
             " LIMIT ?", *((session_id,) if session_id else ()), limit)
         found = [named(names, row) for row in rows]
+        ids = [session["session_id"] for session in found]
+        people, usage = self._people(ids), self._usage(ids)
         for session in found:
             session["source_app"] = session["source_app"][:NAME_SHOWN_CHARS]
-            session["people"] = self.people(session["session_id"])
-            session["usage"] = self.usage(session["session_id"])
+            session["people"] = people.get(session["session_id"], [])
+            session["usage"] = usage.get(session["session_id"], {})
         return found
 
     def people(self, session_id):
         """Return who a session's telemetry named, oldest first, with the times."""
-        names = (*KNOWN[1:], "first_at", "last_at")
-        rows, _ = self.store.run(f"SELECT {', '.join(names)} FROM identities WHERE"
-                                 " session_id = ? ORDER BY first_at", session_id)
-        return [{name: value for name, value in zip(names, row) if value}
-                for row in rows]
+        return self._people([session_id]).get(session_id, [])
+
+    def _people(self, session_ids):
+        names, people = (*KNOWN[1:], "first_at", "last_at"), {}
+        rows, _ = self.store.run(
+            f"SELECT session_id, {', '.join(names)} FROM identities WHERE session_id IN"
+            f" ({', '.join('?' * len(session_ids))}) ORDER BY first_at", *session_ids)
+        for session_id, *row in rows:
+            people.setdefault(session_id, []).append(
+                {name: value for name, value in zip(names, row) if value})
+        return people
 
     def usage(self, session_id):
         """Return {model: {kind: sum}} of a session.
@@ -240,14 +248,18 @@ class Attribution:
         Metrics and log records count the same requests and arrive apart, so the source
         that has seen more of a kind is told.
         """
+        return self._usage([session_id]).get(session_id, {})
+
+    def _usage(self, session_ids):
         rows, _ = self.store.run(
-            "SELECT model, kind, MAX(value) FROM usage WHERE session_id = ?"
-            " GROUP BY model, kind ORDER BY model, kind", session_id)
-        models = {}
-        for model, kind, value in rows:
-            models.setdefault(model, {})[kind] = (
+            "SELECT session_id, model, kind, MAX(value) FROM usage WHERE session_id IN"
+            f" ({', '.join('?' * len(session_ids))}) GROUP BY session_id, model, kind"
+            " ORDER BY model, kind", *session_ids)
+        usage = {}
+        for session_id, model, kind, value in rows:
+            usage.setdefault(session_id, {}).setdefault(model, {})[kind] = (
                 round(value, 9) if kind == "cost" else int(value))
-        return models
+        return usage
 
     def telemetry(self, session_id, limit):
         """Return the log records of a session, oldest first."""

@@ -1,113 +1,106 @@
-// SPDX-License-Identifier: MIT
-// Calls over time: a lane for the agent, one for each subagent; to zoom and to move.
+// SPDX-License-Identifier: MIT. Calls over time: a lane for the agent, one for each subagent; to zoom and to move.
 import {$, clock, duration} from "./text.js";
+import {keyOf} from "./turns.js";
 
 const LANE = 26, AXIS = 18, LINES = 3, LANES_MAX = 12;  // pixels; calls at once in a lane
 const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 3e4, 6e4, 12e4, 3e5, 6e5, 18e5, 36e5, 108e5, 864e5];
 const chart = $("chart"), ink = chart.getContext("2d"), css = getComputedStyle(document.documentElement);
-let calls = [], span = null, view = null, hits = [], planned = 0, pick = () => {}, moved = () => {}, dragged = null;
+let turns = [], span = null, view = null, hits = [], planned = 0, dragged = null, colors = {};
+export const when = {picked() {}, moved() {}};
+const plan = () => { planned ||= requestAnimationFrame(draw); };
+const shown = () => view || span || [0, 1];
+const barsOf = (turn, open = turn.ended_ms ?? turn.calls.at(-1)?.ended_ms) => turn.calls.map(call => ({call,
+  from: call.started_ms, to: call.ended_ms ?? open ?? call.started_ms, lane: call.lane ? `${call.lane} ${call.agent_id}` : ""}));
 
-export function set(turns) {
-  calls = turns.flatMap(turn => turn.calls.map(call => ({...call, from: call.started_ms ?? call.ended_ms,
-    to: call.ended_ms ?? (turn.ended_ms || turn.calls.at(-1).ended_ms || call.started_ms)})));
-  const times = turns.flatMap(turn => [turn.started_ms, turn.ended_ms]).concat(calls.map(call => call.to)).filter(Boolean);
-  span = times.length ? [times.reduce((a, b) => Math.min(a, b)), times.reduce((a, b) => Math.max(a, b), 0)] : null;
-  if (span && span[1] - span[0] < 1000) span[1] = span[0] + 1000;
-  plan();
-}
-
-export const [onPick, onMove] = [action => { pick = action; }, action => { moved = action; }];
-export function show(from, to) { view = to > from ? [from, to] : null; plan(); }
-const shown = () => view || span;
-
-function zoom(factor, at) {
-  if (!span) return;
-  const [from, to] = shown(), middle = at ?? (from + to) / 2;
-  view = factor && (to - from) * factor < (span[1] - span[0]) * 1.5 && (to - from) * factor >= 5 ?
-    [middle - (middle - from) * factor, middle + (to - middle) * factor] : factor ? view : null;
-  moved(view);
-  plan();
-}
-
-function move(share) {
-  if (!span) return;
-  const [from, to] = shown(), by = (to - from) * share;
-  view = [from + by, to + by];
-  moved(view);
-  plan();
-}
-
-function draw() {
-  planned = 0;
-  const width = chart.clientWidth, lanes = new Map([["", []]]);
-  for (const call of calls) {
-    const name = call.lane && (lanes.size < LANES_MAX || lanes.has(`${call.lane} ${call.agent_id}`)) ?
-      `${call.lane} ${call.agent_id}` : call.lane ? "more" : "";
-    if (!lanes.has(name)) lanes.set(name, []);
-    lanes.get(name).push(call);
+// A turn that is told anew is another object, so that its bars are made once.
+export function set(told) {
+  turns = told;
+  for (const turn of turns) {
+    turn.bars ??= barsOf(turn);
+    turn.last_ms ??= turn.bars.reduce((end, bar) => Math.max(end, bar.to), turn.ended_ms ?? turn.started_ms);
   }
-  const height = AXIS + lanes.size * LANE;
+  const from = turns[0]?.started_ms, to = turns.reduce((end, turn) => Math.max(end, turn.last_ms), from + 1000);
+  span = turns.length ? [from, to] : null;
+  plan();
+}
+export function show(from, to) { view = to > from ? [from, to] : null; plan(); }
+function look(next) { if (span) { when.moved(view = next); plan(); } }
+function zoom(factor, middle = (shown()[0] + shown()[1]) / 2) {
+  const [from, to] = shown(), length = (to - from) * factor;
+  if (!factor || span && length >= (span[1] - span[0]) * 1.5) look(null);
+  else if (length >= 5) look([middle - (middle - from) * factor, middle + (to - middle) * factor]);
+}
+function move(share) {
+  const [from, to] = shown(), by = (to - from) * share;
+  look([from + by, to + by]);
+}
+function lanesOf(from, to) {
+  const lanes = new Map([["", []]]);
+  for (const turn of turns) {
+    if (turn.last_ms < from || turn.started_ms > to) continue;
+    for (const bar of turn.bars) {
+      if (bar.to < from || bar.from > to) continue;
+      const name = lanes.has(bar.lane) || lanes.size < LANES_MAX ? bar.lane : "more";
+      if (!lanes.has(name)) lanes.set(name, []);
+      lanes.get(name).push(bar);
+    }
+  }
+  return [...lanes];
+}
+function draw() {
+  const [from, to] = shown(), lanes = lanesOf(from, to), x = at => (at - from) / (to - from) * width;
+  const width = chart.clientWidth, height = AXIS + lanes.length * LANE;
+  [planned, hits, colors] = [0, [], {}];
   chart.style.height = `${height}px`;
   [chart.width, chart.height] = [width * devicePixelRatio, height * devicePixelRatio];
   ink.scale(devicePixelRatio, devicePixelRatio);
-  hits = [];
+  ink.font = "11px system-ui, sans-serif";
   if (!span) return;
-  const [from, to] = shown(), x = at => (at - from) / (to - from) * width;
   grid(x, from, to, width, height);
-  [...lanes].forEach(([name, own], n) => lane(name, own, x, AXIS + n * LANE, width));
+  lanes.forEach(([name, bars], n) => lane(name, bars, x, AXIS + n * LANE, width));
 }
-
 function grid(x, from, to, width, height) {
   const zone = new Date(from).getTimezoneOffset() * 6e4, most = Math.max(1, width / 110);
   const step = STEPS.find(step => (to - from) / step <= most) || 864e5 * Math.ceil((to - from) / 864e5 / most);
-  ink.font = "11px system-ui, sans-serif";
   for (let at = Math.ceil((from - zone) / step) * step + zone; x(at) < width - 90; at += step) {
     box("line", x(at), x(at) + 1, 0, height);
-    ink.fillStyle = color("mute");
-    ink.fillText(clock(at, step), x(at) + 4, 13);
+    write(clock(at, step), x(at) + 4, 13);
   }
 }
-
-function lane(name, own, x, y, width) {
+function lane(name, bars, x, y, width) {
   const ends = Array(LINES).fill(-Infinity);
   let last = -1;
   box("line", 0, width, y, 1);
-  for (const call of own) {
-    const left = x(call.from), right = Math.max(left + 2, x(call.to));
-    if (right < 0 || left > width || (right - last < 0.5 && call.outcome === "ok")) continue;
-    const free = ends.findIndex(end => end <= call.from), row = free < 0 ? LINES - 1 : free;
-    ends[row] = call.to;
-    last = right;
-    box(call.outcome, left, right, y + 3 + row * 7, 6, call);
+  for (const {call, from, to} of bars) {
+    const left = x(from), right = Math.max(left + 2, x(to));
+    if (right - last < 0.5 && call.outcome === "ok") continue;
+    const free = ends.findIndex(end => end <= from), row = free < 0 ? LINES - 1 : free;
+    [ends[row], last] = [to, right];
+    box(call.outcome, left, right, y + 3 + row * 7, 6);
+    hits.push([left - 3, right + 3, y + 2 + row * 7, y + 10 + row * 7, call]);
   }
-  if (name) { ink.fillStyle = color("mute"); ink.fillText(name.split(" ")[0], 4, y + LANE - 4); }
+  if (name) write(name.split(" ")[0], 4, y + LANE - 4);
 }
-
-const color = name => css.getPropertyValue(`--${name}`);
-function box(name, from, to, y, h, call) {
-  ink.fillStyle = color(name);
-  ink.fillRect(from, y, to - from, h);
-  if (call) hits.push([from, to, y, y + h, call]);
-}
-const plan = () => { planned ||= requestAnimationFrame(draw); };
+const color = name => colors[name] ??= css.getPropertyValue(`--${name}`);
+function write(text, x, y) { ink.fillStyle = color("mute"); ink.fillText(text.slice(0, 60), x, y); }
+function box(name, from, to, y, h) { ink.fillStyle = color(name); ink.fillRect(from, y, to - from, h); }
 const hit = ({offsetX: x, offsetY: y}) => hits.findLast(
-  ([from, to, top, end]) => x > from - 3 && x < to + 3 && y >= top - 1 && y <= end + 1)?.[4];
-const at = event => { const [from, to] = shown(); return from + event.offsetX / chart.clientWidth * (to - from); };
-
+  ([from, to, top, end]) => x > from && x < to && y >= top && y <= end)?.[4];
+const at = event => shown()[0] + event.offsetX / chart.clientWidth * (shown()[1] - shown()[0]);
 chart.onwheel = event => {
-  if (!span || !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey)) return;
+  if (!(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey)) return;
   event.preventDefault();
   zoom((event.deltaY || event.deltaX) < 0 ? 0.7 : 1 / 0.7, at(event));
 };
 chart.onpointerdown = event => { dragged = event.offsetX; };
 chart.onpointermove = event => {
   const call = hit(event);
-  chart.title = call ? `${call.tool} ${duration(call.duration_ms)} ${call.subject}` : "";
+  chart.title = call ? `${call.shown ?? call.tool} ${duration(call.duration_ms)} ${call.subject ?? ""}` : "";
   if (dragged === null || !event.buttons || Math.abs(event.offsetX - dragged) < 4) return;
   move((dragged - event.offsetX) / chart.clientWidth);
   dragged = event.offsetX;
 };
-chart.onclick = event => { const call = hit(event); if (call) pick(`call ${call.id}`); };
+chart.onclick = event => { const call = hit(event); if (call) when.picked(keyOf(call)); };
 chart.ondblclick = event => zoom(0.4, at(event));
 chart.onkeydown = ({key}) => ({"+": () => zoom(0.5), "-": () => zoom(2), 0: () => zoom(0),
   ArrowLeft: () => move(-0.2), ArrowRight: () => move(0.2)})[key]?.();

@@ -1,100 +1,89 @@
-// SPDX-License-Identifier: MIT
-// Turns and calls as rows: as many elements as are seen, however many rows there are.
-import {$, clock, duration, make} from "./text.js";
+// SPDX-License-Identifier: MIT. Turns and calls as rows: as many elements as are seen, however many rows there are.
+import {$, clock, count, duration, make, time} from "./text.js";
 
-const ROW = 26, SPARE = 6;  // pixels; rows above and below what is seen
+const ROW = 26, SPARE = 6, NEAR = 40;  // pixels; rows around what is seen; rows left above
 const list = $("list"), rows = $("rows");
-let items = [], chosen = "", follows = true, planned = 0, open = () => {};
+let items = [], chosen = "", follows = true, planned = 0, own;  // own: where it was scrolled to by the page itself
+export const when = {opened() {}, nearTop() {}};
+const line = (text = "") => text.replace(/\s+/g, " ");
+const OUTCOMES = {ok: "", open: "no end seen"}, failed = turn => turn.calls.filter(call => call.outcome === "error").length;
+const wholeOf = turn => [count(turn.calls.length, "call"), failed(turn) && `${failed(turn)} failed`, turn.error].filter(Boolean).join(", ");
+// kind of a row -> its cells: time, what, whose, about what, outcome, how long
+const CELLS = {
+  turn: ({turn}) => [clock(turn.started_ms), turn.prompt ? "prompt" : "turn", wholeOf(turn),
+    line(turn.prompt) || "no prompt seen", turn.end || "goes on", duration(turn.duration_ms)],
+  call: ({call}) => [time(call.started_ms, 1), call.shown ?? call.tool, call.lane && `↳ ${call.lane}`,
+    line([call.subject, call.error].filter(Boolean).join(" · ")), OUTCOMES[call.outcome] ?? call.outcome, duration(call.duration_ms)],
+  wait: ({wait}) => [time(wait.started_ms, 1), "waits", "", `for a person to permit ${wait.tool}`, "", duration(wait.duration_ms)],
+  gap: ({gap: {from, to}}) => [clock(from), "gap", "", `The server did not run until ${clock(to)}: events of that time are lost`, "", duration(to - from)]};
+export const cells = item => CELLS[item.kind](item);
+export const keyOf = call => `call ${call.id || call.started_ms}`;
 
-const count = (n, word) => n ? `${n} ${word}${n === 1 ? "" : "s"}` : "";
-const line = text => (text || "").replace(/\s+/g, " ");
-
-function turnRow(turn) {
-  const {calls, error: failed} = turn.counts;
-  const said = [count(calls, "call"), failed ? `${failed} failed` : "", turn.error].filter(Boolean).join(", ");
-  return {key: `turn ${turn.started_ms}`, kind: "turn", at: turn.started_ms, turn,
-    cells: [clock(turn.started_ms), turn.prompt ? "prompt" : "turn", said, line(turn.prompt) || "no prompt seen",
-      turn.end || "goes on", duration(turn.duration_ms)]};
+// A turn that is told anew is another object, so that its rows are made once.
+function rowsOf(turn) {
+  const calls = turn.calls.map(call => ({key: keyOf(call), kind: "call", look: call.outcome, at: call.started_ms, call}));
+  const waits = turn.waits.map(wait => ({key: `wait ${wait.started_ms}`, kind: "wait", look: "wait", at: wait.started_ms, wait}));
+  return [{key: `turn ${turn.started_ms}`, kind: "turn", look: "turn", at: turn.started_ms, turn},
+    ...[...calls, ...waits].sort((one, other) => one.at - other.at)];
 }
-
-function callRow(call) {
-  const lane = call.lane && `↳ ${call.lane}`;
-  return {key: `call ${call.id}`, kind: call.outcome, at: call.started_ms ?? call.ended_ms, call,
-    cells: [clock(call.started_ms ?? call.ended_ms, 1), call.tool, lane, line([call.subject, call.error].filter(Boolean).join(" · ")),
-      {ok: "", open: "no end seen"}[call.outcome] ?? call.outcome, duration(call.duration_ms)]};
-}
-
-const waitRow = wait => ({key: `wait ${wait.started_ms}`, kind: "wait", at: wait.started_ms, wait, cells: [
-  clock(wait.started_ms, 1), "waits", "", `for a person to permit ${wait.tool}`, "", duration(wait.duration_ms)]});
-const gapRow = gap => ({key: `gap ${gap.from}`, kind: "gap", at: gap.from, gap, cells: [clock(gap.from), "gap", "",
-  `The server did not run until ${clock(gap.to)}: events of that time are lost`, "", duration(gap.to - gap.from)]});
-
 export function set(turns, gaps) {
-  items = turns.flatMap(turn => [turnRow(turn), ...[...turn.calls.map(callRow), ...turn.waits.map(waitRow)]
-    .sort((one, other) => one.at - other.at)]);
+  const top = Math.floor(list.scrollTop / ROW), held = items[top]?.key, offset = list.scrollTop - top * ROW;
+  items = turns.flatMap(turn => turn.rows ??= rowsOf(turn));
   for (const gap of gaps) {
-    const at = items.findIndex(item => item.at > gap.from);
-    items.splice(at < 0 ? items.length : at, 0, gapRow(gap));
+    const at = 1 + items.findLastIndex(item => item.at <= gap.from);
+    items.splice(at, 0, {key: `gap ${gap.from}`, kind: "gap", look: "gap", at: gap.from, gap});
   }
   $("space").style.height = `${items.length * ROW}px`;
+  if (!follows && has(held)) list.scrollTop = indexOf(held) * ROW + offset;
   plan();
 }
-
-export const find = key => items.find(item => item.key === key);
-export const onOpen = action => { open = action; };
+const indexOf = key => items.findIndex(item => item.key === key);
+export const has = key => indexOf(key) >= 0;
 export function choose(key, opens) {
-  chosen = key;
-  const at = items.findIndex(item => item.key === key);
+  const at = indexOf(key);
   if (at < 0) return;
+  chosen = key;
   follows = false;
   list.scrollTop = Math.min(at * ROW, Math.max(list.scrollTop, (at + 1) * ROW - list.clientHeight));
-  open(items[at], opens);
+  when.opened(items[at], opens);
   plan();
 }
-
-export function anchored(change) {
-  const top = Math.floor(list.scrollTop / ROW), held = items[top]?.key, offset = list.scrollTop - top * ROW;
-  change();
-  const now = items.findIndex(item => item.key === held);
-  if (!follows && now >= 0) list.scrollTop = now * ROW + offset;
-}
-
 function fill(row, item, index) {
-  row.className = `row ${item.kind}`;
-  Object.assign(row, {role: "option", id: `row-${index}`, ariaSelected: item.key === chosen,
-    ariaPosInSet: index + 1, ariaSetSize: items.length});
-  [...row.children].forEach((cell, n) => { cell.textContent = item.cells[n] || ""; });
-  row.setAttribute("aria-label", item.cells.filter(Boolean).join(", "));
+  Object.assign(row, {id: `row-${index}`, ariaSelected: item.key === chosen, ariaPosInSet: index + 1, ariaSetSize: items.length});
+  if (row.item === item) return;
+  const texts = cells(item);
+  Object.assign(row, {item, className: `row ${item.look}`, role: "option", ariaLabel: texts.filter(Boolean).join(", ")});
+  [...row.children].forEach((cell, n) => { cell.textContent = texts[n] || ""; });
 }
-
 function render() {
   planned = 0;
-  if (follows) list.scrollTop = items.length * ROW;
-  const top = Math.max(0, Math.floor(list.scrollTop / ROW) - SPARE);
+  if (follows) { list.scrollTop = items.length * ROW; own = list.scrollTop; }
+  const first = Math.floor(list.scrollTop / ROW), top = Math.max(0, first - SPARE);
   const seen = items.slice(top, top + Math.ceil(list.clientHeight / ROW) + 2 * SPARE);
   while (rows.childElementCount > seen.length) rows.lastChild.remove();
-  while (rows.childElementCount < seen.length) rows.append(make("div", null, ...Array.from({length: 6}, () => make("span"))));
+  while (rows.childElementCount < seen.length) rows.append(make("div", ...Array.from({length: 6}, () => make("span"))));
   [...rows.children].forEach((row, n) => fill(row, seen[n], top + n));
   rows.style.transform = `translateY(${top * ROW}px)`;
   const at = seen.findIndex(item => item.key === chosen);
   list.setAttribute("aria-activedescendant", at < 0 ? "" : `row-${top + at}`);
+  if (first < NEAR && !follows) when.nearTop();
 }
-
 const plan = () => { planned ||= requestAnimationFrame(render); };
 const page = () => Math.max(1, Math.floor(list.clientHeight / ROW) - 1);
 const KEYS = {ArrowDown: () => 1, ArrowUp: () => -1, PageDown: page, PageUp: () => -page(), Home: () => -1e9, End: () => 1e9};
-
 list.onkeydown = event => {
-  const at = items.findIndex(item => item.key === chosen), step = KEYS[event.key]?.();
-  if (event.key === "Enter" && at >= 0) choose(chosen, true);
-  if (!step) return;
-  event.preventDefault();
-  choose(items[Math.max(0, Math.min(items.length - 1, (at < 0 ? items.length : at) + step))]?.key, false);
+  const at = indexOf(chosen), step = KEYS[event.key]?.();
+  if (event.key === "Enter") choose(chosen, true);
+  if (step) event.preventDefault();
+  if (step) choose(items[Math.max(0, Math.min(items.length - 1, (at < 0 ? items.length : at) + step))]?.key, false);
 };
 list.onclick = event => {
   const at = Math.floor((event.clientY - list.getBoundingClientRect().top + list.scrollTop) / ROW);
   if (items[at]) choose(items[at].key, true);
 };
-list.onscroll = () => { follows = list.scrollTop + list.clientHeight > list.scrollHeight - ROW; plan(); };
+list.onscroll = () => {
+  if (list.scrollTop !== own) [own, follows] = [null, list.scrollTop + list.clientHeight > list.scrollHeight - ROW];
+  plan();
+};
 export const followNewest = () => { follows = true; plan(); };
 new ResizeObserver(plan).observe(list);

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: MIT
+"""Measure the server's page in headless Chromium.
+
+    python tests/measure/page.py [--events 10000 100000] [--shape turns] [--rounds 5]
+
+A server of its own has so many events in a file.  Prints, as medians of the rounds and
+the worst of them: when the newest row was painted, counted from the navigation; when
+all rows were there that the page fetches by itself; the longest task of the page's
+thread until then (load) and while it is used after that (use: scrolled from end to
+end, zoomed, a call opened, a turn arriving); what was fetched until the newest row was
+painted; the server's processor time.  Chromium reports no task below 50 ms: 0 is none.
+
+Shapes: turns, one session of turns of ten calls; turn, one session of a single turn;
+sessions, one for each 20 events.  Linux; needs playwright and a Chromium, as the tests.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+TESTS = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(TESTS))
+import test_page
+from server.store import Store
+
+OUTPUT = "a line of what a command said, as long as most are\n" * 20
+TRANSCRIPT = "/home/dev/.claude/projects/shop/x.jsonl"
+UNUSUAL = {"PYTHONDONTWRITEBYTECODE"}  # compiling hook_io costs 0.2 s, once
+SETTLED_MS = 1500  # without a further row
+USED_MS = 300  # for what each step of use sets off
+#: noted by the page itself: when the text WANTED was painted, and every long task
+WATCH = """
+window.watched = {tasks: [], painted: 0};
+new PerformanceObserver(list => watched.tasks.push(...list.getEntries().map(
+    task => task.duration))).observe({type: "longtask", buffered: true});
+(function look() {
+  const rows = document.getElementById("rows");
+  if (!rows?.textContent.includes("WANTED")) return requestAnimationFrame(look);
+  watched.before = performance.getEntriesByType("resource");
+  requestAnimationFrame(() => setTimeout(() => {
+    watched.painted = performance.now();
+  }));
+})();
+"""
+
+
+class Filling:
+    """Fills a store as Claude Code would; test_page.add() takes it for a server."""
+
+    def __init__(self, path):
+        self.store, self.second = Store(path), 0
+
+    def add(self, kind, session, **said):
+        self.second += 1
+        test_page.add(self, kind, self.second, session, transcript_path=TRANSCRIPT,
+                      **said)
+
+    def call(self, use, session, **said):
+        said = {"tool_name": "Bash", "tool_use_id": use,
+                "tool_input": {"command": f"run {use}"}, **said}
+        self.add("PreToolUse", session, **said)
+        self.add("PostToolUse", session, tool_response={"stdout": OUTPUT}, **said)
+
+    def turn(self, name, calls, session="s1"):
+        self.add("UserPromptSubmit", session, prompt=name)
+        for number in range(calls):
+            agent = {"agent_id": f"{name}-{number // 10}", "agent_type": "Explore"}
+            self.call(f"{name}-{number}", session, **(agent if number % 10 > 6 else {}))
+        self.add("Stop", session)
+
+
+#: shape -> (events of a turn, its session)
+SHAPES = {"turns": lambda filling, count: [
+              filling.turn(f"turn {n}", 10) for n in range(count // 22)],
+          "turn": lambda filling, count: [filling.turn("turn 0", count // 2 - 1)],
+          "sessions": lambda filling, count: [
+              filling.turn(f"turn {n}", 9, f"s{n}") for n in range(count // 20)]}
+NEWEST = {"turns": lambda count: f"turn {count // 22 - 1}-9",
+          "turn": lambda count: f"turn 0-{count // 2 - 2}",
+          "sessions": lambda count: f"turn {count // 20 - 1}-8"}
+
+
+@contextlib.contextmanager
+def serving(path):
+    """Yield the address of a server of the events in *path*, and its process."""
+    env = {name: text for name, text in os.environ.items() if name not in UNUSUAL}
+    with subprocess.Popen(
+            [sys.executable, str(TESTS / "server"), "--port", "0", "--quiet",
+             "--db", path], stdout=subprocess.PIPE, env=env) as process:
+        try:
+            said = process.stdout.readline()
+            port = int(said.split(b"/events")[0].rpartition(b":")[2])
+            yield f"http://127.0.0.1:{port}", process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate()
+
+
+def processor_ms(process):
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+def settled(tab):
+    """Wait until no further row comes; return when the last came, and how many."""
+    return tab.evaluate("""still => new Promise(done => {
+        let count = -1, at = 0;
+        setInterval(() => {
+            const now = document.querySelector(".row")?.ariaSetSize ?? 0;
+            if (now !== count) [count, at] = [now, performance.now()];
+            else if (performance.now() - at > still) done([at, +count]);
+        }, 20);
+    })""", SETTLED_MS)
+
+
+def use(tab, filling):
+    """Do what people do with the page, one after the other."""
+    steps = [
+        *[lambda part=part: tab.locator("#list").evaluate(
+            "(list, part) => { list.scrollTop = list.scrollHeight * part; }", part)
+            for part in (0, 0.3, 0.6, 1)],
+        *[lambda: tab.get_by_label("Zoom in").click()] * 2,
+        lambda: tab.get_by_label("Show all").click(),
+        lambda: filling.turn("turn of now", 10),
+        lambda: tab.locator(".row").nth(8).click()]
+    for step in steps:
+        step()
+        tab.wait_for_timeout(USED_MS)
+
+
+def measured(browser, address, process, wanted, filling):
+    """Return the figures of one visit."""
+    with contextlib.closing(browser.new_context(
+            viewport={"width": 1280, "height": 720})) as context:
+        tab, before = context.new_page(), processor_ms(process)
+        tab.add_init_script(WATCH.replace("WANTED", wanted))
+        tab.goto(address)
+        tab.wait_for_function("() => watched.painted", timeout=60_000)
+        whole_ms, rows = settled(tab)
+        seen = tab.evaluate("""() => ({...watched, before: watched.before.map(
+            one => [one.name.split("?")[0], one.transferSize])})""")
+        spent_ms = processor_ms(process) - before
+        use(tab, filling)
+        tasks = tab.evaluate("watched.tasks")[len(seen["tasks"]):]
+    return {"newest_ms": seen["painted"], "whole_ms": whole_ms, "rows": rows,
+            "longest_load_ms": max(seen["tasks"], default=0),
+            "longest_use_ms": max(tasks, default=0),
+            "requests": len(seen["before"]),
+            "fetched_kb": sum(size for _, size in seen["before"]) / 1000,
+            "server_ms": spent_ms}
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Measure the server's page.")
+    parser.add_argument("--events", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--shape", choices=SHAPES, nargs="+", default=list(SHAPES))
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    with contextlib.contextmanager(test_page.started_browser)() as browser:
+        for count in options.events:
+            for shape in options.shape:
+                with tempfile.TemporaryDirectory() as folder:
+                    show(browser, os.path.join(folder, "db"), count, shape, options)
+
+
+def show(browser, path, count, shape, options):
+    filling = Filling(path)
+    with filling.store.changing():
+        SHAPES[shape](filling, count)
+    with serving(path) as (address, process):
+        rounds = [measured(browser, address, process, wanted, filling) for wanted in
+                  [NEWEST[shape](count), *["turn of now-9"] * (options.rounds - 1)]]
+    filling.store.close()
+    print(json.dumps({"events": count, "shape": shape}), flush=True)
+    for name in rounds[0]:
+        figures = [one[name] for one in rounds]
+        print(f"  {name:16} {median(figures):8.0f}   most {max(figures):.0f}",
+              flush=True)
+
+
+if __name__ == "__main__":
+    main()
