@@ -91,6 +91,14 @@ def pytest_terminal_summary(terminalreporter):
     terminalreporter.write_line(f"contract tests ran on: {', '.join(VARIANTS)}")
 
 
+#: pages whose prose, tables and snippets are held against the code, as one text
+PAGES = ("README.md", "tests/contract/behaviour.md", "tests/contract/agents.md",
+         "tests/server/fleet/README.md", "tests/measure/README.md",
+         ".github/SECURITY.md", ".github/SUPPORT.md", ".github/CONTRIBUTING.md",
+         ".github/CHANGELOG.md")
+PAGED = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+
+
 class Result:
     """What a process left behind: exit, stdout and stderr."""
 

@@ -7,11 +7,9 @@ import sys
 
 import pytest
 
-from conftest import CONTRACT, ROOT, RUNNER
+from conftest import CONTRACT, PAGED, RUNNER
 from corpora import CORPUS, LEAK_CHARS, is_good, is_held, leaks, load, rows
 from hook_io import ALPHABETS, KEY_FORMS, redact
-
-README = (ROOT / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +58,9 @@ def test_the_figures_of_the_readme_are_those_of_the_corpora(measured, capsys):
             print(f"  {name:32} {told}")
     _, stay = measured.pop("what-only-looks-like-one-stays")
     for _, told in measured.values():
-        assert f" {told.partition(' ')[0].replace('.0', '')} %" in README
+        assert f" {told.partition(' ')[0].replace('.0', '')} %" in PAGED
     good, of = map(int, re.findall(r"(\d+) of (\d+)", stay)[0])
-    assert f"{of - good} of {of} look-alikes" in README
+    assert f"{of - good} of {of} look-alikes" in PAGED
 
 
 @pytest.mark.parametrize("held", [False, True])

@@ -1,7 +1,7 @@
 """A fact has one place: where another file has to repeat it, a test compares both.
 
-Here these are the README's figures and lists above all.  SAID holds its sentences, each
-value in them taken from the code; a number in its prose that is in none of them has to
+Here these are the figures and lists of the pages above all.  SAID holds sentences, each
+value in them taken from the code; a number in the prose that is in none of them has to
 be in MEASURED, so that no figure stands there for itself.
 """
 
@@ -16,11 +16,10 @@ import hook_io
 import hostile
 import send_event
 import test_formats
-from conftest import CONTRACT, ROOT, VECTORS, sample
+from conftest import CONTRACT, PAGED, ROOT, VECTORS, sample
 from server import BODY_MAX_BYTES, FIELDS
 from server.command import parse_options
 
-README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 CLAUDE = hook_io.PLATFORMS["claude-code"]
 #: option, or a variable that has none -> [variable, default, what it takes, what for]
@@ -55,10 +54,11 @@ def events_of(agent, intent, shape=None):
     return [name for name, value in shapes.items() if shape in (None, value)]
 
 
-#: what the README says, with the values that the code has for it
+#: what the pages say, with the values that the code has for it
 SAID = (
     f"to a server within {BUDGET}, and",
     f"exits {hook_io.EXIT_OK} whatever becomes of the event",
+    f"it exits {hook_io.EXIT_OK} whether the event was sent or lost",
     f"`--agent {coded(INSTALLED[1:], 'or')[1:]} registers it with that agent",
     f"is kept as `settings.json{hook_io.BACKUP}`",
     f"registers {len(HOOKED)} of the {len(CLAUDE['events'])} events",
@@ -165,8 +165,8 @@ ELSEWHERE = ("Port it", "Compared")
 
 
 def prose():
-    """Return the README on one line, without code, tables, messages and ELSEWHERE."""
-    text = re.sub(r"^```.*?^```", "", README, flags=re.M | re.S)
+    """Return the pages on one line, without code, tables, messages and ELSEWHERE."""
+    text = re.sub(r"^```.*?^```", "", PAGED, flags=re.M | re.S)
     text = re.sub(r"<!-- bench -->.*?^(?=\|)", "", text, flags=re.M | re.S)
     for title in ELSEWHERE:
         text = re.sub(rf"^## {title}\n.*?(?=^## )", "", text, flags=re.M | re.S)
@@ -229,7 +229,7 @@ def test_each_variable_that_the_readme_names_is_there_and_the_other_way_round():
         *hook_io.FILES, "tests/test_formats.py",  # which tries names made of parts
         "tests/live/clients.py"))  # which sets the agent's own
     variable = r"\b(?:HOOK_IO|OTEL|ANTHROPIC|GRAM|XDG)_[A-Z_]*[A-Z]\b"
-    named = set(re.findall(variable, README))
+    named = set(re.findall(variable, PAGED))
     elsewhere = {"HOOK_IO_TOKEN"}  # the collector's own, in its configuration
     assert named - elsewhere - set(re.findall(variable, source)) == set()
     assert set(re.findall(r"HOOK_IO_\w+", send_event.OPTIONS)) <= named
@@ -244,13 +244,13 @@ def test_each_option_that_the_readme_names_is_there():
 
 
 def test_each_target_that_the_readme_names_is_there_and_the_other_way_round():
-    named = set(re.findall(r"(?m)(?:`|^|: )make ([a-z]+)\b", README))
+    named = set(re.findall(r"(?m)(?:`|^|: )make ([a-z]+)\b", PAGED))
     targets = set(re.findall(r"(?m)^([a-z]+): ", MAKEFILE))
     assert named == targets - {"help", "clean", "uninstall"}
 
 
 def test_each_file_of_the_tests_that_the_readme_names_is_there():
-    named = set(re.findall(r"`(tests/[\w./-]+)`", README))
+    named = set(re.findall(r"`(tests/[\w./-]+)`", PAGED))
     assert named and {name for name in named if not (ROOT / name).exists()} == set()
 
 
@@ -260,8 +260,8 @@ def test_the_address_to_send_to_is_the_one_that_is_served():
     assert parse_options([]).port == int(port)
     assert re.search(r"^PORT \?= (\d+)$", MAKEFILE, re.M).group(1) == port
     assert f"PORT ({port})" in MAKEFILE
-    assert f"<http://localhost:{port}/>" in README
-    urls = set(re.findall(r"http://localhost:\d+[\w/]*", README))
+    assert f"<http://localhost:{port}/>" in PAGED
+    urls = set(re.findall(r"http://localhost:\d+[\w/]*", PAGED))
     base = f"http://localhost:{port}"  # what an exporter of OpenTelemetry is given
     collector = hook_io.COLLECTOR_URL + "/v1/logs"
     assert urls == {hook_io.LOCAL_URL, f"http://localhost:{port}/", base, collector}
@@ -286,11 +286,11 @@ def test_what_measures_and_judges_has_the_limits_of_the_library():
     assert accepts(longest) and not accepts(longest + "x")
     assert f" {hook_io.SUMMARY_MAX_CHARS} " in rule
     assert hook_io.BODY_MAX_BYTES < BODY_MAX_BYTES
-    assert f"at most {hook_io.SUMMARY_MAX_CHARS} characters |" in README
+    assert f"at most {hook_io.SUMMARY_MAX_CHARS} characters |" in PAGED
 
 
 def test_the_address_that_each_format_has_by_itself_is_the_codes():
-    rows = re.findall(r"^\| `(\w+)` \| (?:`(http\S+)`|the same) \|", README, re.M)
+    rows = re.findall(r"^\| `(\w+)` \| (?:`(http\S+)`|the same) \|", PAGED, re.M)
     assert len(rows) == len(hook_io.FORMATS)
     said = hook_io.normalise(sample("Stop"), "claude-code")
     shown = ""
@@ -300,7 +300,7 @@ def test_the_address_that_each_format_has_by_itself_is_the_codes():
 
 
 def test_the_notes_on_the_agents_say_what_the_tables_say():
-    notes = dict(re.findall(r"^\| `([\w-]+)` \|.*\| (.*?) ?\|$", README, re.M))
+    notes = dict(re.findall(r"^\| `([\w-]+)` \|.*\| (.*?) ?\|$", PAGED, re.M))
     rows = {agent: row for agent, row in hook_io.PLATFORMS.items() if agent in notes}
     by_exit = {agent for agent in rows if events_of(agent, "deny", hook_io._EXIT)}
     assert by_exit == {a for a in rows if "denies by exit 2" in notes[a]}
@@ -316,7 +316,7 @@ def test_every_outcome_has_its_words_and_its_meaning_once():
     assert set(hook_io.LOSSES) == lost | {"connection refused"}
     source = (ROOT / "hook_io.py").read_text()
     rows = re.findall(r'^    "(\w+)": (?:True|False),  # (.+)$', source, re.M)
-    shown = re.findall(r"^\| `(\w+)` \| (.+?) \| (?:yes|no) \|$", README, re.M)
+    shown = re.findall(r"^\| `(\w+)` \| (.+?) \| (?:yes|no) \|$", PAGED, re.M)
     assert shown == rows and [name for name, _ in rows] == list(hook_io.OUTCOMES)
 
 
@@ -357,7 +357,7 @@ def test_the_oldest_python_is_the_same_everywhere():
 
 
 def test_this_version_is_the_newest_in_the_list_of_versions_with_its_contracts():
-    listed = re.findall(r"^- \*\*([\d.]+)\*\*: ([^-]+?)(?=\n\n|\n- )", README, re.M)
+    listed = re.findall(r"^- \*\*([\d.]+)\*\*: ([^-]+?)(?=\n\n|\n- )", PAGED, re.M)
     assert listed[0][0] == hook_io.__version__
     files = [json.loads(path.read_text()) for path in VECTORS.glob("*.json")]
     held = {file["contract"] for file in files if "cases" in file}
@@ -378,7 +378,7 @@ def test_the_line_that_says_the_version_is_found_as_the_readme_says():
 
 def measured_ms(row):
     """Return the median of a row of the measured table, milliseconds."""
-    cells = re.search(rf"^\| {re.escape(row)} +\|(.+)\|$", README, re.M).group(1)
+    cells = re.search(rf"^\| {re.escape(row)} +\|(.+)\|$", PAGED, re.M).group(1)
     return float(cells.split("|")[1])
 
 
@@ -389,7 +389,7 @@ def test_what_the_prose_says_of_speed_is_in_the_measured_table():
     assert f"which saves {saved:.0f} ms a call" in PROSE
     times = measured_ms("the obvious script") / measured_ms(bench.BASE)
     assert f"is {times:.0f} times a bare interpreter's own start" in PROSE
-    missed = dict(re.findall(r"^\| (.+?) +\| ([\d.]+) .*\| MISSED", README, re.M))
+    missed = dict(re.findall(r"^\| (.+?) +\| ([\d.]+) .*\| MISSED", PAGED, re.M))
     assert list(missed) == ["delivered, uv run", "the obvious script"]
     is_more, limit = float(missed["delivered, uv run"]) - 1, bench.GOALS[
         "delivered, uv run"][4] - 1

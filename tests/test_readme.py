@@ -1,5 +1,6 @@
-"""The README holds: commands run, tables are the code's, messages are real."""
+"""The pages hold: commands run, tables are the code's, messages and links are real."""
 
+import ast
 import json
 import os
 import re
@@ -14,11 +15,11 @@ import hook_io
 import send_event
 import soak
 from bench import GOALS, ROWS
-from conftest import PATIENCE_S, ROOT, TESTS, sample
+from conformance import anchors
+from conftest import PAGED, PAGES, PATIENCE_S, ROOT, TESTS, sample
 from server import EventServer, closed_port
 
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.M | re.S)
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGED, re.M | re.S)
 #: what is lost with these is not lost for want of time
 PATIENT = {"HOOK_IO_TIMEOUT_MS": "20000"}
 #: how the names of those rows begin whose scripts are others'
@@ -35,14 +36,14 @@ def blocks(language):
 def table(first_header):
     """Return the rows of the table whose first header is this, cells without marks."""
     head = rf"^\| {first_header} \|.*\n\|[-| ]+\|\n"
-    body = re.search(head + r"((?:\|.*\n)+)", README, re.M)
+    body = re.search(head + r"((?:\|.*\n)+)", PAGED, re.M)
     assert body, f"no table of {first_header}"
     rows = [line.strip("|").split("|") for line in body.group(1).splitlines()]
     return [[cell.strip().replace("`", "") for cell in row] for row in rows]
 
 
 def messages():
-    found = re.findall(r"^\*\*`(.+?)`\*\*$", README, re.M)
+    found = re.findall(r"^\*\*`(.+?)`\*\*$", PAGED, re.M)
     assert len(found) >= 6
     return found
 
@@ -103,7 +104,7 @@ def test_the_comparison_takes_its_figures_from_rows_of_the_two_commands():
     costs, benched = compared["row of make cost"], compared["row of make bench"]
     assert len(costs) == len(set(costs)) and set(costs) <= set(cost.COMMANDS)
     assert set(benched) - {""} <= {row.name for row in ROWS}
-    section = README.partition("\n## Compared\n")[2].partition("\n## ")[0]
+    section = PAGED.partition("\n## Compared\n")[2].partition("\n## ")[0]
     for name in {row.name for row in ROWS if row.name.startswith(PEERS)}:
         assert f"`{name}`" in section
 
@@ -159,7 +160,7 @@ def test_the_demo_fails_where_an_event_does_not_arrive(tmp_path):
 
 
 def test_the_body_shown_has_the_members_of_a_real_one_in_their_order(one_hook):
-    shown = json.loads(blocks("json")[0])
+    (shown,) = [json.loads(text) for text in blocks("json") if '"metadata"' in text]
     event = json.loads(shown["metadata"])
     with EventServer() as server:
         one_hook.send(server.url, stdin=event, env=PATIENT)
@@ -181,7 +182,7 @@ def test_the_table_of_formats_is_the_codes():
 
 
 def fleet_settings(home):
-    (settings,) = [text for text in blocks("json") if '"env"' in text]
+    (settings,) = [text for text in blocks("json") if '"otlp"' in text]
     env = json.loads(settings)["env"]
     assert set(env) <= set(re.findall(r"HOOK_IO_\w+", send_event.OPTIONS))
     return {**env, "HOME": str(home)}
@@ -215,7 +216,7 @@ def test_the_collectors_configuration_is_whole():
 
 
 def shown(pattern):
-    (text,) = re.findall(pattern, README)
+    (text,) = re.findall(pattern, PAGED)
     return float(text.replace(",", ""))
 
 
@@ -308,7 +309,7 @@ def test_the_cells_that_nobody_measured_are_named():
         for intent, event in (("ask", "PreToolUse"), ("block", "SubagentStop"))
     } | {("qwen", "allow PreToolUse")}
     assert ("every cell of them but `ask` and a block at SubagentStop on Copilot and "
-            "Qwen, and `allow` on Qwen;") in " ".join(README.split())
+            "Qwen, and `allow` on Qwen;") in " ".join(PAGED.split())
 
 
 def registrations():
@@ -336,7 +337,7 @@ def test_a_registration_is_what_the_installer_writes_where_it_writes_it(place, a
     ((name, [group]),) = shown.pop("hooks").items()
     assert group == hook_io.registration(agent, "demo")[name]
     assert shown == row.get("members", {})
-    before = README[:README.index(texts[place])].split("```")[-2]
+    before = PAGED[:PAGED.index(texts[place])].split("```")[-2]
     assert f"`{row['settings']}`; " in before
 
 
@@ -428,6 +429,102 @@ def test_a_message_of_troubleshooting_is_what_the_hook_says(one_hook, message):
     assert message in said
 
 
-def test_the_anchors_and_files_it_links_to_are_there():
-    for link in re.findall(r"\]\(([^)#]+)\)", README):
-        assert os.path.exists(ROOT / link), link
+def links():
+    """Yield (page, target) of each link in a page of the project that stays in it."""
+    for path in sorted(ROOT.rglob("*.md")):
+        page = path.relative_to(ROOT)
+        if not any(part in OTHERS or part.endswith("cache") for part in page.parts):
+            text = re.sub(CODE, "", path.read_text(encoding="utf-8"))
+            for target in re.findall(r"\]\(\s*([^)\s]+)\s*\)", text):
+                if not re.match(r"\w+:", target):
+                    yield str(page), target
+
+
+#: what is no prose
+CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.M | re.S)
+#: folders below the project that are not of it
+OTHERS = (".venv", ".venv-fleet", ".windows", "node_modules")
+LINKS = list(links())
+
+
+def is_there(page, target):
+    """Tell whether a link of *page* leads to a file, and to a heading of it."""
+    file, _, anchor = target.partition("#")
+    path = os.path.normpath(os.path.join(os.path.dirname(page), file) if file else page)
+    return (ROOT / path).exists() and (not anchor or anchor in anchors(path))
+
+
+@pytest.mark.parametrize(("page", "target"), LINKS)
+def test_a_link_leads_to_a_file_and_a_heading_that_are_there(page, target):
+    assert is_there(page, target)
+
+
+def test_a_link_that_leads_nowhere_is_seen():
+    assert is_there("README.md", "#install")
+    assert is_there(".github/SECURITY.md", "../README.md#install")
+    assert not is_there("README.md", "#no-such-heading")
+    assert not is_there(".github/SECURITY.md", "README.md")
+
+
+def test_every_page_is_in_reach_of_the_readme():
+    reached, todo = set(), ["README.md"]
+    while todo:
+        page = todo.pop()
+        reached.add(page)
+        found = [os.path.normpath(os.path.join(os.path.dirname(page), target))
+                 for at, whole in LINKS if at == page
+                 for target in [whole.partition("#")[0]] if target.endswith(".md")]
+        todo += set(found) - reached
+    assert {page for page, _ in LINKS} | set(PAGES) <= reached
+
+
+def test_the_readme_can_be_read_in_one_sitting():
+    assert len((ROOT / "README.md").read_text().splitlines()) < 400
+
+
+def suites():
+    return {path: path.read_text() for path in TESTS.rglob("test_*.py")}
+
+
+def test_what_holds_a_promise_of_security_is_there():
+    page = (ROOT / ".github" / "SECURITY.md").read_text()
+    tests = set(re.findall(r"`(test_\w+)`", page))
+    known = re.findall(r"^def (test_\w+)", "".join(suites().values()), re.M)
+    assert len(tests) > 20 and tests <= set(known)
+    rows = re.findall(r"^\| .+? \| (.+) \|$", page, re.M)[1:]
+    soaked = {part.strip() for row in rows for text in re.findall(
+        r"`make soak`: ([a-z, ]+)", row) for part in text.split(",")}
+    assert soaked <= set(soak.PARTS)
+    assert all("`" in row for row in rows)
+
+
+def test_each_suite_is_on_the_page_for_developers_in_its_own_words():
+    page = (ROOT / ".github" / "CONTRIBUTING.md").read_text()
+    told = dict(re.findall(r"^\| `(test_\w+\.py)` \| (.+) \|$", page, re.M))
+    heads = {path.name: ast.get_docstring(ast.parse(text)).splitlines()[0].rstrip(".")
+             for path, text in suites().items() if path.parent == TESTS}
+    assert {name: text.lower() for name, text in told.items()} == {
+        name: text.lower() for name, text in heads.items()}
+
+
+def test_each_folder_of_the_tests_is_on_the_page_for_developers():
+    page = (ROOT / ".github" / "CONTRIBUTING.md").read_text()
+    told = set(re.findall(r"`tests/(\w+)`", " ".join(
+        re.findall(r"^\| (`tests/\w+`.*?) \|", page, re.M))))
+    assert told == {path.name for path in TESTS.iterdir()
+                    if path.is_dir() and path.name[:1] not in "_."}
+
+
+def test_what_the_settings_show_is_what_the_check_says(one_hook, tmp_path):
+    (settings,) = [text for text in blocks("json") if "FAIL_LOUD" in text]
+    (line,) = [text for text in blocks("sh") if "--check" in text]
+    folder = tmp_path / "project" / ".claude"
+    shutil.copytree(str(one_hook.folder), str(folder / "hooks"))
+    (folder / "settings.local.json").write_text(settings)
+    done = subprocess.run(["sh", "-c", line], cwd=str(folder.parent),
+                          env={**one_hook.env, "PATH": one_hook.path()},
+                          stdin=subprocess.DEVNULL, capture_output=True,
+                          timeout=PATIENCE_S)
+    names = ", ".join(json.loads(settings)["env"])
+    assert f"settings: {folder}/settings.local.json sets {names}\n" in (
+        done.stdout.decode())

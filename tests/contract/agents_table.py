@@ -3,7 +3,7 @@
 
     python3 tests/contract/agents_table.py
 
-README.md, "The agents, as a table", says what its members mean.
+tests/contract/README.md, "The agents, as a table", says what its members mean.
 """
 
 import json

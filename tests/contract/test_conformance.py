@@ -65,7 +65,7 @@ class Kit:
         """Add a case; its code, run by the command, stands in argv."""
         code = members.pop("code", None)
         self.cases.append({
-            "id": f"tiny/{name}", "why": "It is so.", "spec": "README.md#exit-codes",
+            "id": f"tiny/{name}", "why": "It is so.", "spec": "README.md#install",
             "level": "MUST", **({"argv": [code]} if code else {}), **members})
         return self
 
@@ -199,7 +199,7 @@ def test_a_failure_says_what_differs_what_happened_and_how_to_run_it_again(kit):
     assert code == 1
     assert [re.sub(r"after \d+ ms", "after 3 ms", line) for line in lines[3:]] == [
         "not ok 1 - tiny/it",
-        "# It is so. (MUST, README.md#exit-codes)",
+        "# It is so. (MUST, README.md#install)",
         "# - exit: expected 0, got 3",
         '# - stdout: expected "", got "oh\\n"',
         "# - requests[0].json.a: expected 2, got 1",
