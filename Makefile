@@ -46,8 +46,8 @@ conformance: ## Hold our scripts, or CMD="node x.mjs", against the contract (CON
 	$(if $(K),-k "$(K)") -- $(or $(CMD),$(OURS_$(name))) &&) true
 
 .PHONY: windows
-windows: ## Hold our scripts against both contracts on Windows' CPython under Wine
-	tests/windows/run.sh .windows
+windows: ## Hold our scripts against the contracts on Windows' CPython, under Wine
+	CONTRACTS="$(CONTRACTS)" tests/windows/run.sh .windows $(if $(K),-k "$(K)")
 
 .PHONY: live
 live: ## Run the real agents with our hooks installed, offline (needs npm; CLIENT=codex)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What Windows does otherwise, shown where it can be without one.
 
-`make windows` shows the rest: both contracts on Windows' own CPython.
+`make windows` shows the rest: the contracts on Windows' own CPython.
 """
 
 import fcntl

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Hold both scripts against their contracts on a Windows CPython under Wine:
-#     tests/windows/run.sh FOLDER [options of conformance.py]
+# Hold our scripts against each contract on a Windows CPython under Wine:
+#     [CONTRACTS="hook functions"] tests/windows/run.sh FOLDER [options of conformance.py]
 # FOLDER keeps what python.sh makes.  Where that cannot be had: the reason, and exit 0.
 set -euo pipefail
 folder=$(realpath -m "$1") && shift
@@ -13,6 +13,15 @@ if [ ! -x "$folder/python" ]; then
 fi
 # modes are made up there, links not seen, and the state has a folder of its own
 lacks=(--lacks file-modes --lacks symlinks --lacks xdg)
-kit() { echo | "$folder/python" tests/contract/conformance.py "$@" 2>&1 | cat; }
-kit --contract send_event "${lacks[@]}" "${@}" -- python -IS send_event.py
-kit --contract hook "${@}" -- python tests/contract/reference_hook.py
+failed=0
+kit() {
+    echo | "$folder/python" tests/contract/conformance.py --contract "$@" 2>&1 | cat ||
+        failed=1
+}
+for contract in ${CONTRACTS:-send_event hook functions}; do
+    case $contract in
+        send_event) kit send_event "${lacks[@]}" "$@" -- python -IS send_event.py ;;
+        *) kit "$contract" "$@" -- python "tests/contract/reference_$contract.py" ;;
+    esac
+done
+exit $failed
