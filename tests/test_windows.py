@@ -168,6 +168,31 @@ def test_a_background_process_shows_no_console():
     assert flags & no_window and not flags & detached
 
 
+def installed(monkeypatch, folder, agent):
+    """Return what the installer ends with, as on Windows; None where it is done."""
+    monkeypatch.setattr(sys, "argv", ["", "install", str(folder), "--agent", agent])
+    try:
+        hook_io._main()
+    except SystemExit as end:
+        return str(end)
+    return None
+
+
+@pytest.mark.parametrize("agent", [
+    agent for agent, row in hook_io.PLATFORMS.items() if "settings" in row])
+def test_an_agent_whose_commands_no_shell_of_posix_runs_is_refused(
+    nt, monkeypatch, tmp_path, agent
+):
+    (tmp_path / ".git").mkdir()
+    end = installed(monkeypatch, tmp_path, agent)
+    hooks = tmp_path / ".claude" / "hooks"
+    if agent == "claude-code":  # by Git Bash
+        assert end is None and hooks.is_dir()
+    else:
+        assert end.startswith(f"[ERROR] {agent} runs hooks by another shell on Windows")
+        assert "use it under WSL" in end and not hooks.exists()
+
+
 def test_a_windows_that_cannot_be_had_is_told_and_is_no_failure(tmp_path):
     tools = tmp_path / "bin"
     tools.mkdir()
