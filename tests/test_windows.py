@@ -5,6 +5,7 @@
 """
 
 import fcntl
+import io
 import os
 import socket
 import subprocess
@@ -191,6 +192,19 @@ def test_an_agent_whose_commands_no_shell_of_posix_runs_is_refused(
     else:
         assert end.startswith(f"[ERROR] {agent} runs hooks by another shell on Windows")
         assert "use it under WSL" in end and not hooks.exists()
+
+
+def test_a_folder_whose_name_stdout_cannot_spell_is_installed_into(
+    nt, monkeypatch, tmp_path
+):
+    """No console, but a pipe, has the code page of the system."""
+    folder = tmp_path / "日本"
+    folder.mkdir()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "cp1252"))
+    assert installed(monkeypatch, folder, "claude-code") is None
+    said = sys.stdout.buffer.getvalue().splitlines()
+    assert said[0].endswith(b"\\u65e5\\u672c:") and len(said) > 3
+    assert (folder / ".claude" / "settings.json").is_file()
 
 
 def test_a_windows_that_cannot_be_had_is_told_and_is_no_failure(tmp_path):
