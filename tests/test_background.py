@@ -17,8 +17,8 @@ import pytest
 from pytest_subprocess import fake_popen
 
 import hook_io
-import send_event
 from conftest import HeldServer, eventually, nowhere, sample
+from errands import errand
 from server import EventServer, closed_port
 
 pytestmark = pytest.mark.usefixtures("patient")
@@ -234,9 +234,8 @@ def test_where_nothing_can_be_started_the_event_goes_in_the_foreground(one_hook)
         "[WARNING] No background process: resource temporarily unavailable"]
 
 
-def worker_options(argv):
-    values, notes = hook_io.parse_options(send_event.OPTIONS, argv, "send_event.py")
-    return {**values, "notes": notes, "argv": argv, "env": {"PATH": "/bin"}}
+def of_worker(argv):
+    return errand("Stop", argv=argv, env={"PATH": "/bin"})
 
 
 class Pipe(io.BytesIO):
@@ -254,7 +253,7 @@ class Pipe(io.BytesIO):
 ])
 def test_what_is_started_on_each_system(monkeypatch, fp, system, kwargs):
     argv = ["--source-app", "demo", "--event-type", "Stop", "--background"]
-    options, pipe = worker_options(argv), Pipe()
+    under_way, pipe = of_worker(argv), Pipe()
     recorder = fp.register([fp.any()])
     monkeypatch.setattr(fake_popen.FakePopen, "stdin", pipe, raising=False)
     with monkeypatch.context() as patch:
@@ -262,20 +261,20 @@ def test_what_is_started_on_each_system(monkeypatch, fp, system, kwargs):
         patch.delattr(os, "fork", raising=False)
         patch.setattr(os, "name", system)
         event = hook_io.normalise({"prompt": "Grüße"})
-        assert hook_io.hand_over(event, options) is True
+        assert hook_io.hand_over(event, under_way) is True
     (call,) = recorder.calls
     assert call.args == [sys.executable, os.path.abspath("send_event.py"), *argv]
     assert call.kwargs == {
         **kwargs, "stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL,
         "stderr": subprocess.DEVNULL, "env": {"PATH": "/bin", "HOOK_IO_WORKER": "1"}}
     assert json.loads(pipe.written) == {"prompt": "Grüße"}
-    assert options["fail_loud"] == "hint"  # this process is still the hook's
+    assert under_way.fail_loud == "hint"  # this process is still the hook's
 
 
 def test_a_worker_has_the_budget_of_the_background_and_says_nothing(monkeypatch, fp):
-    options = worker_options(["--source-app", "demo", "--event-type", "Stop"])
-    options["env"]["HOOK_IO_WORKER"] = "1"
+    under_way = of_worker(["--source-app", "demo", "--event-type", "Stop"])
+    under_way.settings.env["HOOK_IO_WORKER"] = "1"
     before = time.monotonic()
-    assert hook_io.hand_over(hook_io.normalise({}), options) is False
-    assert options["deadline"] >= before + 10
-    assert (options["fail_loud"], options["timeout_ms"]) == ("off", "10000")
+    assert hook_io.hand_over(hook_io.normalise({}), under_way) is False
+    assert under_way.deadline >= before + 10
+    assert (under_way.fail_loud, under_way.timeout_ms) == ("off", 10000)

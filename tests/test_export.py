@@ -19,6 +19,7 @@ import pytest
 
 import hook_io
 from conftest import PATIENCE_S, ROOT, TESTS
+from errands import errand
 from server import EventServer, closed_port
 from test_formats import lapdog, wait_for
 
@@ -341,14 +342,13 @@ def test_turns_beyond_twenty_are_lost_and_counted_as_such(tmp_path):
     ledger = hook_io._Ledger(str(tmp_path))
     ledger.state = {"names": {}, "counters": {}, "owed": {}, "since": 0,
                     "waiting": [["Stop", []] for _ in range(23)]}
-    options = {"env": {}, "notes": [], "export_url": "http://127.0.0.1:9", "name": "x",
-               "export_headers": "", "fail_loud_threshold": "3", "event_type": "Stop"}
+    stop = errand("Stop", export_url="http://127.0.0.1:9")
     os.environ["HOOK_IO_STATE_DIR"], before = str(tmp_path), os.environ.get(
         "HOOK_IO_STATE_DIR")
     try:
         hook_io._settle(ledger, "traces", hook_io.Outcome("refused", "no"),
-                        hook_io.normalise({"session_id": "s"}), options)
-        losses = hook_io._streak("http://127.0.0.1:9/v1/traces", options).count()[0]
+                        hook_io.normalise({"session_id": "s"}), stop)
+        losses = hook_io._streak("http://127.0.0.1:9/v1/traces", stop).count()[0]
     finally:
         os.environ.pop("HOOK_IO_STATE_DIR")
         if before is not None:

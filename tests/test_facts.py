@@ -15,8 +15,8 @@ import bench
 import hook_io
 import hostile
 import send_event
-import test_formats
 from conftest import CONTRACT, PAGED, ROOT, VECTORS, sample
+from errands import errand
 from server import BODY_MAX_BYTES, FIELDS
 from server.command import parse_options
 
@@ -296,7 +296,7 @@ def test_the_address_that_each_format_has_by_itself_is_the_codes():
     shown = ""
     for name, url in rows:
         shown = url or shown
-        assert hook_io.FORMATS[name](said, test_formats.options("Stop"))[0] == shown
+        assert hook_io.FORMATS[name](said, errand("Stop"))[0] == shown
 
 
 def test_the_notes_on_the_agents_say_what_the_tables_say():

@@ -18,26 +18,19 @@ import pytest
 
 import hook_io
 from conftest import PATIENCE_S, ROOT, SAMPLES, sample
+from errands import NOW_NS, errand
 from server import EventServer, closed_port
 
 pytestmark = pytest.mark.usefixtures("patient")
 FORMATS = list(hook_io.FORMATS)
 EVENTS = [path.stem for path in (ROOT / "tests/samples/claude-code").glob("*.json")]
-NOW_NS = 1795240627917193670  # 2026-11-21T05:57:07.917Z
-
-
-def options(event_type="PreToolUse", **given):
-    return {"server_url": "", "source_app": "my app", "event_type": event_type,
-            "session_id": "", "metadata": "", "summary": "", "agent": "claude-code",
-            "time_ns": NOW_NS, "key": "0123456789abcdef", "env": {}, "notes": [],
-            **given}
 
 
 def made(name, event, **given):
     """Return URL, headers and body of *event*, the body as a server reads it."""
     event_type = event.get("hook_event_name") or "PreToolUse"
-    facts = options(event_type, **given)
-    said = hook_io.normalise(event, facts["agent"])
+    facts = errand(event_type, **given)
+    said = hook_io.normalise(event, facts.agent)
     url, headers, body = hook_io.FORMATS[name](said, facts)
     return url, headers, json.loads(hook_io.encode(body))
 
@@ -49,11 +42,11 @@ def body_of(name, event, **given):
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_format_is_pure(name):
     event = hook_io.normalise(sample("PostToolUse"))
-    facts = options("PostToolUse")
-    before = json.dumps([event, facts])
+    facts = errand("PostToolUse")
+    before = json.dumps([event, vars(facts)], default=vars)
     one = hook_io.FORMATS[name](event, facts)
     assert hook_io.FORMATS[name](event, facts) == one
-    assert json.dumps([event, facts]) == before
+    assert json.dumps([event, vars(facts)], default=vars) == before
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -275,12 +268,12 @@ def test_otlp_names_its_resource_as_the_specification_says(env, resource):
 
 @pytest.mark.parametrize("text", ["a", "a=1,b", "=1", "a=%", "a=%4", "a=%zz", "a=%ff"])
 def test_one_mistake_in_such_a_list_discards_it_and_is_told_once(text):
-    facts = options(env={"OTEL_RESOURCE_ATTRIBUTES": text + ",k=v"})
+    facts = errand(env={"OTEL_RESOURCE_ATTRIBUTES": text + ",k=v"})
     for _ in range(3):
         _, _, body = hook_io.otlp_format(hook_io.normalise({}), facts)
     values = values_of(body["resourceLogs"][0]["resource"]["attributes"])
     assert values == {"service.name": "hook-io"}
-    (note,) = facts["notes"]
+    (note,) = facts.notes
     assert note.startswith("[WARNING] OTEL_RESOURCE_ATTRIBUTES is ignored")
 
 

@@ -14,6 +14,7 @@ import pytest
 
 import hook_io
 from conftest import PATIENCE_S, TESTS, eventually, sample
+from errands import errand
 from server import EventServer
 from server.keys import Keys, new_key
 from server.serving import OPEN_MAX
@@ -203,12 +204,10 @@ def test_a_connection_serves_one_request_after_the_other_where_that_is_asked_for
 
 def in_format(name, event_name="PostToolUse"):
     """Return (path, headers, body) as send_event.py sends the sample."""
-    options = {"server_url": "http://localhost", "source_app": "shop",
-               "event_type": event_name, "summary": "", "metadata": "",
-               "session_id": "", "agent": "claude-code", "key": "0f" * 16, "env": {},
-               "time_ns": 1795827952074 * 1000000, "notes": []}
+    facts = errand(event_name, "shop", server_url="http://localhost", key="0f" * 16,
+                   time_ns=1795827952074 * 1000000)
     event = hook_io.normalise(sample(event_name, "claude-code"))
-    url, headers, body = hook_io.FORMATS[name](event, options)
+    url, headers, body = hook_io.FORMATS[name](event, facts)
     return "/" + url.partition("//")[2].partition("/")[2], headers, body
 
 

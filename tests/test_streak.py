@@ -19,6 +19,7 @@ import pytest
 
 import hook_io
 from conftest import Result, nowhere, sample
+from errands import errand
 from server import EventServer
 
 CLAUDE_EVENTS = tuple(hook_io.PLATFORMS["claude-code"]["events"])
@@ -697,11 +698,11 @@ def test_a_notice_is_claimed_once_per_session_and_outage(streak):
 
 def account(name, fail_loud, session="a", threshold="2"):
     """Count a loss on the event of that *name*; return what is said of it."""
-    options = {"name": "hook", "event_type": name, "timeout_ms": "100", "notes": [],
-               "fail_loud": fail_loud, "fail_loud_threshold": threshold}
+    facts = errand(name, name="hook", fail_loud=fail_loud,
+                   fail_loud_threshold=threshold)
     outcome = hook_io.Outcome("refused", "connection refused")
     return hook_io.account_for(
-        outcome, event(name, session), "http://127.0.0.1:9/events", options)
+        outcome, event(name, session), "http://127.0.0.1:9/events", facts)
 
 
 def test_a_loss_is_told_from_the_threshold_on_where_there_is_a_channel(streak):

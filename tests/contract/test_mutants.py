@@ -93,12 +93,12 @@ SENDERS = {
         '        _write(self.buffer.fds[1], b"done\\n")\n        self._exit(EXIT_OK)',
         DELIVERED, "cli/an-unknown-option-is-a-mistake"),
     "says that it is done": in_library(
-        'return HookResult(hint=text, diagnostics=options["notes"])',
+        'return HookResult(hint=text, diagnostics=errand.notes)',
         'return HookResult(hint=text, diagnostics=["[INFO] sent"])',
         DELIVERED, "faults/nobody-listens"),
     "drops what is no event": in_library(
-        '        event = {**whole, "input_error": str(error)}\n',
-        "        raise Done(NOTHING)\n",
+        'return ({**whole, "input_error": str(error)},',
+        "raise Done(NOTHING)\n        return ({},",
         "stdin/words-are-no-event-but-sent-and-told"),
     "takes NaN for JSON": in_library(
         "parse_constant = staticmethod(_no_constant)",
@@ -154,8 +154,8 @@ SENDERS = {
         '"unconfirmed": True,', '"unconfirmed": False,',
         "faults/silence-after-the-request"),
     "sends the environment": in_library(
-        'options["metadata"] or (event.native and encode(event.native))',
-        'options["metadata"] or encode({**event.native, **os.environ})',
+        'errand.metadata or (event.native and encode(event.native))',
+        'errand.metadata or encode({**event.native, **os.environ})',
         "redact/environment-is-not-sent"),
     "sends what the allow-list does not name": in_library(
         "    if not fields:\n        return said.native\n", "    return said.native\n",
@@ -193,8 +193,8 @@ SENDERS = {
         "platform/gemini-is-sent-in-claude-codes-words",
         "platform/codex-is-sent-in-its-own-words"),
     "sends another event than the agent did": in_library(
-        'options["metadata"] or (event.native and encode(event.native))',
-        'options["metadata"] or (event.native and encode(event))',
+        'errand.metadata or (event.native and encode(event.native))',
+        'errand.metadata or (event.native and encode(event))',
         "platform/copilot-is-understood-in-camel-case",
         "platform/codex-is-sent-in-its-own-words"),
     "gives Qwen a hint before a tool": in_library(
@@ -204,7 +204,7 @@ SENDERS = {
     "sends the collector's token to another server": in_library(
         'else url.rstrip("/") + path, {}\n',
         'else url.rstrip("/") + path, _pairs(\n'
-        '            "OTEL_EXPORTER_OTLP_HEADERS", options)\n',
+        '            "OTEL_EXPORTER_OTLP_HEADERS", errand)\n',
         "formats/otlp-headers-of-the-collector-go-to-no-other-server",
         "formats/otlp-is-one-log-record"),
     "takes a record that a collector rejects for delivered": in_library(
@@ -212,7 +212,7 @@ SENDERS = {
         "formats/otlp-a-record-that-is-rejected-is-a-loss",
         "formats/otlp-a-warning-of-the-collector-is-no-loss"),
     "gives all CloudEvents one id": in_library(
-        '"specversion": "1.0", "id": options["key"],',
+        '"specversion": "1.0", "id": errand.key,',
         '"specversion": "1.0", "id": "1",',
         "formats/cloudevents-each-event-has-an-id-of-its-own",
         "formats/cloudevents-is-structured"),
@@ -233,18 +233,18 @@ SENDERS = {
         "check/one-that-does-not-arrive-is-exit-1",
         "check/an-event-that-arrives-is-exit-0"),
     "logs nothing where a server is named": in_library(
-        '    if options["event_log"]:\n        _log(leaving, options)\n'
-        '    if options["server_url"]',
-        '    if options["event_log"] and options["server_url"] == "none":\n'
-        '        _log(leaving, options)\n    if options["server_url"]',
+        '    if errand.settings.event_log:\n        EXTRAS["log"](leaving, errand)\n'
+        '    if errand.settings.server_url',
+        '    if errand.settings.event_log and errand.settings.server_url == "none":\n'
+        '        EXTRAS["log"](leaving, errand)\n    if errand.settings.server_url',
         "log/a-line-is-kept-where-no-server-answers",
         "log/without-a-server-it-is-all-there-is"),
     "logs what is not redacted": in_library(
-        "        _log(leaving, options)\n", "        _log(event, options)\n",
+        'EXTRAS["log"](leaving, errand)', 'EXTRAS["log"](event, errand)',
         "log/a-line-is-the-object-that-is-sent",
         "log/a-line-is-kept-where-no-server-answers"),
     "gives each try a key of its own": in_library(
-        '{**headers, "Idempotency-Key": options["key"]}',
+        '{**headers, "Idempotency-Key": errand.key}',
         '{**headers, "Idempotency-Key": os.urandom(16).hex()}',
         "spool/every-try-carries-one-key", "spool/a-flush-delivers-what-waits"),
     "delivers the newest first": in_library(
@@ -320,13 +320,13 @@ SENDERS = {
         "    return [(family, address) for family, _, _, _, address in found]\n",
         "    return []\n", "endpoint/a-name-of-this-machine"),
     "gives a model all of the time": in_library(
-        '(options["deadline"] - time.monotonic()) / 2',
-        'options["deadline"] - time.monotonic()',
+        '(errand.deadline - time.monotonic()) / 2',
+        'errand.deadline - time.monotonic()',
         "summarize/a-silent-model-has-half-of-the-time",
         "summarize/the-summary-is-the-models"),
     "asks a model with the event as it is": in_library(
-        'EXTRAS["asked_summary"](leaving, options)',
-        'EXTRAS["asked_summary"](event.native, options)',
+        'EXTRAS["asked_summary"](leaving, errand)',
+        'EXTRAS["asked_summary"](event.native, errand)',
         "summarize/the-summary-is-the-models", "summarize/another-model-by-variable"),
     "believes a model's every word": in_library(
         "_clean(_redact_text(words)).split()", "words.split()",
@@ -357,8 +357,8 @@ SENDERS = {
     "stays in the agent's process group": in_library(
         "    os.setsid()\n", "", "background/the-agent-waits-for-no-network"),
     "lets anybody's answer permit a tool": in_library(
-        'if intent not in _ALWAYS and options["decide"] != "full":',
-        'if intent not in _ALWAYS and options["decide"] == "off":',
+        'if intent not in _ALWAYS and errand.decide != "full":',
+        'if intent not in _ALWAYS and errand.decide == "off":',
         "decide/permission-and-another-input-need-full",
         "decide/a-denial-is-said-in-the-agents-own-shape"),
     "blocks a turn's end for ever": in_library(
@@ -366,12 +366,11 @@ SENDERS = {
         "decide/a-turns-end-is-blocked-once",
         "decide/a-denial-is-said-in-the-agents-own-shape"),
     "lets a tool run where no answer is understood": in_library(
-        'if options["decide_fail"] != "closed" or', "if True or",
+        'if errand.settings.decide_fail != "closed" or', "if True or",
         "decide/closed-denies-where-no-answer-is-understood",
         "decide/what-is-no-opinion-is-silence"),
     "has the hook's own budget in the background": in_library(
-        '    budget_ms = options["background_timeout_ms"]\n',
-        '    budget_ms = options["timeout_ms"]\n',
+        "errand.timeout_ms = errand.settings.background_timeout_ms", "pass",
         "background/a-slow-server-is-waited-for-there",
         "background/the-agent-waits-for-no-network"),
 }

@@ -20,6 +20,7 @@ import time
 
 import hook_io
 from conftest import SAMPLES
+from errands import errand
 from server import checked_event
 
 FINITE = {"Infinity", "-Infinity", "NaN"}
@@ -189,21 +190,18 @@ def misread(data, got):
     return "" if got == expected_event(data) else "read as something else"
 
 
-def options(chance):
+def any_errand(chance, agent):
     """Return what send() would hand to a format."""
-    return {
-        "server_url": "", "time_ns": 1_790_000_000_000_000_000, "source_app": "soak",
-        "event_type": chance.choice(("PreToolUse", "Stop", "UserPromptSubmit")),
-        "session_id": "", "metadata": "", "summary": "", "env": {}, "notes": [],
-        "key": "0" * 32, "format": chance.choice(list(hook_io.FORMATS)), "fields": "",
-        "spool_dir": "", "headers": "", "effort": hook_io.Effort(60)}
+    return errand(
+        chance.choice(("PreToolUse", "Stop", "UserPromptSubmit")), "soak", agent=agent,
+        format=chance.choice(list(hook_io.FORMATS)), effort=hook_io.Effort(60))
 
 
 def misbuilt(got, chance):
     """Return what is wrong with the request and the answers that *got* leads to."""
     event = {"input_error": str(got)} if isinstance(got, Exception) else got
-    said, facts = hook_io.normalise(event), options(chance)
-    facts["agent"] = said.agent
+    said = hook_io.normalise(event)
+    facts = any_errand(chance, said.agent)
     _, _, body = hook_io._envelope(hook_io._redacted_event(said, facts), facts)
     if len(body) > hook_io.BODY_MAX_BYTES or not body.isascii():
         return f"a body of {len(body)} bytes"
