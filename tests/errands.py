@@ -15,7 +15,8 @@ def settings(argv=(), env=None, **given):
         values[hook_io._key(name, variable)] = "" if unset else preset
     unknown = given.keys() - values.keys()
     assert not unknown, unknown
-    return hook_io.Settings({**values, **given}, argv, {} if env is None else env)
+    return hook_io.Settings({**values, **given}, argv,
+                            {} if env is None else env, {})
 
 
 def errand(event_type="PreToolUse", source_app="my app", **given):

@@ -39,14 +39,18 @@ def body_of(name, event, **given):
     return made(name, event, **given)[2]
 
 
+def said_of(event, facts):
+    return json.dumps([event, vars(facts), vars(facts.settings)], default=repr)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_format_is_pure(name):
     event = hook_io.normalise(sample("PostToolUse"))
     facts = errand("PostToolUse")
-    before = json.dumps([event, vars(facts)], default=vars)
+    before = said_of(event, facts)
     one = hook_io.FORMATS[name](event, facts)
     assert hook_io.FORMATS[name](event, facts) == one
-    assert json.dumps([event, vars(facts)], default=vars) == before
+    assert said_of(event, facts) == before
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -18,8 +18,10 @@ import tracemalloc
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, os.path.realpath(os.path.join(__file__, "../../..")))
+TESTS = os.path.realpath(os.path.join(__file__, "../.."))
+sys.path[:0] = [os.path.dirname(TESTS), TESTS]
 import hook_io
+from errands import errand
 
 EVENTS = 10000
 SCRIPT = Path(hook_io.__file__).with_name("send_event.py")
@@ -66,16 +68,10 @@ def exports(folder, turns):
     for turn in range(turns):
         with log.open("a") as file:
             file.write("\n".join(lines_of("s", turn, 5)) + "\n")
-        options = dict.fromkeys((
-            "session_id", "export_url", "export_headers", "server_url", "spool_dir",
-            "background", "export_content", "user", "summary", "metadata", "key"), "")
-        options.update(
-            env={}, notes=[], event_log=str(log), export="textfile", is_away=False,
-            textfile_dir=folder, event_type="Stop", time_ns=time.time_ns(), name="x",
-            source_app="demo", format="events", agent="claude-code",
-            fail_loud_threshold="3")
+        this = errand("Stop", "demo", event_log=str(log), export="textfile",
+                      textfile_dir=folder, time_ns=time.time_ns())
         started, cpu = time.perf_counter(), time.process_time()
-        result = hook_io._export(event, options)
+        result = hook_io._export(event, this)
         took.append((time.perf_counter() - started, time.process_time() - cpu))
         assert result.diagnostics[-1] == "1 turns exported", result.diagnostics
     return took
