@@ -6616,6 +6616,9 @@ _INDEXED = {"test": "-v", "[": "-v", "printf": "-v", "read": "", "unset": "",
             "wait": "", "getopts": ""}
 
 
+FILE_NAME_MAX_CHARS = 255  # systems differ in what they say of a longer one
+
+
 def is_within(path: str, root: str) -> bool:
     """Tell whether *path* stays below the folder *root*, links followed, also if it
     does not exist yet; *root* itself is not below.
@@ -6623,9 +6626,10 @@ def is_within(path: str, root: str) -> bool:
     A relative path begins at *root*.  What programs read in more than one way has to
     stay below in each of them: %2e, a backslash, blanks around it, a full-width dot.
     False for what cannot be judged: NUL, ~, a URL, a drive or a share on a system
-    without, a folder that cannot be looked into, a *root* that is not absolute.  Not
-    covered: hard links, and what changes between the question and the use.  Never
-    raises.  Source: CWE-22, CWE-23, CWE-59.  Vectors: within/*.
+    without, a name of more than FILE_NAME_MAX_CHARS, a folder that cannot be looked
+    into, a *root* that is not absolute.  Not covered: hard links, and what changes
+    between the question and the use.  Never raises.  Source: CWE-22, CWE-23, CWE-59.
+    Vectors: within/*.
     """
     if not (isinstance(path, str) and isinstance(root, str) and os.path.isabs(root)):
         return False
@@ -6664,6 +6668,8 @@ def _is_below(path: str, root: str) -> bool:
     if "\0" in path or path[:1] == "~" or (
             foreign if os.name != "nt" else ":" in os.path.splitdrive(path)[1]
             or path[:4] in ("\\\\?\\", "\\\\.\\", "//?/", "//./")):
+        return False
+    if max(map(len, path.replace("\\", "/").split("/"))) > FILE_NAME_MAX_CHARS:
         return False
     try:
         real, top = os.path.realpath(os.path.join(root, path)), os.path.realpath(root)

@@ -54,7 +54,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--version"]:
         print(hook_io.__version__)
     else:
-        code, out, err = answer(hook_io.decode(sys.stdin.read()))
+        code, out, err = answer(hook_io.decode(sys.stdin.buffer.read().decode()))
         sys.stdout.write(out)
         sys.stderr.write(err)
         sys.exit(code)

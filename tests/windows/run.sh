@@ -12,7 +12,7 @@ if [ ! -x "$folder/python" ]; then
     [ $code = 0 ] || exit $code
 fi
 # modes are made up there, links not seen, and the state has a folder of its own
-lacks=(--lacks file-modes --lacks symlinks --lacks xdg)
+links=(--lacks symlinks)
 failed=0
 kit() {
     echo | "$folder/python" tests/contract/conformance.py --contract "$@" 2>&1 | cat ||
@@ -20,8 +20,11 @@ kit() {
 }
 for contract in ${CONTRACTS:-send_event hook functions}; do
     case $contract in
-        send_event) kit send_event "${lacks[@]}" "$@" -- python -IS send_event.py ;;
-        *) kit "$contract" "$@" -- python "tests/contract/reference_$contract.py" ;;
+        send_event) kit send_event "${links[@]}" --lacks file-modes --lacks xdg "$@" \
+            -- python -IS send_event.py ;;
+        hook) kit hook "$@" -- python tests/contract/reference_hook.py ;;
+        functions) kit functions "${links[@]}" "$@" \
+            -- python tests/contract/reference_functions.py ;;
     esac
 done
 exit $failed
