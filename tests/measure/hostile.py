@@ -118,25 +118,37 @@ def near_the_limit(chance, pool):
 
 
 def expected_event(data):
-    """Return the object that json reads in *data*; None where it is none of ours."""
+    """Return the object that json reads in *data*; None where it is none of ours.
+
+    A number too large refuses it also in a member that a later one replaces.
+    """
     try:
         text = data.decode("utf-8-sig")
-        event = json.loads(text) if text.strip() else {}
+        event = json.loads(text, parse_float=finite, parse_int=short,
+                           parse_constant=finite) if text.strip() else {}
     except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) and is_plain(event) else None
+    return event if isinstance(event, dict) and is_flat(event) else None
 
 
-def is_plain(value, depth=1):
-    """Tell whether each number is finite and short, and nothing is nested too deep."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if type(value) is int:
-        return abs(value) < 10 ** hook_io.INTEGER_MAX_DIGITS
+def finite(digits):
+    if not math.isfinite(float(digits)):
+        raise ValueError(digits)
+    return float(digits)
+
+
+def short(digits):
+    if len(digits.lstrip("-")) > hook_io.INTEGER_MAX_DIGITS:
+        raise ValueError(digits)
+    return int(digits)
+
+
+def is_flat(value, depth=1):
+    """Tell whether nothing is nested too deep."""
     if not isinstance(value, (dict, list)):
         return True
     inner = value.values() if isinstance(value, dict) else value
-    return depth <= hook_io.NESTING_MAX and all(is_plain(v, depth + 1) for v in inner)
+    return depth <= hook_io.NESTING_MAX and all(is_flat(v, depth + 1) for v in inner)
 
 
 def read_through_pipe(data, pieces=1, closes=True):
