@@ -218,7 +218,7 @@ def misbuilt(got, chance):
     if len(body) > hook_io.BODY_MAX_BYTES or not body.isascii():
         return f"a body of {len(body)} bytes"
     value = json.loads(body, parse_constant=FINITE.__getattribute__)
-    if facts["format"] == "events":
+    if facts.settings.format == "events":
         checked_event(body)  # raises what the contract's server would say
     if not isinstance(value, dict):
         return "a body that is no object"
