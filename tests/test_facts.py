@@ -117,7 +117,6 @@ SAID = (
     f"context end at {hook_io.HINT_MAX_CHARS:,} characters, reasons at "
     f"{hook_io.REASON_MAX_CHARS:,}:",
     f"and redacted, at most {hook_io.QUOTE_MAX_CHARS} characters",
-    f"not sent, and exit {hook_io.EXIT_BLOCK} stops",
     f"Exit {hook_io.EXIT_BLOCK}, `decision: \"block\"`",
     f"registered command turns into {hook_io.EXIT_OK}.",
     f"waiting ends after {IDLE} without a byte",
