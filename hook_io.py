@@ -5125,6 +5125,7 @@ def _asked_summary(event: "Event", errand: "Errand") -> str:
 # The check --------------------------------------------------------------------
 # One marked event, and what is set, said in ten lines.
 
+FILES = ("hook_io.py", "send_event.py")  # the library first: the script imports it
 HOOKS = ".claude/hooks"  # of a project or a home, whichever agent runs them
 
 
@@ -7311,8 +7312,10 @@ def _try(argv: "List[str]") -> int:
 
 def _check_files(argv: "List[str]") -> int:
     """Say what in some hooks breaks the contract."""
-    lines = [line for path in argv for line in check(path)]
-    _say(*(lines or [f"{len(argv)} checked: nothing that is run()'s own business"]))
+    ours = [_own_file(name) for name in FILES]
+    theirs = [path for path in argv if os.path.realpath(path) not in ours]
+    lines = [line for path in theirs for line in check(path)]
+    _say(*(lines or [f"{len(theirs)} checked: nothing that is run()'s own business"]))
     return EXIT_FAILED if lines else EXIT_OK
 
 
@@ -7338,7 +7341,6 @@ def _say(*lines: str) -> None:
 # No hook comes here, so that what this needs is imported in its place.
 # All that is to change is found out first: what is refused has changed nothing.
 
-FILES = ("hook_io.py", "send_event.py")  # the library first: the script imports it
 BACKUP = ".hook-io.bak"
 NOT_RUN = ("hook-io: send_event.py could not run, so no event is recorded. Your work is"
            f" not blocked. Try: python3 {HOOKS}/send_event.py --version")

@@ -1,5 +1,7 @@
 """An author's minute: a hook is tried and checked before an agent runs it."""
 
+import os
+import shutil
 import subprocess
 import sys
 
@@ -94,6 +96,17 @@ def test_a_check_in_ci_fails_by_its_exit(written):
     assert tried(written(DENIES), action="check")[0] == 0
     status, said = tried(written("print(1)\n" + DENIES), action="check")
     assert (status, "own.py:4: print" in said) == (1, True)
+
+
+def test_a_check_of_the_whole_folder_leaves_out_what_is_ours(tmp_path):
+    for name in hook_io.FILES:
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "own.py").write_text("print(1)\n")
+    done = subprocess.run(
+        [sys.executable, "hook_io.py", "check", *sorted(os.listdir(tmp_path))],
+        cwd=tmp_path, capture_output=True, timeout=PATIENCE_S)
+    assert done.returncode == 1
+    assert all(line.startswith(b"own.py:") for line in done.stdout.splitlines())
 
 
 def test_the_audit_names_an_intent_for_each_point_that_emits():
