@@ -9,6 +9,8 @@ all rows were there that the page fetches by itself; the longest task of the pag
 thread until then (load) and while it is used after that (use: scrolled from end to
 end, zoomed, a call opened, a turn arriving); what was fetched until the newest row was
 painted; the server's processor time.  Chromium reports no task below 50 ms: 0 is none.
+On a busy machine a task takes longer than its work: cpu is the processor time of the
+one that used most, from a trace.
 
 Shapes: turns, one session of turns of ten calls; turn, one session of a single turn;
 sessions, one for each 20 events.  Linux; needs playwright and a Chromium, as the tests.
@@ -93,7 +95,7 @@ def serving(path):
     env = {name: text for name, text in os.environ.items() if name not in UNUSUAL}
     with subprocess.Popen(
             [sys.executable, str(TESTS / "server"), "--port", "0", "--quiet",
-             "--db", path], stdout=subprocess.PIPE, env=env) as process:
+             "--keep", "0", "--db", path], stdout=subprocess.PIPE, env=env) as process:
         try:
             said = process.stdout.readline()
             port = int(said.split(b"/events")[0].rpartition(b":")[2])
@@ -120,6 +122,30 @@ def settled(tab):
     })""", SETTLED_MS)
 
 
+class Traced:
+    """Traces the page's tasks in a `with` block; `longest_ms` is of processor time."""
+
+    def __init__(self, browser, tab):
+        self.browser, self.tab, self.longest_ms = browser, tab, 0
+
+    def __enter__(self):
+        self.browser.start_tracing(page=self.tab, categories=["toplevel"])
+        return self
+
+    def __exit__(self, *exc_info):
+        events = json.loads(self.browser.stop_tracing())["traceEvents"]
+        spent = {}
+        for event in events:
+            if event["name"].endswith("RunTask"):
+                thread = event["pid"], event["tid"]
+                spent.setdefault(thread, []).append(event.get("tdur", 0) / 1000)
+        mains = [(event["pid"], event["tid"]) for event in events
+                 if event["name"] == "thread_name"
+                 and event["args"]["name"] == "CrRendererMain"]
+        busiest = max((spent.get(thread, [0]) for thread in mains), key=sum)
+        self.longest_ms = max(busiest)
+
+
 def use(tab, filling):
     """Do what people do with the page, one after the other."""
     steps = [
@@ -141,17 +167,20 @@ def measured(browser, address, process, wanted, filling):
             viewport={"width": 1280, "height": 720})) as context:
         tab, before = context.new_page(), processor_ms(process)
         tab.add_init_script(WATCH.replace("WANTED", wanted))
-        tab.goto(address)
-        tab.wait_for_function("() => watched.painted", timeout=60_000)
-        whole_ms, rows = settled(tab)
+        with Traced(browser, tab) as load:
+            tab.goto(address)
+            tab.wait_for_function("() => watched.painted", timeout=60_000)
+            whole_ms, rows = settled(tab)
         seen = tab.evaluate("""() => ({...watched, before: watched.before.map(
             one => [one.name.split("?")[0], one.transferSize])})""")
         spent_ms = processor_ms(process) - before
-        use(tab, filling)
+        with Traced(browser, tab) as used:
+            use(tab, filling)
         tasks = tab.evaluate("watched.tasks")[len(seen["tasks"]):]
     return {"newest_ms": seen["painted"], "whole_ms": whole_ms, "rows": rows,
             "longest_load_ms": max(seen["tasks"], default=0),
             "longest_use_ms": max(tasks, default=0),
+            "cpu_load_ms": load.longest_ms, "cpu_use_ms": used.longest_ms,
             "requests": len(seen["before"]),
             "fetched_kb": sum(size for _, size in seen["before"]) / 1000,
             "server_ms": spent_ms}

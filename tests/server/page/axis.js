@@ -7,7 +7,7 @@ const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 3e4, 6e4,
 const chart = $("chart"), ink = chart.getContext("2d"), css = getComputedStyle(document.documentElement);
 let turns = [], span = null, view = null, hits = [], planned = 0, dragged = null, colors = {};
 export const when = {picked() {}, moved() {}};
-const plan = () => { planned ||= requestAnimationFrame(draw); };
+const plan = () => { planned ||= requestAnimationFrame(() => setTimeout(draw)); };  // when the rows are painted
 const shown = () => view || span || [0, 1];
 const barsOf = (turn, open = turn.ended_ms ?? turn.calls.at(-1)?.ended_ms) => turn.calls.map(call => ({call,
   from: call.started_ms, to: call.ended_ms ?? open ?? call.started_ms, lane: call.lane ? `${call.lane} ${call.agent_id}` : ""}));

@@ -27,7 +27,7 @@ function rowsOf(turn) {
     ...[...calls, ...waits].sort((one, other) => one.at - other.at)];
 }
 export function set(turns, gaps) {
-  const top = Math.floor(list.scrollTop / ROW), held = items[top]?.key, offset = list.scrollTop - top * ROW;
+  const at = follows ? 0 : list.scrollTop, top = Math.floor(at / ROW), held = items[top]?.key, offset = at - top * ROW;
   items = turns.flatMap(turn => turn.rows ??= rowsOf(turn));
   for (const gap of gaps) {
     const at = 1 + items.findLastIndex(item => item.at <= gap.from);
