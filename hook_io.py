@@ -140,8 +140,10 @@ STRING_MAX_CHARS = 8192  # of one string that leaves
 CUT_MARGIN_CHARS = 1024  # read beyond a cut, for a secret that the cut would halve
 SECRET_MIN_CHARS = 8  # a shorter string is not looked through
 KEY_MIN_CHARS, KEY_MAX_CHARS = 16, 512  # of a word that may be a key; judged of one
+PIECES_MAX = 64  # of a path, of which each may be the begin of a key, however short
 PREFIX_MAX_CHARS = 12  # of the word before a key's body
-KEY_BODY_MIN_CHARS, LETTERS_MIN_CHARS = 18, 24  # of a body; in a row, of one case
+KEY_BODY_MIN_CHARS, MEMBER_MIN_CHARS = 16, 20  # of a body; of one behind a "."
+LETTERS_MIN_CHARS = 24  # in a row, of a body of one case
 RANDOM_MIN_CHARS, JUDGED_MAX_CHARS = 16, 128  # of what looks random; judged of it
 MARKED_MIN_CHARS = 36  # of a word with one of KEY_MARKS in it
 NUMBER_MIN = 10000  # that is a secret
@@ -741,7 +743,8 @@ PROGRAM_OBJECTS = frozenset(_each(
 
 SIGNS = ("||=", "??=", "=>", ":=", ":-", "||", "??", "=", ":", ",", "(", ">")
 NO_SIGNS = ("==", "!=", "::", "=~")  # for what stands there and says nothing
-SCHEMES = ("bearer", "basic", "token", "digest", "apikey")  # before a header's value
+#: what comes before a header's value
+SCHEMES = ("bearer", "basic", "token", "digest", "apikey", "oauth")
 #: what comes before a name whose value stands behind a blank
 SETTERS = ("set ", "setx ", "env ", "setenv ", "-x ", "-gx ", "with ", "encrypted ",
            "identified by ")
@@ -768,20 +771,15 @@ ALPHABETS["all"] = ALPHABETS["url"] + "./+~="
 #: alphabet -> how a key begins that the rule does not see, and how many characters of
 #: that alphabet follow at the least
 KEY_FORMS = {
-    "hex": {"SK": 32, "dapi": 32, "key-": 32},
-    "upper": {"AKIA": 16, "ASIA": 16, "ABIA": 16, "ACCA": 16, "A3T": 17, "SCW": 17,
-              "AGE-SECRET-KEY-1": 50},
+    "hex": {"SK": 32, "dapi": 32},
+    "upper": {"AKIA": 16, "ASIA": 16, "ABIA": 16, "ACCA": 16, "A3T": 17, "SCW": 17},
     "lower": {"oy2": 43},
-    "word": {**dict.fromkeys(_each("ghp_ gho_ ghu_ ghs_ ghr_"), 36), "LTAI": 12,
-             "AKID": 32, "AKCp": 60, "cmVmd": 50, "EZAK": 54, "EZTK": 54,
-             "ATBB": 32, "cio": 32, "4b1d": 38, "hf_": 30, "api_org_": 30, "s.": 24,
-             "sk_live_": 10, "sk_test_": 10, "rk_live_": 10, "rk_test_": 10,
+    "word": {"LTAI": 12, "AKID": 32, "AKCp": 60, "cmVmd": 50, "EZAK": 54, "EZTK": 54,
+             "ATBB": 32, "cio": 32, "4b1d": 38, "hf_": 30, "api_org_": 30,
              "rzp_live_": 14, "rzp_test_": 14},
     "url": {"AIza": 35, "EAA": 20, "1//0": 35, "GR1348941": 20, "sha256~": 43,
-            "ya29.": 20, "HRKU-": 36, "sk-lf-": 36, "pat-na1-": 36, "pat-eu1-": 36,
-            "access-sandbox-": 36, "access-production-": 36, "amzn.mws.": 36,
-            "sdk-": 36, "YCAJE": 20, "AQVN": 35, "BSA": 28, "A21AA": 60, "AVNS_": 19,
-            "A3-": 30},
+            "ya29.": 20, "HRKU-": 36, "amzn.mws.": 36, "YCAJE": 20, "AQVN": 35,
+            "BSA": 28, "A21AA": 60, "AVNS_": 19, "A3-": 30},
     "all": {"ATATT3": 50, "ATCTT3": 50, "ABSK": 60, "eyJ": 20, "SG.": 40, "xoxb-": 10,
             "xoxp-": 10, "xoxa-": 10, "xoxs-": 10, "xoxc-": 10, "xoxd-": 10, "xoxe": 10,
             "xoxr-": 10, "xoxo-": 10, "xapp-": 10, "IQoJ": 100, "dG9r": 56,
@@ -789,12 +787,14 @@ KEY_FORMS = {
 #: what is in a key of at least MARKED_MIN_CHARS
 KEY_MARKS = ("JQQJ99", "AzFu", "AzSe", "AZDO", "ACDb", "+ASt", "APA91b", ".atlasv1.",
              "T3BlbkFJ", "Q~", "_mmk", "NRAL", "-us1", "-us2")
+#: what a word in the prefix of a key ends in, where its body is a UUID
+KEY_WORDS = _each("sk key sdk pat token secret access")
 #: words that begin an id, a hash or a name of something, and no key
 ID_PREFIXES = frozenset(_each(
     "toolu srvtoolu call msg req resp run thread asst file chatcmpl cus price prod"
     " pi ch sub evt pk pm seti si acct txn in org proj user usr team session sess"
     " trace span sha1 sha256 sha384 sha512 md5 h1 commit build cache linux darwin"
-    " windows main index chunk vendor image img layer node yarn pnpm key id tag"
+    " windows main index chunk vendor image img layer node yarn pnpm id tag"
     " branch release version v hash etag rev ref refs origin head docker container"
     " pod job task step test tests backup snapshot log logs tmp temp data item page"
     " block x86 urn uuid guid svg font css js py pub po vpc subnet ami sg vol eni"
@@ -818,9 +818,9 @@ PLACES = {
         " access_token$production$ access_token$sandbox$"), ("hash", 20))}
 #: what is written as %XX or \uXXXX, so that a key begins behind it
 ESCAPED = " \"&',:;<=>?@[{(\n\t"
-ESCAPES = ("\\n", "\\t", "\\r", "\\b", "\\f", "\\u001b", "\\x1b", *(
+ESCAPES = frozenset(("\\n", "\\t", "\\r", "\\b", "\\f", "\\u001b", "\\x1b", *(
     form for c in ESCAPED for form in (
-        f"%{ord(c):02X}", f"%{ord(c):02x}", f"\\u{ord(c):04x}")))
+        f"%{ord(c):02X}", f"%{ord(c):02x}", f"\\u{ord(c):04x}"))))
 CLOSERS = "\\\"'`]*)[?"  # what may stand behind a name, of its own
 KEY_BODY = ALPHABETS["word"] + "+/=\\\r\n :,"  # of a private key's lines
 #: kind -> all that it is made of; or else what ends it
@@ -1582,6 +1582,15 @@ def _is_code(text: str) -> bool:
     return len(names) > 1 or _rank(text) == 2
 
 
+def _is_changing(text: str) -> bool:
+    """Tell by little work whether part of *text* may look random."""
+    return _changes(_kinds(text[:JUDGED_MAX_CHARS])) > 2
+
+
+def _changes(kinds: str) -> int:
+    return sum(map(kinds.count, ("a0", "0a", "A0", "0A", "aA", "Aa")))
+
+
 def _is_random(text: str, least: int = RANDOM_MIN_CHARS) -> bool:
     """Tell whether *text* looks random: it changes often between kinds of characters.
 
@@ -1591,14 +1600,12 @@ def _is_random(text: str, least: int = RANDOM_MIN_CHARS) -> bool:
     size = len(kinds) - kinds.count(" ")
     if size < least or " " in text:
         return False
-    runs = kinds.split()
-    changes = sum(map(kinds.count, ("a0", "0a", "A0", "0A", "aA", "Aa")))
-    changes -= 2 * kinds.count("Aaa")
-    if max(map(len, runs)) < 8:
-        return size >= 24 and changes * 3 >= size
+    changes = _changes(kinds) - 2 * (kinds.count("Aaa") - kinds.count("AAaa"))
+    if max(map(len, kinds.split())) < 8:
+        return size >= 20 and changes * 3 >= size
     if "a" not in kinds or "A" not in kinds:
         return changes * 7 >= size
-    return changes * 5 >= size and ("0" in kinds or size >= 2 * least)
+    return changes * (5 if "0" in kinds else 3) >= size
 
 
 def _is_key_like(text: str) -> bool:
@@ -1624,11 +1631,13 @@ def _keys(word: str) -> "List[Tuple[int, int]]":
     known: "Dict[str, int]" = {}  # what repeats is judged once
     is_marked = any(mark in word for mark in KEY_MARKS)
     at = done = 0
-    for piece in word.replace("=", "/").split("/"):
+    pieces = word.replace("=", "/").split("/")
+    least = 3 if len(pieces) < PIECES_MAX else KEY_MIN_CHARS
+    for piece in pieces:
         begin = at + len(piece) - len(piece.lstrip("-_.~+"))
         at += len(piece) + 1
         if begin < done or len(word) - begin < KEY_MIN_CHARS or (
-                len(piece) < 3 and not word.startswith("1//0", begin)):
+                len(piece) < least and not word.startswith("1//0", begin)):
             continue
         text = word[begin:begin + KEY_MAX_CHARS]
         size = known.get(text, -1)
@@ -1655,34 +1664,63 @@ def _key_chars(text: str, is_marked: bool) -> int:
     if is_marked and len(text) >= MARKED_MIN_CHARS and any(
             mark in text and "=" not in text.partition(mark)[0] for mark in KEY_MARKS):
         return len(text)
-    return _trimmed(text) if _is_prefixed(text) or _is_dotted(text) else 0
+    return _trimmed(text) if _is_changing(text) and (
+        _is_prefixed(text) or _is_dotted(text)) else 0
 
 
 def _is_prefixed(text: str) -> bool:
-    """Tell a word, a sign and a long body that looks random."""
-    prefix = text[:PREFIX_MAX_CHARS + 1].replace("-", "_").replace(".", "_")
-    prefix, sign, _ = prefix.partition("_")
-    if not sign or not (prefix.islower() or prefix.isupper()) or (
-            prefix.lower().rstrip("0123456789") in ID_PREFIXES
-            or prefix.lower() in ID_PREFIXES):
+    """Tell words, each with a sign behind it, and a body that looks random."""
+    prefix, sign, body = _cut_prefix(text[:JUDGED_MAX_CHARS])
+    least = MEMBER_MIN_CHARS if sign == "." else KEY_BODY_MIN_CHARS
+    if not _is_random(body, least) or any(map(_is_word, body.split("/"))):
         return False
-    body = text[len(prefix) + 1:][:JUDGED_MAX_CHARS]
-    first = body.replace("=", "/").partition("/")[0]
-    if len(first) >= KEY_MIN_CHARS or "." in first:
-        body = first
-    is_word = not _is_mixed(first) and (
-        len(first) < 4 or first in (first.lower(), first.upper(), first.title()))
-    if is_word or not _is_mixed(body) or not _is_random(body, KEY_BODY_MIN_CHARS):
-        return False
-    if _has_uuid(body) or body.rpartition(".")[2] in FILE_ENDINGS:
+    if _has_uuid(text):
+        return any(word.endswith(KEY_WORDS) for word in prefix)
+    if body.rpartition(".")[2] in FILE_ENDINGS:
         return False
     if body in (body.lower(), body.upper()):
-        return max(map(len, _kinds(body).split())) >= LETTERS_MIN_CHARS
-    return 3 * sum(map(body.count, "0123456789")) < 2 * len(body)
+        longest = max(map(len, _kinds(body).split()))
+        return longest >= LETTERS_MIN_CHARS or (
+            2 * longest >= LETTERS_MIN_CHARS <= len(body) and _is_mixed(body))
+    return 4 * sum(map(body.count, "0123456789")) < 3 * len(body)
+
+
+def _cut_prefix(text: str) -> "Tuple[List[str], str, str]":
+    """Return the words that a key begins with, the last one's sign, and the body.
+
+    The body of an id is "", as is that of a name with its value behind "=".
+    """
+    first, *parts = text.replace("-", "_").replace(".", "_").split("_")
+    is_id = {first.lower(), first.lower().rstrip("0123456789")} & ID_PREFIXES
+    if is_id or len(first) > PREFIX_MAX_CHARS or first not in (
+            first.lower(), first.upper()) or not first.strip("0123456789"):
+        return [], "", ""
+    size = len(first)
+    for part in parts:
+        if not part.isalpha() or len(part) > PREFIX_MAX_CHARS or (
+                part not in (part.lower(), part.upper())):
+            break
+        size += 1 + len(part)
+    prefix, sign, body = text[:size], text[size:size + 1], text[size + 1:]
+    named = body.partition("=")[0]
+    if named != body and (len(named) < 3 or _is_word(named)):
+        body = ""
+    head = named.partition("/")[0]
+    is_head = body and (len(head) >= KEY_MIN_CHARS or "." in head)
+    words = prefix.lower().replace("-", "_").split("_")
+    return words, sign, head if is_head else body
+
+
+def _is_word(text: str) -> bool:
+    """Tell a word of one case, digits at its end aside, from a part of a key."""
+    return len(text) > 2 and text.rstrip("0123456789").isalpha() and (
+        text in (text.lower(), text.upper(), text.title()))
 
 
 def _has_uuid(text: str) -> bool:
-    sizes = bytes(min(255, len(part)) for part in text.replace(".", "-").split("-"))
+    for sign in "./_=":
+        text = text.replace(sign, "-")
+    sizes = bytes(min(255, len(part)) for part in text.split("-"))
     return b"\x08\x04\x04\x04\x0c" in sizes
 
 
@@ -1770,10 +1808,19 @@ def _spaced(seen: str) -> str:
             if not colour[:-1].strip("0123456789;"):
                 rest[n] = " " * len(colour) + part[len(colour):]
         seen = "[".join([head, *rest])
-    for escape in ESCAPES:
-        if escape[0] in seen:
-            seen = seen.replace(escape, " " * len(escape))
+    for sign in "\\%":
+        if sign in seen:
+            head, *rest = seen.split(sign)
+            seen = head + "".join(map(_blanked, rest, [sign] * len(rest)))
     return seen
+
+
+def _blanked(text: str, sign: str) -> str:
+    """Return *text* behind the *sign* of an escape, with blanks for what that is."""
+    for size in (2, 3, 6, 4):
+        if (sign + text[:size - 1]) in ESCAPES:
+            return " " * size + text[size - 1:]
+    return sign + text
 
 
 def _lone_keys(reading: "_Text") -> "Iterator[Tuple[Any, ...]]":
@@ -1791,24 +1838,26 @@ def _secrets(reading: "_Text", has_names: bool = True) -> "Iterator[Tuple[Any, .
             "=" in word or word[-3:].lower() in _LAST_CHARS or word[-1:].isdigit()
             or word[:1] == "-" or word[-1:] in "._") else ""
         if name not in ranks:
-            ranks[name] = _rank(name) or 3 * (_bare(name) in QUERY_NAMES)
+            bare = _bare(name)
+            ranks[name] = 4 * (bare == "value") or _rank(name) or (
+                3 * (bare in QUERY_NAMES))
         rank = ranks[name]
         if rank or keys or name.startswith(_FLAG_STARTS):
             known[word] = name, rank, keys
         if keys:
             reading.spend(len(word))
-    at = 0
-    for word in words if known else ():
-        if word in known:
-            name, rank, keys = known[word]
-            if rank:
-                yield _once(reading, _named, name, at, rank)
-            elif name[:1] == "-":
-                yield _once(reading, _argument, name, at, 0, LINE_CHARS)
-            for begin, end in keys:
-                yield at + begin, _key_end(reading, at + end)
-            reading.spend(len(word))
-        at += len(word) + 1
+    at = last = 0
+    for n in [n for n, word in enumerate(words) if word in known] if known else ():
+        at += sum(map(len, words[last:n])) + n - last
+        last, word = n, words[n]
+        name, rank, keys = known[word]
+        if rank:
+            yield _once(reading, _in_pair if rank > 3 else _named, name, at, rank)
+        elif name[:1] == "-":
+            yield _once(reading, _argument, name, at, 0, LINE_CHARS)
+        for begin, end in keys:
+            yield at + begin, _key_end(reading, at + end)
+        reading.spend(len(word))
 
 
 def _key_end(reading: "_Text", end: int) -> int:
@@ -1946,7 +1995,8 @@ def _in_quotes(
         end = text.find(quote, end + 1, last)
     end = last if end < 0 else end
     said = text[start:min(end, start + VALUE_MAX_CHARS)]
-    is_open = said[:1] in ",);:]}" and not closed  # that quote ends what was before it
+    # that quote ends what was before it
+    is_open = said.lstrip()[:1] in ",);:]}+" and not closed
     if not said or is_open or (quote == "`" and " " in said):
         return 0, 0
     before = text[max(0, at - BEFORE_CHARS):at].lower()
@@ -1967,6 +2017,25 @@ def _in_quotes(
     scheme, _, rest = said.partition(" ")
     skipped = len(scheme) + 1 if rest and scheme.lower() in SCHEMES else 0
     return (start + skipped, end) if good else (0, 0)
+
+
+def _in_pair(reading: "_Text", word: str, at: int, rank: int) -> "Tuple[int, int]":
+    """Return the value of the member "value", if the member behind it names it."""
+    text, end = reading.text, at + len(word)
+    size, sign, _ = _joint(text[end:end + JOINT_CHARS])
+    start = end + size
+    if sign not in (":", "="):
+        return 0, 0
+    said = text[start:start + BEHIND_CHARS - JOINT_CHARS]
+    quote = said[:len(said) - len(said.lstrip("\\")) + 1]
+    start += len(quote)
+    held, _, rest = said[len(quote):].partition(quote or " ")
+    member, _, rest = rest.lstrip(CLOSERS + ", \t\r\n").partition(":")
+    is_pair = quote[-1:] in ("'", '"') and (
+        member.rstrip(CLOSERS + " "), "value") in PAIRS
+    name = rest.lstrip(" ")[len(quote):].partition(quote or " ")[0]
+    is_secret = is_pair and held and _holds_secret(_rank(name), held)
+    return start, start + (len(held) if is_secret else 0)
 
 
 def _in_brackets(
@@ -2002,6 +2071,7 @@ def _without_quotes(
     end = start + len(said)
     before, behind = text[max(0, at - BEFORE_CHARS):at].lower(), text[end:end + 1]
     if not said or behind in ("(", "[") or said[0] in "$<{%" or (
+            not sign and start == at + len(word)) or (
             before[-1:] == "{" and behind == "}" and len(said) < 8):
         return 0, 0
     is_tight, is_mixed = sign == "=" and text[start - 1] == "=", _is_mixed(said)
@@ -2020,15 +2090,14 @@ def _without_quotes(
         is_element = sign == ">" and text[end:end + 2] == "</"
         good = is_value and sign not in ("(", ",", "||", "??") and (
             is_mixed or is_element)
-    elif start == at + len(word):
-        good = False
     elif word.lower() in SCHEMES:
         good = is_value and is_mixed and len(said) >= 12
     elif word[0] == "-":
         good = is_value and said[0] != "-" and "=" not in said[:6]
     else:
-        good = is_value and ((is_mixed and before.endswith(SETTERS)) or (
-            word.lower() == "password" and before.split()[-2:-1] == ["login"]))
+        good = is_value and (
+            _is_key_like(said) or (is_mixed and before.endswith(SETTERS)) or (
+                word.lower() == "password" and before.split()[-2:-1] == ["login"]))
     return (start, end if is_whole else reading.end(kind, start)) if good else (0, 0)
 
 

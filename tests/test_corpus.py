@@ -34,7 +34,8 @@ def test_the_corpora_are_large_and_in_two_halves():
 def test_every_form_of_a_key_is_in_the_corpora_or_made_by_a_test():
     keys = [key.partition("<")[0] for key in load("secrets")["keyed"].values()]
     starts = [start for starts in KEY_FORMS.values() for start in starts]
-    assert sum(any(key.startswith(start) for key in keys) for start in starts) >= 40
+    known = sum(any(key.startswith(start) for key in keys) for start in starts)
+    assert known >= 0.6 * len(starts)
 
 
 def test_no_template_is_a_key_itself():

@@ -76,6 +76,19 @@ def test_a_secret_is_known_by_what_stands_beside_it(place):
     assert redact(json.loads(text.replace("{}", LETTERS))) == whole
 
 
+@pytest.mark.parametrize("name", ["name", "key", "variable"])
+@pytest.mark.parametrize("quote", ['"', "'", r'\"', r'\\\"'], ids=repr)
+def test_a_secret_is_known_by_the_member_before_or_behind_it_in_a_text(name, quote):
+    for text in ("x {'NAME': 'X-Api-Key', 'value': '{}'} y",
+                 "x {'value': '{}', 'NAME': 'X-Api-Key'} y",
+                 "[{'value':'{}',\n 'NAME':'X-Api-Key'}, {'value': 'b', 'NAME': 'n'}]"):
+        given = text.replace("NAME", name).replace("'", quote)
+        for value in (LETTERS, *VALUES.values()):
+            assert redact(given.replace("{}", value)) == given.replace("{}", GONE)
+        plain = given.replace("X-Api-Key", "Accept").replace("{}", LETTERS)
+        assert redact(plain) == plain
+
+
 @pytest.mark.parametrize("event", [
     ["--token-count", "12"], ["--password", "-v"], ["--password", "$PW"], ["--token"],
     ["password", "email"], ["--token=", "x"], {"name": "title", "value": "x"},
@@ -111,7 +124,8 @@ NAMED = (
 #: with a value that mixes letters and digits
 MIXED = (
     "password: {}\nuser: bob", "api_key: {} # for tests", "token = {}",
-    "the header was Bearer {} and", "Basic {} x", "STRIPE_KEY={} npm start",
+    "the header was Bearer {} and", "the secret {} and", "acme ACCESS_KEY {}",
+    "Basic {} x", "STRIPE_KEY={} npm start",
     "https://h/b?sv=1&sig={}&se=2", "https://h/x?key={}#top", "https://h/x?a=b&key={}",
     "?code={}", "https://h/x?X-Amz-Signature={}&X-Amz-Date=1", "?signature={}",
     "https://h/x?X-Amz-Credential={}&X-Amz-Date=1")
@@ -210,6 +224,28 @@ def test_a_providers_key_is_redacted_wherever_it_stands(start, alphabet, least):
     "Q2X7Z9K4M1P8" * 3, "aB3/dE7+gH1jK5mN8pQ2/rS4tU6"])
 def test_a_word_a_sign_and_a_random_body_are_a_key_whoever_issues_it(start, body):
     assert_redacted_everywhere(start + body)
+
+
+@pytest.mark.parametrize("secret", [
+    "sk_3f2b8c1e-8a4d-4e6b-9c2f-1a2b3c4d5e6f", "sm_pat_aB3dE7gH1jK5mN8p",
+    "client-access-3f2b8c1e-8a4d-4e6b-9c2f-1a2b3c4d5e6f",
+    "zz_live_kPqRsTuXyZbWcDfGhJmN",
+    "key_live_7Xw4kP9qR2sT6vY1zB3cD5fG8hJ0", "zz_Q7x=2kP9qR2sT6vY1zB3cD5fG8hJ0",
+    "zz_Y/lHd5xG/TeXDFReD0pKzVLCzaBq8E5IPIs4Mi5k", "zz-VR84FL4K6KEJW9K_G7CG33ZYTMPJ"],
+    ids=lambda text: text[:10])
+def test_a_key_may_have_many_words_before_it_and_any_signs_in_it(secret):
+    assert_redacted_everywhere(secret)
+
+
+@pytest.mark.parametrize("text", [
+    "job_3f2b8c1e-8a4d-4e6b-9c2f-1a2b3c4d5e6f", "org_aB3dE7gH1jK5mN8pQ2rS",
+    "3f2b8c1e-8a4d-4e6b-9c2f-1a2b3c4d5e6f", "5ECEC9E5-8F23-47B6-93E0-C3B328B3BE65",
+    "buf.writeBigUInt64BE(0)", "this._legacyCallIdToStepId.get(n)",
+    "--x-id=aB3dE7gH1jK5",
+    ".my-cache/content-v2/sha512/ba/da/55deadbeefc0ffee", "exports.verifyLogBodyV2 = x",
+    'print("shlex: token=" + repr(raw))', 'x("token: " + token2 + "aB3dE7gH1jK5")'])
+def test_an_id_or_a_name_of_a_program_is_no_key(text):
+    assert redact(f"x {text} y") == f"x {text} y"
 
 
 @pytest.mark.parametrize("signature", [

@@ -26,13 +26,14 @@ GROUPS = {
         "signs": "SIGNS", "no_signs": "NO_SIGNS", "closers": "CLOSERS",
         "schemes": "SCHEMES", "setters": "SETTERS", "flags": "FLAGS",
         "headers": "HEADERS"},
-    "keys": {"marks": "KEY_MARKS", "id_prefixes": "ID_PREFIXES",
-             "file_endings": "FILE_ENDINGS", "escapes": "ESCAPES"},
+    "keys": {"marks": "KEY_MARKS", "key_words": "KEY_WORDS",
+             "id_prefixes": "ID_PREFIXES", "file_endings": "FILE_ENDINGS",
+             "escapes": "ESCAPES"},
     "limits": {name.lower(): name for name in (
         "SECRET_MIN_CHARS", "NAME_MAX_CHARS", "NUMBER_MIN", "RANDOM_MIN_CHARS",
-        "JUDGED_MAX_CHARS",
-        "KEY_MIN_CHARS", "KEY_MAX_CHARS", "PREFIX_MAX_CHARS", "KEY_BODY_MIN_CHARS",
-        "LETTERS_MIN_CHARS", "MARKED_MIN_CHARS", "VALUE_MAX_CHARS",
+        "JUDGED_MAX_CHARS", "KEY_MIN_CHARS", "KEY_MAX_CHARS", "PREFIX_MAX_CHARS",
+        "KEY_BODY_MIN_CHARS", "MEMBER_MIN_CHARS", "BEFORE_CHARS", "BEHIND_CHARS",
+        "LETTERS_MIN_CHARS", "PIECES_MAX", "MARKED_MIN_CHARS", "VALUE_MAX_CHARS",
         "KEY_BLOCK_MAX_CHARS", "JOINT_CHARS", "LINE_CHARS", "STRING_MAX_CHARS",
         "CUT_MARGIN_CHARS")},
 }
@@ -83,7 +84,14 @@ def test_every_regular_expression_in_them_is_one_of_re2_and_javascript():
 def test_every_table_of_redaction_is_among_the_data():
     held = {table for row in GROUPS.values() for table in row.values()}
     source = (VECTORS.parents[2] / "hook_io.py").read_text()
-    section = source[source.index("\nREDACTED = "):source.index("\n# Errors: ")]
+    section = source[source.index("\nREDACTED = "):source.index("\n# The seam -")]
     tables = set(re.findall(r"^([A-Z][A-Z_]+)\b(?:: .*)? = ", section, re.M))
     assert tables - held == {"REDACTED", "SKIPPED", "ALPHABETS", "KEY_FORMS", "PLACES",
                              "ESCAPED", "ENDS", "KEY_BODY"}
+
+
+def test_the_page_says_what_each_limit_and_table_is_for():
+    page = (VECTORS / "redaction.md").read_text()
+    for group in ("limits", "names", "values", "between", "keys"):
+        missing = [name for name in built()[group] if f"`{name}`" not in page]
+        assert not missing, group
