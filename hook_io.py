@@ -5705,6 +5705,7 @@ def _counted(turn: "Event") -> "Event":
 # numbers for a collector.  Names, numbers, outcomes and ids do; content if asked for.
 
 EXPORT_TIMEOUT_MS = 1500  # for all of it
+SENDING_MIN_MS = 500  # of it, also where a long turn took more to tell
 SETTLE_MS = 150  # for hooks of the same turn that still write their lines
 READ_MAX_BYTES = 1 << 26  # of a log, of which one session's lines are wanted
 BACK_BYTES = 1 << 20  # looked through at once for where a session begins
@@ -5843,7 +5844,8 @@ def _export(event: AgentEvent, errand: "Errand") -> HookResult:
             _write_text(errand.settings.textfile_dir, _textfile(ledger, errand))
         ledger.save()
         if "otlp" in kinds:
-            _post_turns(ledger, event, deadline, errand)
+            least = time.monotonic() + SENDING_MIN_MS / 1000
+            _post_turns(ledger, event, max(deadline, least), errand)
             ledger.save()
     except OSError as error:
         said = f"[ERROR] Turns are not exported: {_why(error)}"
@@ -6371,7 +6373,7 @@ def _error_type(item: "Event") -> str:
 
 
 def _nano(at_ms: int) -> str:
-    return str(at_ms * 10**6)
+    return str(min(max(at_ms, 0) * 10**6, TIME_MAX_NS - 1))  # a clock may be wrong
 
 
 def _post_turns(

@@ -36,6 +36,7 @@ class Agent:
         self.transcript = folder / ".claude/projects/x" / f"{session}.jsonl"
         self.transcript.parent.mkdir(parents=True, exist_ok=True)
         self.transcript.touch()
+        self.command = [sys.executable, "-IS", str(ROOT / "send_event.py")]
         self.prom = folder / "prom"
         self.prom.mkdir(exist_ok=True)
         self.env = {"PATH": os.environ["PATH"], "HOME": str(folder),
@@ -48,10 +49,9 @@ class Agent:
                 "transcript_path": str(self.transcript),
                 "prompt_id": f"p-{self.prompts}", **members}
         done = subprocess.run(
-            [sys.executable, "-IS", str(ROOT / "send_event.py"), "--source-app", "demo",
-             "--event-type", event, *argv], input=json.dumps(data).encode(),
-            env={**self.env, **(env or {})}, capture_output=True, timeout=PATIENCE_S,
-            check=True)
+            [*self.command, "--source-app", "demo", "--event-type", event, *argv],
+            input=json.dumps(data).encode(), env={**self.env, **(env or {})},
+            capture_output=True, timeout=PATIENCE_S, check=True)
         assert done.stdout == b""
         return done.stderr.decode()
 
@@ -174,6 +174,33 @@ def test_a_stop_whose_own_line_is_still_to_come_ends_its_turn_once(agent):
     agent.turn()
     turns = 'hook_io_turns_total{source_app="demo",agent="claude-code",end="Stop"}'
     assert agent.samples()[turns] == 2
+
+
+#: lines that name the session, and are none of ours
+FOREIGN = (
+    b'{"session_id":"s-1","event_type":"PostToolUse","metadata":"{\\"tool',
+    b'\xff\xfe "s-1"', b'"s-1"', b'["s-1"]', b'{"session_id":"s-1"}',
+    b'{"session_id":"s-1","event_type":5,"timestamp":{}}',
+    b'{"session_id":"s-1","event_type":"Stop","timestamp":"\xc2\xb2","metadata":"{"}',
+    b'{"a":"s-1","b":' + b"[" * 5000 + b"}")
+
+
+def test_lines_that_are_none_and_another_session_between_cost_a_turn_nothing(agent):
+    other, log = Agent(agent.folder, "s-2", **agent.env), "state/events.jsonl"
+    agent.prompts = other.prompts = 1
+    for one in (agent, other):
+        one.hook("UserPromptSubmit", prompt="a")
+    for number, line in enumerate(FOREIGN):
+        with (agent.folder / log).open("ab") as file:
+            file.write(line + b"\n")
+        for one in (agent, other):
+            call = {"tool_name": "Bash", "tool_use_id": f"t-{number}"}
+            one.hook("PreToolUse", **call)
+            one.hook("PostToolUse", duration_ms=5, **call)
+    agent.hook("Stop", "--export")
+    samples = agent.samples()
+    call = 'hook_io_tool_calls_total{source_app="demo",tool="Bash",outcome="ok"}'
+    assert samples[call] == len(FOREIGN)
 
 
 def test_labels_have_so_many_values_and_no_more(agent, monkeypatch):
@@ -366,6 +393,35 @@ def test_a_server_that_is_silent_holds_an_export_no_longer_than_its_time(tmp_pat
         held = [exchange.held_ms for exchange in server.exchanges]
     assert "unconfirmed" in said
     assert all(ms is not None and ms < hook_io.EXPORT_TIMEOUT_MS + 500 for ms in held)
+
+
+def test_a_turn_that_took_all_of_the_time_to_tell_is_sent_all_the_same(tmp_path):
+    slow = ("import sys, time; sys.path.insert(0, sys.argv.pop(1)); import hook_io; "
+            "import send_event; hook_io.EXPORT_TIMEOUT_MS = 0; "
+            "hook_io.SENDING_MIN_MS = 20000; send_event.main()")
+    with collecting({"delay_ms": 700}, {"delay_ms": 700}) as server:
+        agent = Agent(tmp_path, HOOK_IO_EXPORT="otlp", HOOK_IO_EXPORT_URL=base(server))
+        agent.command = [sys.executable, "-IS", "-c", slow, str(ROOT)]
+        assert agent.turn("Bash") == "1 turns exported\n"
+        assert [one.path for one in server.exchanges] == [TRACES, METRICS]
+
+
+@pytest.mark.parametrize(
+    "moment", ["0001-01-01T00:00:00.000Z", "9999-12-31T23:59:59.999Z"])
+def test_a_clock_that_is_wrong_by_ages_leaves_times_that_a_collector_takes(
+        tmp_path, moment):
+    with collecting() as server:
+        agent = Agent(tmp_path, HOOK_IO_EXPORT="otlp", HOOK_IO_EXPORT_URL=base(server))
+        agent.prompts += 1
+        agent.hook("PreToolUse", tool_name="Bash", tool_use_id="t-1")
+        log = tmp_path / "state" / "events.jsonl"
+        log.write_text(re.sub(r'"timestamp":"[^"]*"', f'"timestamp":"{moment}"',
+                              log.read_text()))
+        agent.hook("Stop", "--export")
+        (traces,) = requests_to(server, TRACES)
+    for span in spans_of(traces):
+        begun, ended = int(span["startTimeUnixNano"]), int(span["endTimeUnixNano"])
+        assert 0 <= begun <= ended < 1 << 63
 
 
 def test_the_export_that_is_registered_leaves_the_agent_alone(tmp_path):

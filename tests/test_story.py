@@ -46,3 +46,25 @@ def test_a_hundred_thousand_events_of_a_turn_are_told_in_bounded_time():
     few, many = (lines_of(count, "with ids") for count in (10000, 100000))
     ratio = seconds_of(many) / seconds_of(few)
     assert ratio < 25, f"100,000 events take {ratio:.1f} times as long as 10,000"
+
+
+#: what a hostile line may hold where something else is meant
+HOSTILE = ("\u00b2", "9" * 400, "\ud800", "x" * 100000, "0001-01-01T00:00:00Z", -1e308,
+           1 << 70, True, None, [], {}, [{"a": [{}]}], {"message": []})
+MEMBERS = ("timestamp", "event_type", "session_id", "source_app", "metadata",
+           "hook_event_name", "tool_name", "tool_input", "tool_use_id", "agent_id",
+           "agent_type", "prompt_id", "prompt", "model", "error", "duration_ms",
+           "tool_response", "trigger", "notification_type", "transcript_path")
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_a_member_that_is_not_what_it_should_be_takes_nothing_else_with_it(member):
+    for value in HOSTILE:
+        turn = [{"hook_event_name": name, "session_id": "s", "prompt_id": "p"}
+                for name in ("UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop")]
+        bad = {"hook_event_name": "PostToolUse", "session_id": "s", member: value}
+        kept = {"event_type": "PreToolUse", "session_id": "s", "metadata": "{}",
+                member: value}
+        turns = hook_io.story([*turn[:2], bad, kept, hook_io.encode(kept), *turn[2:]])
+        assert "Stop" in {one["end"] for one in turns if one["session_id"] == "s"}
+        assert hook_io.encode(turns)
