@@ -62,6 +62,16 @@ fleet: $(VENV)-fleet/made ## Run attribution in ClickHouse's engine, behind a co
 	$(VENV)-fleet/bin/python -m pytest -q -rs -p no:cacheprovider \
 	tests/server/fleet/test_fleet.py
 
+# in a network of its own, as a server of these listens on all interfaces and calls home,
+# and with processes of its own, so that none stays
+APART = -rnpf --mount-proc --kill-child
+
+.PHONY: receivers
+receivers: $(VENV)-receivers/made ## Show a turn in Phoenix and MLflow (1.5 GB; PICTURE=file)
+	PICTURE="$(PICTURE)" $(shell unshare $(APART) true 2>/dev/null && echo unshare $(APART)) \
+	sh -c 'ip link set lo up 2>/dev/null; exec "$$@"' - $(VENV)-receivers/bin/python \
+	-m pytest -c tests/receivers/pytest.ini -q -rs tests/receivers/test_receivers.py
+
 .PHONY: lint
 lint: $(VENV)/made ## Check style and types
 	$(BIN)/ruff check .
@@ -91,12 +101,17 @@ soak: $(VENV)/made ## Fuzz, faults and load for 15 minutes (PART, SECONDS, SEED)
 
 .PHONY: clean
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .windows $(VENV)-fleet .pytest_cache .mypy_cache .ruff_cache .hypothesis __pycache__ tests/__pycache__ \
+	rm -rf $(VENV) .windows $(VENV)-fleet $(VENV)-receivers .pytest_cache .mypy_cache .ruff_cache .hypothesis __pycache__ tests/__pycache__ \
 	tests/*/__pycache__
 
 $(VENV)-fleet/made: tests/server/fleet/requirements.txt
 	$(PYTHON) -m venv $(VENV)-fleet
 	$(VENV)-fleet/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(VENV)-receivers/made: tests/receivers/requirements.txt
+	$(PYTHON) -m venv $(VENV)-receivers
+	$(VENV)-receivers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 $(VENV)/made: tests/requirements.txt
