@@ -167,6 +167,7 @@ RECORD_BYTES = 64  # one loss in the streak file
 OUTCOME_AT = 41  # in that line
 STREAK_MAX_BYTES = 1 << 22  # 65,536 losses; the file grows no further
 ANSWER_MAX_BYTES = 1 << 14  # of what a server answers
+DECISION_MAX_BYTES = 1 << 20  # of one that decides, which may repeat the event
 SUMMARY_MAX_CHARS = 200
 QUOTE_MAX_CHARS = 200  # of a server's error message
 CHUNK_BYTES = 1 << 16
@@ -2673,7 +2674,8 @@ def post_json(
         status, answer = _read_status(link)
         is_read = status < 200 or status >= 400 or (
             status < 300 and "Accept" in (headers or {}))
-        said = _read_json(answer, link) if is_read else None
+        decides = "Hook-IO-Decide" in (headers or {})
+        said = _read_json(answer, link, decides) if is_read else None
         outcome = _judge(status, said or {})
         outcome.is_answered = said is not None
         return outcome
@@ -3081,21 +3083,26 @@ def _partial_success(status: int, answer: "Event") -> "Optional[Outcome]":
     return Outcome("rejected", fact, status, answer)
 
 
-def _read_json(answer: bytes, link: "Link") -> "Optional[Event]":
+def _read_json(answer: bytes, link: "Link", decides: bool) -> "Optional[Event]":
     """Return the JSON object in the answer's body, {} if that is to be empty.
 
-    None: no such object comes in time.
+    None: no such object comes in time, or what decides is more than one object: a
+    list, prose or a second one may mean anything.
     """
-    while len(answer) <= ANSWER_MAX_BYTES:
+    while len(answer) <= (DECISION_MAX_BYTES if decides else ANSWER_MAX_BYTES):
         head, end, body = answer.partition(b"\r\n\r\n")
         fields = head.lower().replace(b" ", b"").split(b"\r\n")
         if end and (_status(answer) == 204 or b"content-length:0" in fields):
             return {}
         try:
             body = _dechunk(body) if b"chunked" in head.lower() else body
+            if decides and len(body) < _length(fields):
+                raise ValueError("not all of it is here")
             text = body.decode("utf-8", "replace")
-            said: "Event" = _scan(text, text.index("{"))[0]
-            return said
+            at = text.index("{")
+            said, behind = _scan(text, at)
+            is_alone = not (text[:at].strip(" \t\r\n\ufeff") or text[behind:].strip())
+            return said if is_alone or not decides else None
         except (StopIteration, ValueError, RecursionError):
             pass
         try:
@@ -3103,6 +3110,13 @@ def _read_json(answer: bytes, link: "Link") -> "Optional[Event]":
         except _Loss:
             break
     return None
+
+
+def _length(fields: "List[bytes]") -> int:
+    """Return the Content-Length among header *fields*, 0 where there is none."""
+    lengths = [field.partition(b":")[2] for field in fields
+               if field.startswith(b"content-length:")]
+    return int(lengths[0]) if lengths and lengths[0].isdigit() else 0
 
 
 def _quote(answer: "Event") -> str:
@@ -6530,6 +6544,8 @@ MEANINGS = {
     "deny": "deny", "block": "deny", "ask": "ask", "allow": "allow", "approve": "allow",
     "context": "context", "hint": "hint", "rewrite": "rewrite", "none": "none",
 }
+#: intent -> what is said of an answer that gives no reason for it
+_UNSAID = {"deny": "denied", "block": "denied", "ask": "asked", "allow": "allowed"}
 #: where an answer holds another input for the tool, context, and a hint
 _INPUTS = ("tool_input", "hookSpecificOutput.updatedInput")
 _CONTEXTS = ("hookSpecificOutput.additionalContext",)
@@ -6578,7 +6594,8 @@ def _said(
     text = _answer_text(answer, [*(why for name, why in VERDICTS.items()
                                if _get_path(answer, name) is not None), "message"])
     hint, more = _answer_text(answer, _HINTS), _answer_text(answer, _CONTEXTS)
-    new = next((value for value in (_get_path(answer, name) for name in _INPUTS)
+    inputs = _INPUTS if verdict else _INPUTS[1:]  # a server may echo the event
+    new = next((value for value in (_get_path(answer, name) for name in inputs)
                 if isinstance(value, dict)), None)
     if outcome.is_loss or not outcome.is_answered or "input_error" in event or (
             verdict and not intent) or (intent == "rewrite" and new is None):
@@ -6594,7 +6611,9 @@ def _said(
             errand.note("[WARNING] The server wants another input for the tool, "
                         "which HOOK_IO_DECIDE=deny does not take")
         intent = ""
-    return _result(intent, text or f"denied by {shown_url(url)}", hint, new, event)
+    if intent in _UNSAID and not text:
+        text = f"{_UNSAID[intent]} by {shown_url(url)}"
+    return _result(intent, text, hint, new, event)
 
 
 def _result(
@@ -6604,7 +6623,9 @@ def _result(
     if intent == "deny" and str(event.get("hook_event_name")) in _TURN_ENDS:
         is_again = event.get("stop_hook_active") or event.native.get("loop_count")
         intent = "" if is_again else "block"
-    if intent in ("none", "hint") or (intent and channel(intent, event) is None):
+    says_nothing = intent == "none" or (intent == "context" and not text)
+    if says_nothing or intent == "hint" or (
+            intent and channel(intent, event) is None):
         hint = hint or (text if intent == "hint" else "")
         intent = ""
     given = tool_input if intent == "rewrite" else None

@@ -369,6 +369,18 @@ SENDERS = {
         'if errand.settings.decide_fail != "closed" or', "if True or",
         "decide/closed-denies-where-no-answer-is-understood",
         "decide/what-is-no-opinion-is-silence"),
+    "takes an answer out of prose": in_library(
+        "return said if is_alone or not decides else None", "return said",
+        "decide/an-answer-is-one-object-and-nothing-else",
+        "decide/a-denial-is-said-in-the-agents-own-shape"),
+    "takes an echo of the event for another input": in_library(
+        "inputs = _INPUTS if verdict else _INPUTS[1:]", "inputs = _INPUTS",
+        "decide/an-echo-of-the-event-is-no-other-input",
+        "decide/permission-and-another-input-need-full"),
+    "hands the keys to whoever is between": in_library(
+        'if options["decide"] != "full" or url.lower().startswith("https:"):',
+        "if True:", "decide/full-is-deny-over-plain-http-to-another-machine",
+        "decide/permission-and-another-input-need-full"),
     "has the hook's own budget in the background": in_library(
         "errand.timeout_ms = errand.settings.background_timeout_ms", "pass",
         "background/a-slow-server-is-waited-for-there",
