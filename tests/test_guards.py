@@ -193,3 +193,40 @@ def test_a_question_of_a_skills_command_that_nobody_can_be_asked_is_a_denial():
     said = hook_io.render(hook_io.ask("what is $X?"), hook_io.normalise(
         event, "claude-code"))
     assert said["hookSpecificOutput"]["permissionDecision"] == "deny"
+
+
+#: what paths are thrown together from, and where the links of `tree` lead
+STEPS = ("a", "b", "new", "..", ".", "", "out", "in", "loop", "dangling", "up")
+LINKS = {"root/out": "../other", "root/in": "a", "root/loop": "loop", "root/up": "..",
+         "root/dangling": "../none/x", "root/a/out": "../../other", "root/a/up": ".."}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """Return a folder with root and other in it, and links from one to the other."""
+    folder = tmp_path_factory.mktemp("within")
+    for name in ("root/a/b", "root/b", "other/a"):
+        (folder / name).mkdir(parents=True)
+    for name, target in LINKS.items():
+        (folder / name).symlink_to(target)
+    return folder
+
+
+@hypothesis.given(steps=st.lists(st.sampled_from(STEPS), min_size=1, max_size=8),
+                  is_absolute=st.booleans())
+@hypothesis.settings(max_examples=EXAMPLES, deadline=None,
+                     suppress_health_check=list(hypothesis.HealthCheck))
+def test_what_is_within_is_where_the_system_says_that_it_is(tree, steps, is_absolute):
+    root, path = str(tree / "root"), "/".join(steps)
+    path = f"{root}/{path}" if is_absolute else path.lstrip("/") or "."
+    real, top = os.path.realpath(os.path.join(root, path)), os.path.realpath(root)
+    assert hook_io.is_within(path, root) == real.startswith(f"{top}/")
+
+
+def test_the_examples_of_the_text_are_what_the_guard_does(guard):
+    text = (TESTS / "contract" / "behaviour.md").read_text(encoding="utf-8")
+    found = re.search(r"`([^`]+)`, `([^`]+)` and\s+`([^`]+)` are rm, `([^`]+)` is not",
+                      text)
+    *removals, harmless = (f"{line} x" for line in found.groups())
+    assert [guard(line) for line in removals] == ["deny"] * 3
+    assert guard(harmless) == ""
