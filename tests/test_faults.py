@@ -390,11 +390,10 @@ class TlsServer(EventServer):
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(str(certificate))
 
-    def _serve(self, sock, exchange, scripted):
-        sock.settimeout(10)
-        with contextlib.suppress(OSError):  # else the exchange ends with a dead socket
-            sock = self._context.wrap_socket(sock, server_side=True)
-        super()._serve(sock, exchange, scripted)
+    def _converse(self, link, exchange, scripted):
+        link.sock.settimeout(10)
+        link.sock = self._context.wrap_socket(link.sock, server_side=True)
+        super()._converse(link, exchange, scripted)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from conftest import PATIENCE_S, TESTS, eventually, sample
 from errands import errand
 from server import EventServer
 from server.keys import Keys, new_key
-from server.serving import OPEN_MAX
+from server.loop import OPEN_MAX
 from test_server import (
     EVENT,
     connected,

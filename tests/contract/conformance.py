@@ -423,11 +423,6 @@ class Server(EventServer):
             link.sock = self.context.wrap_socket(link.sock, server_side=True)
         super()._converse(link, exchange, scripted)
 
-    def _end(self, link, *facts):
-        with contextlib.suppress(OSError):
-            link.sock.close()
-        super()._end(link, *facts)
-
     def _accept(self):
         while not (self.opened.wait(POLL_S) or self._stopping.is_set()):
             pass

@@ -62,6 +62,11 @@ class Desk:
             del self._open[key]
             return asked["answer"] or {}
 
+    def drop(self, key):
+        """Take back what ask() returned *key* for."""
+        with self._changed:
+            self._open.pop(key, None)
+
     def answer(self, key, intent, text):
         """Take the first answer; raise Refused for any other."""
         with self._changed:

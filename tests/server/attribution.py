@@ -21,6 +21,7 @@ METADATA_S = 24 * 3600
 PENDING_S = 600
 SWEEP_S = 5
 PURGE_S = 600
+STOP_S = 2  # for a sweep that is under way
 #: attribute of telemetry -> what it is called here
 IDENTITY = {"user.email": "user_email", "user.id": "user_id",
             "organization.id": "claude_organisation"}
@@ -56,10 +57,12 @@ class Attribution:
 
     def start(self):
         """Look after what is pending and what is old, until stop()."""
-        threading.Thread(target=self._work, daemon=True).start()
+        self._worker = threading.Thread(target=self._work, daemon=True)
+        self._worker.start()
 
     def stop(self):
         self._stopping.set()
+        self._worker.join(STOP_S)
 
     def _work(self):
         while not self._stopping.wait(SWEEP_S):

@@ -20,6 +20,19 @@ class Write:
         return self.result is not None or self.error is not None
 
 
+def together(write, wishes):
+    """Return the result of each of *wishes*, or the exception that it alone raises.
+
+    write: see Groups.
+    """
+    try:
+        return write(wishes)
+    except Exception as error:  # of whatever kind, it is for who has that wish
+        if len(wishes) == 1:
+            return [error]
+        return [together(write, [wish])[0] for wish in wishes]
+
+
 class Groups:
     """Take wishes one by one, and hand them over in groups.
 
@@ -57,7 +70,12 @@ class Groups:
         self._led_by = threading.get_ident()
         with self._lock:
             group, self._waiting = self._waiting, []
-        self._finish(group)
+        results = together(self._write, [write.wish for write in group])
+        for write, result in zip(group, results):
+            if isinstance(result, Exception):
+                write.error = result
+            else:
+                write.result = result
         with self._lock:
             self._ended_at = time.monotonic()
             self._is_led = bool(self._waiting)
@@ -65,17 +83,3 @@ class Groups:
         for write in woken:
             if write is not mine:
                 write.turn.release()
-
-    def _finish(self, group):
-        """Write *group*; give each of it a result or an error."""
-        try:
-            results = self._write([write.wish for write in group])
-        except Exception as error:  # of whatever kind, it is for those who wait
-            if len(group) == 1:
-                group[0].error = error
-                return
-            for write in group:
-                self._finish([write])
-            return
-        for write, result in zip(group, results):
-            write.result = result

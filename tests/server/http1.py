@@ -18,6 +18,7 @@ from .contract import json_value
 READ_MAX_BYTES = 1 << 24  # of a body; more is not read before the answer
 HEAD_MAX_BYTES = 1 << 16
 READ_LIMIT_MS = 30_000  # for a client that does not end its request, or begins none
+HEAD_KEPT_BYTES = 1000  # of an answer, for its status line
 LINGER_MS = 50  # after an answer, for the client's own close
 POLL_S = 0.05  # how late a waiting thread may notice that the server stops
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -42,12 +43,16 @@ def chunks(body):
     return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
 
 
-def http_answer(reply):
-    """Return the bytes of the HTTP answer that *reply* describes."""
+def http_answer(reply, is_last=True):
+    """Return the bytes of the HTTP answer that *reply* describes.
+
+    is_last: the connection ends after it, unless *reply* says otherwise.
+    """
     status = reply.get("status", 201)
     content_type, body = body_of(reply)
     headers = {"Content-Type": content_type if body else None,
-               "Content-Length": len(body), "Connection": "close"}
+               "Content-Length": len(body),
+               "Connection": "close" if is_last else "keep-alive"}
     if reply.get("chunked"):
         body = chunks(body)
         headers.update({"Content-Length": None, "Transfer-Encoding": "chunked"})
@@ -156,20 +161,21 @@ class Connection:
         self.deadline = time.monotonic() + READ_LIMIT_MS / 1000
 
     def take(self, size):
-        """Return exactly *size* bytes of the request."""
+        """Return exactly *size* bytes of the request; yield while they are not here."""
         while len(self.raw) < self.taken + size:
-            self.raw += self.receive()
+            yield b""
         self.taken += size
         return bytes(self.raw[self.taken - size:self.taken])
 
     def take_line(self, mark=b"\r\n"):
-        """Return the request's bytes before *mark*; raise ValueError if far off."""
+        """Return what stands before *mark*, as take() does; ValueError if far off."""
         while self.raw.find(mark, self.taken) < 0:
             if len(self.raw) - self.taken > HEAD_MAX_BYTES:
                 raise ValueError("no end")
-            self.raw += self.receive()
+            yield b""
         end = self.raw.find(mark, self.taken) + len(mark)
-        return self.take(end - self.taken)[:-len(mark)]
+        line = yield from self.take(end - self.taken)
+        return line[:-len(mark)]
 
     def send(self, data):
         """Send all of *data*, in one piece where the client's buffer has room."""
@@ -177,10 +183,15 @@ class Connection:
         while view:
             self.sock.settimeout(self.left())
             with contextlib.suppress(socket.timeout):
-                count = self.sock.send(view)
-                self.sent_head = (self.sent_head + bytes(view[:count][:1000]))[:1000]
-                self.bytes_sent += count
-                view = view[count:]
+                view = self.send_some(view)
+
+    def send_some(self, data):
+        """Send what of *data* (a memoryview) the system takes; return the rest."""
+        count = self.sock.send(data)
+        if len(self.sent_head) < HEAD_KEPT_BYTES:
+            self.sent_head += bytes(data[:min(count, HEAD_KEPT_BYTES)])
+        self.bytes_sent += count
+        return data[count:]
 
     def wait(self, seconds=float("inf")):
         """Return after *seconds* in which the client stayed; read nothing."""
@@ -223,7 +234,21 @@ class Connection:
 
 def read_request(link, exchange):
     """Fill *exchange* from *link*; raise ValueError where that is not HTTP/1.x."""
-    first, *lines = link.take_line(b"\r\n\r\n").decode("latin-1").split("\r\n")
+    for unsent in reading(link, exchange):
+        if unsent:
+            link.send(unsent)
+        else:
+            link.raw += link.receive()
+
+
+def reading(link, exchange):
+    """Fill *exchange* from link.raw, as a generator that waits for nothing itself.
+
+    It yields bytes that the client is to get first, and b"" where it goes on with more
+    in link.raw.  Raises ValueError where that is not HTTP/1.x.
+    """
+    head = yield from link.take_line(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
     exchange.method, exchange.path, version = first.split(" ")
     if not version.startswith("HTTP/1."):
         raise ValueError(version)
@@ -233,12 +258,13 @@ def read_request(link, exchange):
     if not NUMBER.fullmatch(length):
         raise ValueError("content-length")
     if headers.get("expect", "").lower() == "100-continue":
-        link.send(CONTINUE)
+        yield CONTINUE
     chunked = headers.get("transfer-encoding", "").lower() == "chunked"
-    exchange.body = (read_chunks(link) if chunked
-                     else link.take(min(int(length), READ_MAX_BYTES)))
+    exchange.body = yield from (
+        read_chunks(link) if chunked else link.take(min(int(length), READ_MAX_BYTES)))
     exchange.headers = headers
-    exchange.is_kept = (version == "HTTP/1.1" and not is_last(headers))
+    exchange.is_kept = (version == "HTTP/1.1" and not is_last(headers)
+                        and len(exchange.body) < READ_MAX_BYTES)
 
 
 def is_last(headers):
@@ -247,16 +273,17 @@ def is_last(headers):
 
 
 def read_chunks(link):
-    """Return a chunked body; raise ValueError for a bad size."""
+    """Return a chunked body, as reading() reads; raise ValueError for a bad size."""
     body = bytearray()
     while len(body) <= READ_MAX_BYTES:
-        size = link.take_line().partition(b";")[0].strip()
+        line = yield from link.take_line()
+        size = line.partition(b";")[0].strip()
         if not HEX_NUMBER.fullmatch(size):
             raise ValueError("chunk size")
-        body += link.take(min(int(size, 16), READ_MAX_BYTES))
+        body += yield from link.take(min(int(size, 16), READ_MAX_BYTES))
         if not int(size, 16):
-            while link.take_line():  # trailers, up to an empty line
+            while (yield from link.take_line()):  # trailers, up to an empty line
                 pass
             break
-        link.take_line()
+        yield from link.take_line()
     return bytes(body)

@@ -328,7 +328,11 @@ def post_traces(exchange, server):
 
 def keep(server, event, key):
     """Store *event*, once by its *key*; return it."""
-    stored, is_new = server.store.add_once(event, key)
+    return announced(server, *server.store.add_once(event, key))
+
+
+def announced(server, stored, is_new):
+    """Return an event that has been stored, having told who is to know of a new one."""
     if is_new:
         server.attribution.hold(stored)
         server.on_event(stored)

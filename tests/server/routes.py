@@ -13,7 +13,7 @@ import ipaddress
 import sqlite3
 from urllib.parse import urlsplit
 
-from .asking import HEADER, get_asked, post_answer
+from .asking import get_asked, post_answer
 from .contract import (
     FILTERS,
     NAME,
@@ -23,35 +23,11 @@ from .contract import (
     is_name,
     json_value,
     numbers,
-    refusal,
 )
-from .intake import keep, post_logs, post_metrics, post_traces, read_event
+from .intake import post_logs, post_metrics, post_traces
+from .posts import failure, post_event
 from .stream import get_stream
 from .telling import FILES, get_call, get_page, get_search, get_story
-
-
-def post_event(exchange, server):
-    event, is_agents_own = read_event(exchange)
-    answer = server.policy.decide(event) if server.policy else {}
-    key = server.desk.ask(event, answer, exchange.headers.get(HEADER))
-    stored = keep(server, event, exchange.headers.get("idempotency-key"))
-    if key or answer.get("intent") == "wait":
-        answer = server.desk.wait(key) if key else {}
-    elif not answer and HEADER in exchange.headers and (
-            server.policy or server.desk.is_watched()):
-        answer = {"intent": "none"}  # judged, as a hook that fails closed has to know
-    if is_agents_own:  # an http hook of an agent, which reads an answer as a decision
-        return {"status": 200, "json": http_answer(event, answer)}
-    return {"status": 201, "json": {**stored, **answer}}
-
-
-def http_answer(event, answer):
-    """Return *answer* as an http hook of Claude Code reads it."""
-    if answer.get("intent", "none") == "none":
-        return {}
-    return {"hookSpecificOutput": {
-        "hookEventName": event["event_type"], "permissionDecision": answer["intent"],
-        "permissionDecisionReason": answer["text"]}}
 
 
 def get_events(exchange, server):
@@ -189,8 +165,5 @@ def contract_reply(exchange, server):
     """Return the contract's answer to *exchange*, having done what it asks for."""
     try:
         return routed(exchange, server)(exchange, server)
-    except Refused as refused:
-        return refusal(*refused.args)
-    except sqlite3.Error as error:
-        is_full = "full" in str(error)
-        return refusal(507 if is_full else 500, f"Cannot store: {error}")
+    except (Refused, sqlite3.Error) as error:
+        return failure(error)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The server on one address: a thread for each connection."""
+"""The server on one address: who answers a connection, and in which thread."""
 
 import contextlib
+import functools
 import ipaddress
 import re
 import socket
@@ -11,7 +12,7 @@ import time
 
 from .asking import Desk
 from .attribution import Attribution
-from .contract import BODY_MAX_BYTES, refusal
+from .contract import BODY_MAX_BYTES, Refused, refusal
 from .faults import FAULTS, as_dict, play, play_before_reading, wire
 from .http1 import (
     POLL_S,
@@ -22,10 +23,12 @@ from .http1 import (
     read_request,
 )
 from .keys import Keys
-from .routes import contract_reply
+from .loop import Loop
+from .posts import failure, keep_all, post_event, read_post, reply_to
+from .routes import contract_reply, routed
 from .store import Store
 
-OPEN_MAX = 400  # connections; above it, the longest idle one makes room
+QUICK_MAX_BYTES = 1 << 16  # of an event that nobody has to wait for
 #: what an address that cannot be listened on raises; the last is for absurd names
 UNUSABLE = (OSError, OverflowError, UnicodeError)
 STATUS_LINE = re.compile(rb"(?m)^HTTP/1\.[01] ([2-5]\d\d)\b[^\r\n]*\r\n")
@@ -56,7 +59,7 @@ class EventServer:
         self.on_event = on_event or (lambda event: None)
         self.exchanges, self._threads = [], set()
         self._changed, self._stopping = threading.Condition(), threading.Event()
-        self._waiting, self._keep_alive = {}, keep_alive
+        self._waiting, self._keep_alive = set(), keep_alive
         self.store, self.host = Store(db), host.lower()
         self.names = tuple(name.lower() for name in names)
         self.keys, self.policy, self.desk = keys or Keys(), policy, Desk()
@@ -71,13 +74,20 @@ class EventServer:
 
     def __enter__(self):
         self._started = time.monotonic()
-        self._acceptor = threading.Thread(target=self._accept, daemon=True)
+        # A reply or a fault may take its time before anything is read.
+        is_looped = self._keep_alive and not (self._replies or self._fault)
+        self._loop = Loop(self._listener, self._stopping, self._begin, self._answer,
+                          self._end) if is_looped else None
+        self._acceptor = threading.Thread(
+            target=self._loop.run if self._loop else self._accept, daemon=True)
         self._acceptor.start()
         self.attribution.start()
         return self
 
     def __exit__(self, *exc_info):
         self._stopping.set()
+        if self._loop:
+            self._loop.wake()
         self.desk.close()
         self.attribution.stop()
         with contextlib.suppress(OSError):  # macOS: then it looks up within POLL_S
@@ -90,6 +100,8 @@ class EventServer:
             link.wake()
         for thread in list(self._threads):
             thread.join(timeout=2)
+        if self._loop:
+            self._loop.close()
         self.store.close()
 
     def events(self):
@@ -110,84 +122,66 @@ class EventServer:
             return ended()
 
     def _accept(self):
+        """Give each connection a thread of its own, as replies may take their time."""
         while not self._stopping.is_set():
             try:
                 sock, (peer, *_) = self._listener.accept()
             except socket.timeout:
                 continue
             except OSError:  # the client is gone already, or no descriptor is free
-                self._evict()
                 time.sleep(0.005)
                 continue
-            exchange = Exchange(self._clock_ms(), peer=plain_address(peer))
-            scripted = bool(self._replies)
-            exchange.reply = self._replies.pop(0) if scripted else self._fault
-            with self._changed:
-                self.exchanges.append(exchange)
-            thread = threading.Thread(target=self._serve, daemon=True,
-                                      args=(sock, exchange, scripted))
-            self._threads.add(thread)
-            thread.start()
-            if len(self._threads) > OPEN_MAX:
-                self._evict()
+            scripted, link = bool(self._replies), Connection(sock, self._stopping)
+            exchange = self._begin(sock, peer)
+            self._start(self._converse, link, exchange, scripted)
 
-    def _evict(self):
-        """Close the connection that has waited longest without a whole request."""
-        with self._changed:
-            link = next(iter(self._waiting), None)
-            self._waiting.pop(link, None)
-        if link:
-            link.deadline = 0
-            link.wake()
-
-    def _serve(self, sock, exchange, scripted):
-        link, ended_by = Connection(sock, self._stopping), "server"
-        try:
+    def _begin(self, sock, peer):
+        """Return the Exchange of a new connection."""
+        exchange = Exchange(self._clock_ms(), peer=plain_address(peer))
+        exchange.reply = self._replies.pop(0) if self._replies else self._fault
+        with contextlib.suppress(OSError):  # what is gone is seen to where it is read
             exchange.address = plain_address(sock.getsockname()[0])
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._keep_alive and exchange.reply is None:
-                self._answer_all(link, exchange)
-            self._converse(link, exchange, scripted)
+        with self._changed:
+            self.exchanges.append(exchange)
+        return exchange
+
+    def _start(self, talk, link, exchange, *arguments):
+        """Run *talk* in a thread, and end the connection where it does not go on."""
+        thread = threading.Thread(target=self._run, daemon=True,
+                                  args=(talk, link, exchange, *arguments))
+        self._threads.add(thread)
+        thread.start()
+
+    def _run(self, talk, link, exchange, *arguments):
+        ended_by = "server"
+        try:
+            if talk(link, exchange, *arguments):
+                ended_by = None
         except (ServerEnds, sqlite3.Error):  # a stream's store may fail on the way
             pass
         except OSError:
             ended_by = "client"
         finally:
-            held_ms = round(self._clock_ms() - exchange.accepted_ms, 1)
-            with contextlib.suppress(OSError):
-                sock.close()
-            self._end(link, exchange, ended_by, held_ms)
-
-    def _answer_all(self, link, exchange):
-        """Answer one request after the other, until one is not to be kept for more."""
-        while self._read(link, exchange) and exchange.is_kept and (
-                "fault" not in exchange.query):
-            reply = contract_reply(exchange, self)
-            headers = {"Connection": "keep-alive", **reply.get("headers", {})}
-            answer = http_answer({**reply, "headers": headers})
-            if exchange.follow:
-                play(link, reply, answer, exchange.follow)
-            link.send(answer)
-            link.forget()
+            if ended_by:
+                self._end(link, exchange, ended_by)
+            self._threads.discard(threading.current_thread())
 
     def _read(self, link, exchange):
-        """Read a request; return False where it is not HTTP."""
         with self._changed:
-            self._waiting[link] = True
+            self._waiting.add(link)
         try:
             read_request(link, exchange)
         except ValueError:  # the contract answers what is not HTTP
             exchange.headers = None
-            return False
         finally:
             with self._changed:
-                self._waiting.pop(link, None)
-        return True
+                self._waiting.discard(link)
 
-    def _converse(self, link, exchange, scripted):
+    def _converse(self, link, exchange, scripted=False):
         reply = as_dict(exchange.reply or {})
         play_before_reading(link, reply)
-        if not link.taken:  # else it has been read above
+        if not link.taken:  # else it has been read in the loop
             self._read(link, exchange)
         name = exchange.query.get("fault", [""])[-1]
         if name and not scripted:
@@ -198,22 +192,82 @@ class EventServer:
         answer = wire(reply, lambda: contract_reply(exchange, self))
         play(link, reply, answer, exchange.follow)
 
-    def _end(self, link, exchange, ended_by, held_ms):
+    # Connections that are kept.
+
+    def _answer(self, clients):
+        """Answer those who wait in the loop, events together, the rest in threads."""
+        posts = {client: self._post_of(client) for client in clients}
+        posts = {client: post for client, post in posts.items() if post}
+        for (client, post), stored in zip(posts.items(),
+                                          keep_all(posts.values(), self)):
+            if isinstance(stored, Exception):
+                self._reply(client, failure(stored))
+            elif post.asked:
+                self._lend(client, reply_to, post, stored, self)
+            else:
+                self._reply(client, reply_to(post, stored, self))
+
+    def _post_of(self, client):
+        """Return the event that *client* posts; see to it where there is none."""
+        exchange = client.exchange
+        try:
+            if routed(exchange, self) is post_event and is_quick(exchange, self):
+                return read_post(exchange, self)
+            self._lend(client, contract_reply, exchange, self)
+        except Refused as refused:
+            self._reply(client, failure(refused))
+        except Exception:  # it is raised again in a thread, and ends nothing else there
+            self._lend(client, contract_reply, exchange, self)
+        return None
+
+    def _reply(self, client, reply):
+        is_last = not client.exchange.is_kept
+        self._loop.reply(client, http_answer(reply, is_last), is_last)
+
+    def _lend(self, client, reply_of, *arguments):
+        """Let a thread answer *client* with what reply_of(*arguments) returns."""
+        self._loop.lend(client)
+        if "fault" in client.exchange.query:
+            self._start(self._converse, client.link, client.exchange)
+        else:
+            self._start(self._answer_lent, client.link, client.exchange, client,
+                        reply_of, *arguments)
+
+    def _answer_lent(self, link, exchange, client, reply_of, *arguments):
+        reply = reply_of(*arguments)
+        is_last = not exchange.is_kept or exchange.follow
+        answer = http_answer(reply, is_last)
+        if is_last:
+            play(link, reply, answer, exchange.follow)
+        link.send(answer)
+        self._loop.give_back(client)
+        return True
+
+    def _end(self, link, exchange, ended_by):
+        held_ms = round(self._clock_ms() - exchange.accepted_ms, 1)
+        with contextlib.suppress(OSError):
+            link.sock.close()
         status = STATUS_LINE.search(link.sent_head)
         exchange.status = int(status.group(1)) if status else None
         exchange.raw, exchange.bytes_sent = bytes(link.raw), link.bytes_sent
         with self._changed:
             exchange.ended_by, exchange.held_ms = ended_by, held_ms
-            self._waiting.pop(link, None)
             if not self._keep:
                 self.exchanges.remove(exchange)
             self._changed.notify_all()
-        self._threads.discard(threading.current_thread())
 
     def _clock_ms(self):
         return round((time.monotonic() - self._started) * 1000, 1)
 
 
+def is_quick(exchange, server):
+    """Tell whether a posted event can be taken in without holding up other clients."""
+    return (len(exchange.body) <= QUICK_MAX_BYTES and not server.attribution.shared
+            and "fault" not in exchange.query
+            and "content-encoding" not in exchange.headers)
+
+
+@functools.lru_cache(maxsize=256)
 def plain_address(text):
     """Return the address *text* without a zone, and IPv4 in its own form."""
     address = ipaddress.ip_address(text.partition("%")[0])

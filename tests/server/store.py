@@ -12,11 +12,13 @@ import threading
 import time
 
 from .contract import FIELDS, json_value, utc_now
-from .groups import Groups
+from .groups import Groups, together
 
 SCHEMA = 1  # of the file; the file of a newer server is refused
 BUSY_S = 5  # for another process that writes
-CHECKPOINT_S = 1  # how often the log of changes is put into the file
+SYNC_S = 0.2  # how often the log of changes is brought to disk
+CHECKPOINT_S = 2  # how often the log of changes is put into the file
+LOG_MAX_PAGES = 25000  # of the log of changes; then it begins anew
 PURGED_AT_ONCE = 1000  # events; hooks wait meanwhile
 MEMBERS = ("id", *FIELDS, "created_at")
 #: of the identity that an event is attributed to
@@ -60,8 +62,27 @@ CREATE TABLE server_names (project TEXT, raw_server_name TEXT, display_name TEXT
 """
 
 ROW = (*MEMBERS[1:], "key", "at", "identity", "pending_until")
-INSERT = (f"INSERT INTO events ({', '.join(ROW)}) VALUES"
-          f" ({', '.join('?' * len(ROW))})")
+#: adds nothing, and so counts no id, where there is an event of that key
+INSERT = (f"INSERT INTO events ({', '.join(ROW)}) SELECT {', '.join('?' * len(ROW))}"
+          " WHERE NOT EXISTS (SELECT 1 FROM events WHERE key = ?)")
+GOES_ON = """
+UPDATE sessions SET folder = COALESCE(:folder, folder),
+    first_at = MIN(first_at, :at), last_at = MAX(last_at, :at),
+    last_event = CASE WHEN :at < last_at THEN last_event ELSE :last_event END,
+    events = events + 1, begun = begun + :begun, ended = ended + :ended,
+    failures = failures + :failures, waited_ms = waited_ms + CASE
+        WHEN :is_waiting OR waiting_since IS NULL THEN 0
+        ELSE MAX(0, :at - waiting_since) * 1000 END,
+    waiting_since = CASE WHEN :is_waiting THEN COALESCE(waiting_since, :asked_at) END
+WHERE session_id = :session_id
+"""
+BEGINS = """
+INSERT INTO sessions (session_id, source_app, folder, first_at, last_at, last_event,
+    events, begun, ended, failures, waiting_since)
+VALUES (:session_id, :source_app, :folder, :at, :at, :last_event, 1, :begun, :ended,
+    :failures, :asked_at)
+"""
+FOLDER_SAID = ("SessionStart", "UserPromptSubmit")
 CALL_BEGINS = ("PreToolUse",)
 CALL_ENDS = ("PostToolUse", "PostToolUseFailure")
 #: events after which an agent waits for its person, as far as their metadata says so
@@ -113,11 +134,32 @@ class Store:
         self.run(f"PRAGMA user_version={SCHEMA}")
 
     def _checkpoint(self):
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(
-                sqlite3.connect(self.path, timeout=0)) as own:
-            while not self._stopping.wait(CHECKPOINT_S):
-                with contextlib.suppress(sqlite3.OperationalError):  # busy, or full
-                    own.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        """Bring what was written to disk: the log of changes often, the file seldom.
+
+        A write waits where much is on its way to the disk, so little is to be.
+        """
+        due = time.monotonic() + CHECKPOINT_S
+        with contextlib.suppress(sqlite3.Error, OSError), contextlib.closing(
+                sqlite3.connect(self.path, timeout=0)) as own, open(
+                    f"{self.path}-wal", "r+b") as log:
+            while not self._stopping.wait(SYNC_S):
+                os.fsync(log.fileno())
+                if time.monotonic() >= due:
+                    with contextlib.suppress(sqlite3.OperationalError):  # busy, or full
+                        self._put_into_file(own)
+                    due = time.monotonic() + CHECKPOINT_S
+
+    def _put_into_file(self, own):
+        """Put the log of changes into the file; begin it anew where it has grown.
+
+        Where events come all the time, there are always some that the first steps have
+        not put there, so the last one is done while nobody of this process writes.
+        """
+        for _ in range(2):
+            ((_, pages, _),) = own.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        if pages > LOG_MAX_PAGES:
+            with self.lock:
+                own.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
     def run(self, statement, *values):
         """Return the rows of *statement* and the id of the row that it added."""
@@ -156,59 +198,50 @@ class Store:
         it is the caller's own.
         """
         if self._owner == threading.get_ident():
-            return self._add(event, key)
+            return self._add_all([(event, key)])[0]
         return self._groups.do((event, key))
+
+    def add_all(self, events):
+        """Store (event, key) pairs in one transaction.
+
+        Return what add_once() returns, or what it raises, for each.
+        """
+        return together(self._add_all, events)
 
     def _add_all(self, events):
         with self.changing():
-            return [self._add(*event) for event in events]
+            moment = time.time(), utc_now()
+            return [self._add(*event, *moment) for event in events]
 
-    def _add(self, event, key):
-        row = {**event, "created_at": utc_now()}
-        now, session_id = time.time(), event.get("session_id")
+    def _add(self, event, key, now, created_at):
+        row, session_id = {**event, "created_at": created_at}, event.get("session_id")
         at = min(seconds(event["timestamp"], now), now + FUTURE_S)
-        earlier = key and self._with_key(key)
-        if earlier:
-            return earlier, False
         who = session_id and self.who_of and self.who_of(session_id, now)
         until = now + self.pending_s if self.pending_s and not who else None
-        _, row_id = self.run(INSERT, *map(row.get, MEMBERS[1:]), key, at, who or None,
-                             until)
+        done = self._sqlite.execute(INSERT, (
+            *map(row.get, MEMBERS[1:]), key, at, who or None, until, key))
+        if not done.rowcount:
+            return self._with_key(key), False
         if session_id:
             self._count(event, at)
-        return {"id": row_id, **row}, True
+        return {"id": done.lastrowid, **row}, True
 
     def _with_key(self, key):
         rows, _ = self.run("SELECT id FROM events WHERE key = ?", key)
-        found = rows and self.select(since_id=rows[0][0] - 1, limit=1)[0]
-        return found and {name: found[name] for name in MEMBERS if name in found}
+        found = self.select(since_id=rows[0][0] - 1, limit=1)[0]
+        return {name: found[name] for name in MEMBERS if name in found}
 
     def _count(self, event, at):
-        kind, session_id = event["event_type"], event["session_id"]
-        known, _ = self.run("SELECT waiting_since FROM sessions WHERE session_id = ?",
-                            session_id)
-        folder = None
-        if not known or kind in ("SessionStart", "UserPromptSubmit"):
-            folder = folder_of(event)
-        asks = is_asking(event)
-        waited = known and known[0][0] and kind != "Notification" and not asks
-        self.run(
-            "INSERT INTO sessions (session_id, source_app, folder, first_at, last_at,"
-            " last_event, events, begun, ended, failures, waiting_since) VALUES"
-            " (?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?) ON CONFLICT (session_id) DO UPDATE SET"
-            " folder = COALESCE(excluded.folder, folder),"
-            " first_at = MIN(first_at, excluded.first_at),"
-            " last_at = MAX(last_at, excluded.last_at),"
-            " last_event = CASE WHEN excluded.last_at < last_at THEN last_event"
-            " ELSE excluded.last_event END, events = events + 1,"
-            " begun = begun + excluded.begun, ended = ended + excluded.ended,"
-            " failures = failures + excluded.failures, waiting_since = CASE WHEN ? THEN"
-            " NULL ELSE COALESCE(waiting_since, excluded.waiting_since) END,"
-            " waited_ms = waited_ms + ?",
-            session_id, event["source_app"], folder, at, at, kind,
-            kind in CALL_BEGINS, kind in CALL_ENDS, kind == "PostToolUseFailure",
-            at if asks else None, bool(waited),
-            max(0, at - known[0][0]) * 1000 if waited else 0)
+        kind, asks = event["event_type"], is_asking(event)
+        facts = {
+            "session_id": event["session_id"], "source_app": event["source_app"],
+            "folder": folder_of(event) if kind in FOLDER_SAID else None, "at": at,
+            "last_event": kind, "begun": kind in CALL_BEGINS,
+            "ended": kind in CALL_ENDS, "failures": kind == "PostToolUseFailure",
+            "is_waiting": asks or kind == "Notification",
+            "asked_at": at if asks else None}
+        if not self._sqlite.execute(GOES_ON, facts).rowcount:
+            self._sqlite.execute(BEGINS, {**facts, "folder": folder_of(event)})
 
     def select(self, since_id=0, limit=-1, newest_first=False, until_id=None, text="",
                **equal):
