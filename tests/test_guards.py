@@ -220,7 +220,15 @@ def test_what_is_within_is_where_the_system_says_that_it_is(tree, steps, is_abso
     root, path = str(tree / "root"), "/".join(steps)
     path = f"{root}/{path}" if is_absolute else path.lstrip("/") or "."
     real, top = os.path.realpath(os.path.join(root, path)), os.path.realpath(root)
-    assert hook_io.is_within(path, root) == real.startswith(f"{top}/")
+    is_judged = True
+    try:
+        os.lstat(real)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError:  # below a loop of links there is nothing to be found
+        is_judged = False
+    within = is_judged and real.startswith(f"{top}/")
+    assert hook_io.is_within(path, root) == within
 
 
 def test_the_examples_of_the_text_are_what_the_guard_does(guard):
