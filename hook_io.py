@@ -667,181 +667,6 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
 
 _UNKNOWN = "raw"  # the key of PLATFORMS for no known agent
 
-REDACTED = "[redacted]"  # in the place of a secret
-SKIPPED = "[not looked through in time]"  # in the place of what may hold one
-
-# Names, in lower case, without "-", "_", "." and blanks, and without digits at the end.
-
-#: the name of a secret ends like this, one of NAME_TAILS aside
-SECRET_ENDINGS = (
-    *_each(
-        "password passwords passwd passphrase passcode pwd secret secrets token"
-        " authtokens accesstokens refreshtokens apitokens authorization authheader"
-        " cookie cookies credential credentials connectionstring"),
-    *_each(
-        "api access account private secret signing encryption shared master storage"
-        " subscription", "key"),
-    *_each(
-        "db database user root admin smtp mail ftp ssh sudo mysql pg postgres redis"
-        " mongo ldap store key login auth become", "pass"))
-NAME_TAILS = ("header", "value", "base", "string", "hash", "plaintext")
-#: or is the whole of one of these
-SECRET_NAMES = ("auth", "bearer", "basic", "jwt", "xauth")
-#: the value of a name that ends like this is secret if it looks random
-RANDOM_ENDINGS = _each(
-    "key keys pat psk auth bearer salt pepper pass creds cred jwt otp seed hmac sas"
-    " webhook tokens")
-#: a name that ends like this is none of a secret
-PLAIN_ENDINGS = (
-    *_each("page next continuation eos bos pad unk sep cls mask", "token"),
-    *_each(
-        "public primary foreign cache partition sort host site idempotency publishable"
-        " object index query row group", "key"),
-    *_each("existingsecret pullsecret pullsecrets usersecrets compass bypass"))
-#: what stands beside a secret in its object, and is none
-PLAIN_NAMES = _each(
-    "name type kind id user username version resolved integrity contenthash checksum"
-    " description title label path file filename domain expires namespace format scope"
-    " in")
-#: in a query of a URL these name a secret, too
-QUERY_NAMES = ("key", "sig", "signature", "code", "xamzsignature", "xamzcredential")
-#: members of which one names what the other one holds
-PAIRS = tuple((name, value) for name in ("name", "key", "Name", "Key", "variable")
-              for value in ("value", "Value"))
-#: an object with such a "type" says what a secret has to be like
-SCHEMA_TYPES = ("string", "object", "array", "integer", "number", "boolean")
-#: without one of these in lower case a text holds no name of a secret
-NAME_MARKS = _each(
-    "pass pwd secret token cred auth cookie connection key pat psk jwt salt pepper otp"
-    " seed hmac sas webhook bearer basic sig code= curl http wget mysql mariadb login"
-    " redis-cli ldap")
-
-# Values.
-
-#: what stands for no secret where one would stand, in lower case
-PLAIN_VALUES = frozenset(_each(
-    "none null nil true false undefined include same-origin omit string str"
-    " required optional password token secret cookie bearer basic digest hidden"
-    " hashed encrypted text bytes uint8array int64 boolean number any base64 oauth2"
-    " sha256 hs256 rs256 utf-8 utf8 default example unknown changeme anonymous"
-    " current-password new-password one-time-code"))
-#: how a reference, a path, an address, a placeholder or a package begins
-PLAIN_STARTS = _each(
-    "~/ . / $ { < % #{ [ @ ! http:// https:// file: npm: workspace: sha256- sha512-"
-    " sha256: env: vault: arn: op:// ref+ your- your_ my- data: &lt;")
-#: what is in a sentence about a secret
-SENTENCE_WORDS = frozenset(_each(
-    "the a an is are was be has must your to for of in and or not this please"))
-#: what is in a value that is put together elsewhere
-REFERENCES = ("${", "{{", "#{", "%(", "$(", "<%")
-#: what a program's values are members of, besides names of one or two letters
-PROGRAM_OBJECTS = frozenset(_each(
-    "this self req res request response props config settings options opts args"
-    " params process os env data user ctx context client state event session body"
-    " var local module"))
-
-# What stands between a name and its value.
-
-SIGNS = ("||=", "??=", "=>", ":=", ":-", "||", "??", "=", ":", ",", "(", ">")
-NO_SIGNS = ("==", "!=", "::", "=~")  # for what stands there and says nothing
-#: what comes before a header's value
-SCHEMES = ("bearer", "basic", "token", "digest", "apikey", "oauth")
-#: what comes before a name whose value stands behind a blank
-SETTERS = ("set ", "setx ", "env ", "setenv ", "-x ", "-gx ", "with ", "encrypted ",
-           "identified by ")
-#: flags, what is in the line before them, and behind which sign of the next word the
-#: secret begins
-FLAGS = (
-    (("-u", "-U", "--user", "--proxy-user", "--auth", "-a"),
-     ("curl", "http", "wget"), ":"),
-    (("-p",), ("mysql", "mariadb", "sshpass", "docker login", "podman login"), ""),
-    (("-a",), ("redis-cli",), ""), (("-w",), ("ldap",), ""),
-    (("-b", "--body"), ("gh secret", "gh variable"), ""),
-    (("-b", "--cookie"), ("curl",), "="))
-#: headers whose value may go on behind a cut
-HEADERS = ("authorization", "api-key", "auth-token", "private-token", "cookie")
-
-# Keys.
-
-ALPHABETS = {
-    "hex": "0123456789abcdef", "upper": "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789",
-    "lower": "abcdefghijklmnopqrstuvwxyz0123456789"}
-ALPHABETS["word"] = ALPHABETS["lower"] + ALPHABETS["upper"]
-ALPHABETS["url"] = ALPHABETS["word"] + "_-"
-ALPHABETS["all"] = ALPHABETS["url"] + "./+~="
-#: alphabet -> how a key begins that the rule does not see, and how many characters of
-#: that alphabet follow at the least
-KEY_FORMS = {
-    "hex": {"SK": 32, "dapi": 32},
-    "upper": {"AKIA": 16, "ASIA": 16, "ABIA": 16, "ACCA": 16, "A3T": 17, "SCW": 17},
-    "lower": {"oy2": 43},
-    "word": {"LTAI": 12, "AKID": 32, "AKCp": 60, "cmVmd": 50, "EZAK": 54, "EZTK": 54,
-             "ATBB": 32, "cio": 32, "4b1d": 38, "hf_": 30, "api_org_": 30,
-             "rzp_live_": 14, "rzp_test_": 14},
-    "url": {"AIza": 35, "EAA": 20, "1//0": 35, "GR1348941": 20, "sha256~": 43,
-            "ya29.": 20, "HRKU-": 36, "amzn.mws.": 36, "YCAJE": 20, "AQVN": 35,
-            "BSA": 28, "A21AA": 60, "AVNS_": 19, "A3-": 30},
-    "all": {"ATATT3": 50, "ATCTT3": 50, "ABSK": 60, "eyJ": 20, "SG.": 40, "xoxb-": 10,
-            "xoxp-": 10, "xoxa-": 10, "xoxs-": 10, "xoxc-": 10, "xoxd-": 10, "xoxe": 10,
-            "xoxr-": 10, "xoxo-": 10, "xapp-": 10, "IQoJ": 100, "dG9r": 56,
-            "FLWSECK": 12, "sk.eyJ": 40}}
-#: what is in a key of at least MARKED_MIN_CHARS
-KEY_MARKS = ("JQQJ99", "AzFu", "AzSe", "AZDO", "ACDb", "+ASt", "APA91b", ".atlasv1.",
-             "T3BlbkFJ", "Q~", "_mmk", "NRAL", "-us1", "-us2")
-#: what a word in the prefix of a key ends in, where its body is a UUID
-KEY_WORDS = _each("sk key sdk pat token secret access")
-#: words that begin an id, a hash or a name of something, and no key
-ID_PREFIXES = frozenset(_each(
-    "toolu srvtoolu call msg req resp run thread asst file chatcmpl cus price prod"
-    " pi ch sub evt pk pm seti si acct txn in org proj user usr team session sess"
-    " trace span sha1 sha256 sha384 sha512 md5 h1 commit build cache linux darwin"
-    " windows main index chunk vendor image img layer node yarn pnpm id tag"
-    " branch release version v hash etag rev ref refs origin head docker container"
-    " pod job task step test tests backup snapshot log logs tmp temp data item page"
-    " block x86 urn uuid guid svg font css js py pub po vpc subnet ami sg vol eni"
-    " rtb igw ocid1 wf conv batch ft ftjob iid clsid"))
-#: how a file's name ends, and no key
-FILE_ENDINGS = frozenset(_each(
-    "js mjs cjs css ts map json jsonl html py txt log md png jpg svg gz zip tgz whl jar"
-    " tar yml yaml toml lock sh so wasm woff woff2 ttf pdf"))
-#: places that say themselves what they hold: mark in lower case -> what it is, least
-#: length
-PLACES = {
-    "://": ("url", 3), "private key": ("block", 20), "private-lines:": ("lines", 20),
-    ":aa": ("bot", 32),
-    **dict.fromkeys((
-        "hooks.slack.com/services/", "hooks.slack.com/workflows/",
-        "hooks.slack.com/triggers/", "/api/webhooks/", ".webhook.office.com/",
-        "hooks.zapier.com/hooks/catch/"), ("path", 16)),
-    **dict.fromkeys(_each(
-        "$1$ $2a$ $2b$ $2y$ $5$ $6$ $7$ $8$ $9$ $y$ $p$ $h$ $apr1$ $argon2i$"
-        " $argon2d$ $argon2id$ $scrypt$ pbkdf2_sha256$ {ssha}"
-        " access_token$production$ access_token$sandbox$"), ("hash", 20))}
-#: what is written as %XX or \uXXXX, so that a key begins behind it
-ESCAPED = " \"&',:;<=>?@[{(\n\t"
-ESCAPES = frozenset(("\\n", "\\t", "\\r", "\\b", "\\f", "\\u001b", "\\x1b", *(
-    form for c in ESCAPED for form in (
-        f"%{ord(c):02X}", f"%{ord(c):02x}", f"\\u{ord(c):04x}"))))
-CLOSERS = "\\\"'`]*)[?"  # what may stand behind a name, of its own
-KEY_BODY = ALPHABETS["word"] + "+/=\\\r\n :,"  # of a private key's lines
-#: kind -> all that it is made of; or else what ends it
-ENDS = {
-    "word": (ALPHABETS["all"], ""), "hash": (ALPHABETS["all"] + ",$", ""),
-    "dashes": (" -ABCDEFGHIJKLMNOPQRSTUVWXYZ", ""), "line": ("", "\r\n"),
-    "url": (ALPHABETS["url"], ""),
-    "bare": ("", " \t\r\n\"'`,;&|()<>{}[]\\"), "argument": ("", " \t\r\n\"'"),
-    "header": ("", "\r\n\"'`\\"), "element": ("", "<\r\n"),
-    "authority": ("", " \t\r\n\"'`<>\\/"), "path": ("", " \t\r\n\"'`<>\\?#,;)]}|")}
-_TABLES: "Dict[str, bytes]" = {}  # for bytes.translate()
-_FLAG_STARTS = tuple(flag for flags, _, _ in FLAGS for flag in flags)
-#: first two characters of a key -> how it begins, of which alphabet, how many at least
-_KEY_STARTS: "Dict[str, List[Tuple[str, str, int]]]" = {}
-for _alphabet, _starts in KEY_FORMS.items():
-    for _start, _least in _starts.items():
-        _KEY_STARTS.setdefault(_start[:2], []).append((_start, _alphabet, _least))
-_LAST_CHARS = frozenset(name[-3:] for name in (
-    *SECRET_ENDINGS, *SECRET_NAMES, *NAME_TAILS, *RANDOM_ENDINGS))
-
 # The seam ---------------------------------------------------------------------
 # What part two does for part one.  No other name of it stands in part one.
 
@@ -1406,84 +1231,59 @@ def canonical(event_name: str) -> str:
     return next((r[event_name].split(" ")[0] for r in rows if event_name in r), "")
 
 
-# Redacting --------------------------------------------------------------------
-# What is secret never gets as far as a request, a summary or a file.  What
-# is a name, what a value, what a key, in this order, and how they combine in a text.
-# Regular expressions would do, but to import them costs as much as the rest of a hook.
+# Secrets ----------------------------------------------------------------------
+# What is secret never gets as far as a request, a summary or a file: what is a name,
+# what a value, what a key, in this order, and how they combine in a text.  Regular
+# expressions would do, but to import them costs as much as the rest of a hook.
 
+REDACTED = "[redacted]"  # in the place of a secret
+SKIPPED = "[not looked through in time]"  # in the place of what may hold one
 
-def redact(
-    value: "Any", max_chars: "Optional[int]" = None, effort: "Optional[Effort]" = None
-) -> "Any":
-    """Return a copy of the JSON *value* with each secret replaced by "[redacted]".
+# Names: in lower case, without "-", "_", "." and blanks, and without digits at the end.
 
-    Secret is what a member holds whose name says so, and the part of any string that
-    has such a name before it or looks like a key, whoever issues it; in JSON inside
-    strings, too, every other character of which stays.  With *max_chars* strings are
-    cut as clip() does, and no more of them is looked through than may stay.  What is
-    not reached before *effort* is spent does not leave: SKIPPED stands for a string,
-    for the rest of an array, and, as a name, for the number of members that an object
-    lacks.  Of an object the short scalars come first.  Not covered: secrets without a
-    name or a form, such as a password in prose.  Vectors: redact/*, redaction.json.
-    """
-    effort, max_chars = effort or _UNBOUND, max_chars or sys.maxsize
-    if isinstance(value, str):
-        return _redact_string(value, max_chars, effort)
-    if isinstance(value, list):
-        return _redact_array(value, max_chars, effort)
-    if isinstance(value, dict):
-        return _redact_object(_redact_pairs(value), max_chars, effort)
-    return value
-
-
-def _redact_array(values: "List[Any]", max_chars: int, effort: Effort) -> "List[Any]":
-    """Return the array redacted; so is what follows the flag or header of it."""
-    safe: "List[Any]" = []
-    for flag, value in zip([None, *values], values):
-        if effort.is_spent():
-            return [*safe, SKIPPED]
-        hidden = isinstance(flag, str) and isinstance(value, str) and value and (
-            _is_followed(flag, value, len(values) == 2))
-        safe.append(REDACTED if hidden else redact(value, max_chars, effort))
-    return safe
-
-
-def _redact_object(pairs: "Event", max_chars: int, effort: Effort) -> "Event":
-    known: "Dict[str, Tuple[str, Any]]" = {}
-    for name in sorted(pairs, key=lambda name: _is_long(pairs[name])):
-        if effort.is_spent(len(name)):
-            break
-        inner = pairs[name]
-        known[name] = _redact_string(name, max_chars, effort), (
-            REDACTED if inner and _holds_secret(_rank(name), inner)
-            else redact(inner, max_chars, effort))
-    safe = dict(known[name] for name in pairs if name in known)
-    missing = len(pairs) - len(known)
-    return {**safe, SKIPPED: missing} if missing else safe
-
-
-def _is_long(value: "Any") -> bool:
-    return isinstance(value, (dict, list)) or (
-        isinstance(value, str) and len(value) > SESSION_MAX_CHARS)
-
-
-def _redact_pairs(value: "Event") -> "Event":
-    """Return the object *value*; a secret that a member beside it names is replaced."""
-    for name, held in PAIRS:
-        said = value.get(held)
-        if said and isinstance(value.get(name), str) and _holds_secret(
-                _rank(value[name]), said):
-            return {**value, held: REDACTED}
-    return value
-
-
-def _is_followed(flag: str, said: str, is_pair: bool) -> bool:
-    is_flag = flag[:1] == "-" and said[:1] not in ("-", "$") and "=" not in flag
-    return (is_flag or (is_pair and _is_mixed(said))) and (
-        len(flag) <= NAME_MAX_CHARS and _holds_secret(_rank(flag), said))
-
-
-# Names
+#: the name of a secret ends like this, one of NAME_TAILS aside
+SECRET_ENDINGS = (
+    *_each(
+        "password passwords passwd passphrase passcode pwd secret secrets token"
+        " authtokens accesstokens refreshtokens apitokens authorization authheader"
+        " cookie cookies credential credentials connectionstring"),
+    *_each(
+        "api access account private secret signing encryption shared master storage"
+        " subscription", "key"),
+    *_each(
+        "db database user root admin smtp mail ftp ssh sudo mysql pg postgres redis"
+        " mongo ldap store key login auth become", "pass"))
+NAME_TAILS = ("header", "value", "base", "string", "hash", "plaintext")
+#: or is the whole of one of these
+SECRET_NAMES = ("auth", "bearer", "basic", "jwt", "xauth")
+#: the value of a name that ends like this is secret if it looks random
+RANDOM_ENDINGS = _each(
+    "key keys pat psk auth bearer salt pepper pass creds cred jwt otp seed hmac sas"
+    " webhook tokens")
+#: a name that ends like this is none of a secret
+PLAIN_ENDINGS = (
+    *_each("page next continuation eos bos pad unk sep cls mask", "token"),
+    *_each(
+        "public primary foreign cache partition sort host site idempotency publishable"
+        " object index query row group", "key"),
+    *_each("existingsecret pullsecret pullsecrets usersecrets compass bypass"))
+#: what stands beside a secret in its object, and is none
+PLAIN_NAMES = _each(
+    "name type kind id user username version resolved integrity contenthash checksum"
+    " description title label path file filename domain expires namespace format scope"
+    " in")
+#: in a query of a URL these name a secret, too
+QUERY_NAMES = ("key", "sig", "signature", "code", "xamzsignature", "xamzcredential")
+#: members of which one names what the other one holds
+PAIRS = tuple((name, value) for name in ("name", "key", "Name", "Key", "variable")
+              for value in ("value", "Value"))
+#: an object with such a "type" says what a secret has to be like
+SCHEMA_TYPES = ("string", "object", "array", "integer", "number", "boolean")
+#: without one of these in lower case a text holds no name of a secret
+NAME_MARKS = _each(
+    "pass pwd secret token cred auth cookie connection key pat psk jwt salt pepper otp"
+    " seed hmac sas webhook bearer basic sig code= curl http wget mysql mariadb login"
+    " redis-cli ldap")
 
 
 def _rank(name: str) -> int:
@@ -1524,7 +1324,29 @@ def _holds_secret(rank: int, value: "Any") -> bool:
         if name.lower() not in PLAIN_NAMES)
 
 
-# Values
+# Values: what stands for no secret where one would stand, and what looks random.
+
+#: what stands for no secret where one would stand, in lower case
+PLAIN_VALUES = frozenset(_each(
+    "none null nil true false undefined include same-origin omit string str"
+    " required optional password token secret cookie bearer basic digest hidden"
+    " hashed encrypted text bytes uint8array int64 boolean number any base64 oauth2"
+    " sha256 hs256 rs256 utf-8 utf8 default example unknown changeme anonymous"
+    " current-password new-password one-time-code"))
+#: how a reference, a path, an address, a placeholder or a package begins
+PLAIN_STARTS = _each(
+    "~/ . / $ { < % #{ [ @ ! http:// https:// file: npm: workspace: sha256- sha512-"
+    " sha256: env: vault: arn: op:// ref+ your- your_ my- data: &lt;")
+#: what is in a sentence about a secret
+SENTENCE_WORDS = frozenset(_each(
+    "the a an is are was be has must your to for of in and or not this please"))
+#: what is in a value that is put together elsewhere
+REFERENCES = ("${", "{{", "#{", "%(", "$(", "<%")
+#: what a program's values are members of, besides names of one or two letters
+PROGRAM_OBJECTS = frozenset(_each(
+    "this self req res request response props config settings options opts args"
+    " params process os env data user ctx context client state event session body"
+    " var local module"))
 
 
 def _is_secret(text: str) -> bool:
@@ -1623,7 +1445,85 @@ def _kinds(text: str) -> str:
     return text.encode("ascii", "replace").translate(_TABLES["kinds"]).decode()
 
 
-# Keys
+# Keys: what is one by its form, whoever issues it.
+
+ALPHABETS = {
+    "hex": "0123456789abcdef", "upper": "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789",
+    "lower": "abcdefghijklmnopqrstuvwxyz0123456789"}
+ALPHABETS["word"] = ALPHABETS["lower"] + ALPHABETS["upper"]
+ALPHABETS["url"] = ALPHABETS["word"] + "_-"
+ALPHABETS["all"] = ALPHABETS["url"] + "./+~="
+#: alphabet -> how a key begins that the rule does not see, and how many characters of
+#: that alphabet follow at the least
+KEY_FORMS = {
+    "hex": {"SK": 32, "dapi": 32},
+    "upper": {"AKIA": 16, "ASIA": 16, "ABIA": 16, "ACCA": 16, "A3T": 17, "SCW": 17},
+    "lower": {"oy2": 43},
+    "word": {"LTAI": 12, "AKID": 32, "AKCp": 60, "cmVmd": 50, "EZAK": 54, "EZTK": 54,
+             "ATBB": 32, "cio": 32, "4b1d": 38, "hf_": 30, "api_org_": 30,
+             "rzp_live_": 14, "rzp_test_": 14},
+    "url": {"AIza": 35, "EAA": 20, "1//0": 35, "GR1348941": 20, "sha256~": 43,
+            "ya29.": 20, "HRKU-": 36, "amzn.mws.": 36, "YCAJE": 20, "AQVN": 35,
+            "BSA": 28, "A21AA": 60, "AVNS_": 19, "A3-": 30},
+    "all": {"ATATT3": 50, "ATCTT3": 50, "ABSK": 60, "eyJ": 20, "SG.": 40, "xoxb-": 10,
+            "xoxp-": 10, "xoxa-": 10, "xoxs-": 10, "xoxc-": 10, "xoxd-": 10, "xoxe": 10,
+            "xoxr-": 10, "xoxo-": 10, "xapp-": 10, "IQoJ": 100, "dG9r": 56,
+            "FLWSECK": 12, "sk.eyJ": 40}}
+#: what is in a key of at least MARKED_MIN_CHARS
+KEY_MARKS = ("JQQJ99", "AzFu", "AzSe", "AZDO", "ACDb", "+ASt", "APA91b", ".atlasv1.",
+             "T3BlbkFJ", "Q~", "_mmk", "NRAL", "-us1", "-us2")
+#: what a word in the prefix of a key ends in, where its body is a UUID
+KEY_WORDS = _each("sk key sdk pat token secret access")
+#: words that begin an id, a hash or a name of something, and no key
+ID_PREFIXES = frozenset(_each(
+    "toolu srvtoolu call msg req resp run thread asst file chatcmpl cus price prod"
+    " pi ch sub evt pk pm seti si acct txn in org proj user usr team session sess"
+    " trace span sha1 sha256 sha384 sha512 md5 h1 commit build cache linux darwin"
+    " windows main index chunk vendor image img layer node yarn pnpm id tag"
+    " branch release version v hash etag rev ref refs origin head docker container"
+    " pod job task step test tests backup snapshot log logs tmp temp data item page"
+    " block x86 urn uuid guid svg font css js py pub po vpc subnet ami sg vol eni"
+    " rtb igw ocid1 wf conv batch ft ftjob iid clsid"))
+#: how a file's name ends, and no key
+FILE_ENDINGS = frozenset(_each(
+    "js mjs cjs css ts map json jsonl html py txt log md png jpg svg gz zip tgz whl jar"
+    " tar yml yaml toml lock sh so wasm woff woff2 ttf pdf"))
+#: places that say themselves what they hold: mark in lower case -> what it is, least
+#: length
+PLACES = {
+    "://": ("url", 3), "private key": ("block", 20), "private-lines:": ("lines", 20),
+    ":aa": ("bot", 32),
+    **dict.fromkeys((
+        "hooks.slack.com/services/", "hooks.slack.com/workflows/",
+        "hooks.slack.com/triggers/", "/api/webhooks/", ".webhook.office.com/",
+        "hooks.zapier.com/hooks/catch/"), ("path", 16)),
+    **dict.fromkeys(_each(
+        "$1$ $2a$ $2b$ $2y$ $5$ $6$ $7$ $8$ $9$ $y$ $p$ $h$ $apr1$ $argon2i$"
+        " $argon2d$ $argon2id$ $scrypt$ pbkdf2_sha256$ {ssha}"
+        " access_token$production$ access_token$sandbox$"), ("hash", 20))}
+#: what is written as %XX or \uXXXX, so that a key begins behind it
+ESCAPED = " \"&',:;<=>?@[{(\n\t"
+ESCAPES = frozenset(("\\n", "\\t", "\\r", "\\b", "\\f", "\\u001b", "\\x1b", *(
+    form for c in ESCAPED for form in (
+        f"%{ord(c):02X}", f"%{ord(c):02x}", f"\\u{ord(c):04x}"))))
+CLOSERS = "\\\"'`]*)[?"  # what may stand behind a name, of its own
+KEY_BODY = ALPHABETS["word"] + "+/=\\\r\n :,"  # of a private key's lines
+#: kind -> all that it is made of; or else what ends it
+ENDS = {
+    "word": (ALPHABETS["all"], ""), "hash": (ALPHABETS["all"] + ",$", ""),
+    "dashes": (" -ABCDEFGHIJKLMNOPQRSTUVWXYZ", ""), "line": ("", "\r\n"),
+    "url": (ALPHABETS["url"], ""),
+    "bare": ("", " \t\r\n\"'`,;&|()<>{}[]\\"), "argument": ("", " \t\r\n\"'"),
+    "header": ("", "\r\n\"'`\\"), "element": ("", "<\r\n"),
+    "authority": ("", " \t\r\n\"'`<>\\/"), "path": ("", " \t\r\n\"'`<>\\?#,;)]}|")}
+_TABLES: "Dict[str, bytes]" = {}  # for bytes.translate()
+#: first two characters of a key -> how it begins, of which alphabet, how many at least
+_KEY_STARTS: "Dict[str, List[Tuple[str, str, int]]]" = {}
+for _alphabet, _starts in KEY_FORMS.items():
+    for _start, _least in _starts.items():
+        _KEY_STARTS.setdefault(_start[:2], []).append((_start, _alphabet, _least))
+_LAST_CHARS = frozenset(name[-3:] for name in (
+    *SECRET_ENDINGS, *SECRET_NAMES, *NAME_TAILS, *RANDOM_ENDINGS))
 
 
 def _keys(word: str) -> "List[Tuple[int, int]]":
@@ -1746,7 +1646,27 @@ def _trimmed(text: str) -> int:
     return len(text)
 
 
-# Texts
+# Texts: what stands between a name and its value, and where else secrets stand.
+
+SIGNS = ("||=", "??=", "=>", ":=", ":-", "||", "??", "=", ":", ",", "(", ">")
+NO_SIGNS = ("==", "!=", "::", "=~")  # for what stands there and says nothing
+#: what comes before a header's value
+SCHEMES = ("bearer", "basic", "token", "digest", "apikey", "oauth")
+#: what comes before a name whose value stands behind a blank
+SETTERS = ("set ", "setx ", "env ", "setenv ", "-x ", "-gx ", "with ", "encrypted ",
+           "identified by ")
+#: flags, what is in the line before them, and behind which sign of the next word the
+#: secret begins
+FLAGS = (
+    (("-u", "-U", "--user", "--proxy-user", "--auth", "-a"),
+     ("curl", "http", "wget"), ":"),
+    (("-p",), ("mysql", "mariadb", "sshpass", "docker login", "podman login"), ""),
+    (("-a",), ("redis-cli",), ""), (("-w",), ("ldap",), ""),
+    (("-b", "--body"), ("gh secret", "gh variable"), ""),
+    (("-b", "--cookie"), ("curl",), "="))
+#: headers whose value may go on behind a cut
+HEADERS = ("authorization", "api-key", "auth-token", "private-token", "cookie")
+_FLAG_STARTS = tuple(flag for flags, _, _ in FLAGS for flag in flags)
 
 
 def _redact_text(text: str, effort: Effort = _UNBOUND) -> str:
@@ -2296,6 +2216,81 @@ def fit(event: "Event", build: "Callable[[Event], Event]", max_bytes: int) -> by
         if len(body) <= max_bytes:
             break
     return body
+
+
+# Redacting --------------------------------------------------------------------
+# A copy of any JSON value, in which each secret is replaced and long strings are cut.
+
+
+def redact(
+    value: "Any", max_chars: "Optional[int]" = None, effort: "Optional[Effort]" = None
+) -> "Any":
+    """Return a copy of the JSON *value* with each secret replaced by "[redacted]".
+
+    Secret is what a member holds whose name says so, and the part of any string that
+    has such a name before it or looks like a key, whoever issues it; in JSON inside
+    strings, too, every other character of which stays.  With *max_chars* strings are
+    cut as clip() does, and no more of them is looked through than may stay.  What is
+    not reached before *effort* is spent does not leave: SKIPPED stands for a string,
+    for the rest of an array, and, as a name, for the number of members that an object
+    lacks.  Of an object the short scalars come first.  Not covered: secrets without a
+    name or a form, such as a password in prose.  Vectors: redact/*, redaction.json.
+    """
+    effort, max_chars = effort or _UNBOUND, max_chars or sys.maxsize
+    if isinstance(value, str):
+        return _redact_string(value, max_chars, effort)
+    if isinstance(value, list):
+        return _redact_array(value, max_chars, effort)
+    if isinstance(value, dict):
+        return _redact_object(_redact_pairs(value), max_chars, effort)
+    return value
+
+
+def _redact_array(values: "List[Any]", max_chars: int, effort: Effort) -> "List[Any]":
+    """Return the array redacted; so is what follows the flag or header of it."""
+    safe: "List[Any]" = []
+    for flag, value in zip([None, *values], values):
+        if effort.is_spent():
+            return [*safe, SKIPPED]
+        hidden = isinstance(flag, str) and isinstance(value, str) and value and (
+            _is_followed(flag, value, len(values) == 2))
+        safe.append(REDACTED if hidden else redact(value, max_chars, effort))
+    return safe
+
+
+def _redact_object(pairs: "Event", max_chars: int, effort: Effort) -> "Event":
+    known: "Dict[str, Tuple[str, Any]]" = {}
+    for name in sorted(pairs, key=lambda name: _is_long(pairs[name])):
+        if effort.is_spent(len(name)):
+            break
+        inner = pairs[name]
+        known[name] = _redact_string(name, max_chars, effort), (
+            REDACTED if inner and _holds_secret(_rank(name), inner)
+            else redact(inner, max_chars, effort))
+    safe = dict(known[name] for name in pairs if name in known)
+    missing = len(pairs) - len(known)
+    return {**safe, SKIPPED: missing} if missing else safe
+
+
+def _is_long(value: "Any") -> bool:
+    return isinstance(value, (dict, list)) or (
+        isinstance(value, str) and len(value) > SESSION_MAX_CHARS)
+
+
+def _redact_pairs(value: "Event") -> "Event":
+    """Return the object *value*; a secret that a member beside it names is replaced."""
+    for name, held in PAIRS:
+        said = value.get(held)
+        if said and isinstance(value.get(name), str) and _holds_secret(
+                _rank(value[name]), said):
+            return {**value, held: REDACTED}
+    return value
+
+
+def _is_followed(flag: str, said: str, is_pair: bool) -> bool:
+    is_flag = flag[:1] == "-" and said[:1] not in ("-", "$") and "=" not in flag
+    return (is_flag or (is_pair and _is_mixed(said))) and (
+        len(flag) <= NAME_MAX_CHARS and _holds_secret(_rank(flag), said))
 
 
 # The errand -------------------------------------------------------------------

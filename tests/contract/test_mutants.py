@@ -378,7 +378,7 @@ SENDERS = {
         "decide/an-echo-of-the-event-is-no-other-input",
         "decide/permission-and-another-input-need-full"),
     "hands the keys to whoever is between": in_library(
-        'if options["decide"] != "full" or url.lower().startswith("https:"):',
+        'if errand.decide != "full" or url.lower().startswith("https:"):',
         "if True:", "decide/full-is-deny-over-plain-http-to-another-machine",
         "decide/permission-and-another-input-need-full"),
     "has the hook's own budget in the background": in_library(
