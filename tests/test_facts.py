@@ -106,6 +106,7 @@ SAID = (
     f"{STDIN_S} for stdin, {hook_io.EFFORT_STAY_S} s for a processor, the budget, and "
     f"{hook_io.WRITE_TIMEOUT_MS // 1000} s for an agent",
     f"does not answer within {BUDGET} over TLS",
+    f"one whole object of {hook_io.DECISION_MAX_BYTES >> 20} MiB at most; another",
     f"events around {STDIN_MIB}, read",
     f"few answers come within {BUDGET}",
     "`block` on "
