@@ -158,6 +158,21 @@ def test_an_import_without_an_end_ends(line, tmp_path):
     assert (done.returncode, b"no end within" in done.stderr) == (1, True)
 
 
+@pytest.mark.parametrize("is_held", [False, True], ids=["nobody writes", "is silent"])
+def test_an_import_of_a_pipe_in_which_nothing_comes_ends(is_held, tmp_path):
+    fifo = tmp_path / "log"
+    os.mkfifo(fifo)
+    held = os.open(fifo, os.O_RDWR) if is_held else None
+    small = "import server.command as c; c.IMPORT_WAIT_S = 1; c.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", small, "--port", "0", "--db", ":memory:", "--import",
+         str(fifo)], cwd=TESTS, capture_output=True, timeout=PATIENCE_S)
+    if is_held:
+        os.close(held)
+    assert (done.returncode, done.stderr.decode().splitlines()) == (
+        1, [f"server: cannot read {fifo}: nothing came from it for 1 s"])
+
+
 def test_an_output_that_is_no_terminal_gets_whole_lines(tmp_path):
     process = started("--port", "0", "--db", ":memory:", COLUMNS="")
     try:

@@ -5,8 +5,10 @@ import argparse
 import bisect
 import contextlib
 import errno
+import io
 import itertools
 import os
+import select
 import shutil
 import signal
 import sqlite3
@@ -23,6 +25,7 @@ from .serving import UNUSABLE, EventServer
 from .shared import Shared
 
 IMPORT_MAX_BYTES = 1 << 28
+IMPORT_WAIT_S = 10  # for the next bytes of a pipe
 FILES_MAX = 4096  # open at once; each connection is one
 UNBOUNDED = 1 << 30  # columns
 
@@ -151,14 +154,28 @@ def opened_shared(url):
         sys.exit(f"server: cannot use {url}: {error}")
 
 
+class Patient(io.FileIO):
+    """A file that may be a pipe, and is waited for no longer than IMPORT_WAIT_S."""
+
+    def __init__(self, path):
+        super().__init__(path, opener=lambda name, flags: os.open(
+            name, flags | getattr(os, "O_NONBLOCK", 0)))
+
+    def readinto(self, buffer):
+        if os.name != "nt" and not select.select([self], [], [], IMPORT_WAIT_S)[0]:
+            raise OSError(f"nothing came from it for {IMPORT_WAIT_S} s")
+        return super().readinto(buffer)
+
+
 def import_log(store, path):
     """Add the events of the file *path* to *store*; return how many, and line numbers.
 
     These are of the lines that are no event of the contract.  A file without an end, or
-    one that is no file, is read for IMPORT_MAX_BYTES.  Raises OSError.
+    one that is no file, is read for IMPORT_MAX_BYTES, a silent one for IMPORT_WAIT_S.
+    Raises OSError.
     """
     count, bad, left, number = 0, [], IMPORT_MAX_BYTES, 0
-    with open(path, "rb") as file, store.changing():
+    with io.BufferedReader(Patient(path)) as file, store.changing():
         while left > 0:
             line = file.readline(BODY_MAX_BYTES + 2)
             left, number = left - max(len(line), 1), number + 1
