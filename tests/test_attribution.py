@@ -187,6 +187,14 @@ def test_what_is_older_than_is_kept_is_removed(tmp_path, monkeypatch):
         assert post(server, hook())[1]["id"] == 2
 
 
+def test_old_events_that_came_lately_keep_their_session(tmp_path):
+    with EventServer(db=str(tmp_path / "db"), keep_s=86400) as server:
+        post(server, hook(timestamp="2020-01-01T00:00:00.000Z"))
+        server.attribution.sweep()
+        assert len(server.events()) == 1
+        assert server.store.run("SELECT COUNT(*) FROM sessions")[0][0][0] == 1
+
+
 def test_a_file_of_the_first_edition_is_taken_over(tmp_path):
     db = tmp_path / "db"
     with sqlite3.connect(db) as old:

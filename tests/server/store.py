@@ -300,10 +300,12 @@ class Store:
                 self.run("DELETE FROM events WHERE created_at < ? AND id IN (SELECT id"
                          " FROM events ORDER BY id LIMIT ?)", text, PURGED_AT_ONCE)
                 count = self._sqlite.total_changes - before
-        for table, column in (("sessions", "last_at"), ("identities", "last_at"),
-                              ("records", "at"), ("spans", "at"),
-                              ("points", "seen_at")):
+        for table, column in (("identities", "last_at"), ("records", "at"),
+                              ("spans", "at"), ("points", "seen_at")):
             self.run(f"DELETE FROM {table} WHERE {column} < ?", oldest)
+        # old events that came lately, as by an import, keep their session
+        self.run("DELETE FROM sessions WHERE last_at < ? AND NOT EXISTS (SELECT 1 FROM"
+                 " events WHERE events.session_id = sessions.session_id)", oldest)
         self.run("DELETE FROM usage WHERE session_id NOT IN (SELECT session_id FROM"
                  " sessions) AND session_id NOT IN (SELECT session_id FROM identities)")
 
