@@ -769,7 +769,7 @@ NASTY = {
     "long emoji names": {emoji(125) + str(i): emoji(128) for i in range(1000)},
     "quotes": {f'{i}' + '"\\' * 60: '"\\' * 4000 for i in range(60)},
     "control characters": {str(i): "\x00\x1b" * 300 for i in range(250)},
-    "huge integers": {str(i): 10 ** 4200 for i in range(240)},
+    "huge integers": {str(i): 10 ** 600 for i in range(1600)},
     "small members": {f"member {i}": i for i in range(50000)},
     "strings of 8 KiB": {str(i): "x" * 8192 for i in range(120)},
     "deep lists": {str(i): json.loads("[" * 90 + "1" + "]" * 90) for i in range(4000)},
