@@ -800,7 +800,7 @@ def _not_json(value: object) -> "NoReturn":
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
-class _Settings:
+class _Scanning:
     """What the C scanner asks of a decoder, in json.JSONDecoder's names."""
 
     strict, parse_float, parse_int = True, staticmethod(_finite), staticmethod(_integer)
@@ -820,7 +820,7 @@ def _codec() -> "Tuple[Any, Any]":
         if os.environ.get("HOOK_IO_PURE"):
             raise ImportError
         _json: "Any" = __import__("_json")
-        scan = _json.make_scanner(_Settings())
+        scan = _json.make_scanner(_Scanning())
         ascii_string = _json.encode_basestring_ascii
         chunks = _json.make_encoder(
             None, _not_json, ascii_string, None, ":", ",", False, False, False)
@@ -874,11 +874,11 @@ def _scanner_of(text: str) -> "Any":
         bytes.maketrans(b"123456789E", b"000000000e"))
     if b"1" * 19 in digits.replace(b"0" * 16, b"1"):
         return _scanner
-    settings: "Any" = _Settings()
-    settings.parse_int = int
+    scanning: "Any" = _Scanning()
+    scanning.parse_int = int
     if b"0e" not in digits:
-        settings.parse_float = float
-    return type(_scanner)(settings)
+        scanning.parse_float = float
+    return type(_scanner)(scanning)
 
 
 def encode(value: "Any") -> str:
@@ -1461,6 +1461,7 @@ KEY_FORMS = {
     "lower": {"oy2": 43},
     "word": {"LTAI": 12, "AKID": 32, "AKCp": 60, "cmVmd": 50, "EZAK": 54, "EZTK": 54,
              "ATBB": 32, "cio": 32, "4b1d": 38, "hf_": 30, "api_org_": 30,
+             "sk_live_": 10, "sk_test_": 10, "rk_live_": 10, "rk_test_": 10,
              "rzp_live_": 14, "rzp_test_": 14},
     "url": {"AIza": 35, "EAA": 20, "1//0": 35, "GR1348941": 20, "sha256~": 43,
             "ya29.": 20, "HRKU-": 36, "amzn.mws.": 36, "YCAJE": 20, "AQVN": 35,
@@ -3626,8 +3627,8 @@ def account_for(
 
     A loss is two lines on stderr.  From the threshold on, each session is told once, by
     the intent of FAIL_LOUD; so is the end of the streak.
-    errand: its name, event_type, timeout_ms, fail_loud and
-        fail_loud_threshold of them, and notes, which are said in any case.
+    errand: its name, event_type, timeout_ms and fail_loud, and the fail_loud_threshold
+        that was set; its notes are said in any case.
     kept: what was done with a lost event, where it is not gone.
     """
     streak = _streak(url, errand)
@@ -6404,7 +6405,7 @@ def _post_turns(
         share = (deadline - time.monotonic()) / (2 if signal == "traces" else 1)
         outcome = _post(url, body, time.monotonic() + share, {
             "Accept": "application/json", **headers}, errand,
-                        errand.settings.export_headers)
+            errand.settings.export_headers)
         _settle(ledger, signal, outcome, event, errand)
         if outcome.is_loss:
             errand.note(f"[WARNING] {signal} were not taken: {outcome.name}"

@@ -107,6 +107,7 @@ SAID = (
     f"{hook_io.WRITE_TIMEOUT_MS // 1000} s for an agent",
     f"does not answer within {BUDGET} over TLS",
     f"one whole object of {hook_io.DECISION_MAX_BYTES >> 20} MiB at most; another",
+    f"a whole number of more than {hook_io.INTEGER_MAX_DIGITS} digits counts as",
     f"events around {STDIN_MIB}, read",
     f"few answers come within {BUDGET}",
     "`block` on "

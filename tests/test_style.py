@@ -12,6 +12,7 @@ import pytest
 
 import hook_io
 from conftest import NEWEST, PYTHONS, ROOT, TESTS, is_cpython, nowhere, sample
+from errands import errand
 from server import EventServer
 from test_readme import blocks
 
@@ -321,16 +322,6 @@ def rooms(source):
             for head in re.finditer(heads, source)]
 
 
-def names_made(node):
-    """Yield the names that a statement at the top level gives a meaning."""
-    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-        yield node.name
-    elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-        targets = getattr(node, "targets", None) or [node.target]
-        yield from (part.id for target in targets for part in ast.walk(target)
-                    if isinstance(part, ast.Name))
-
-
 def globals_read(code):
     """Yield the global names that *code*, and what is nested in it, reads."""
     for step in dis.get_instructions(code):
@@ -342,10 +333,9 @@ def globals_read(code):
 
 
 def uses_of_part_two(source):
-    """Return "line: name" for each name of part two that part one reads."""
+    """Return each name of part two that part one reads."""
     seam = next(line for line, title in rooms(source) if title == "Part two")
-    two = {name for node in ast.parse(source).body if node.lineno > seam
-           for name in names_made(node)}
+    two = set(bound(node for node in ast.parse(source).body if node.lineno > seam))
     one = compile("\n".join(source.splitlines()[:seam - 2]), "part one", "exec")
     return sorted(two & set(globals_read(one)))
 
@@ -362,16 +352,33 @@ def test_a_call_from_part_one_into_part_two_is_seen():
     assert uses_of_part_two(source) == ["_log"]
 
 
-def test_a_section_of_part_two_is_complete_before_the_next():
-    source, later = SOURCES["hook_io.py"], []
-    heads = rooms(source)
+def uses_of_a_later_section(source):
+    """Return "function: name" for each name that a section of part two reads ahead."""
+    heads, later = rooms(source), []
     seam = [title for _, title in heads].index("Part two")
     place = {name: max(n for n, (line, _) in enumerate(heads) if line <= node.lineno)
              for node in ast.parse(source).body if node.lineno > heads[0][0]
-             for name in names_made(node)}
+             for name in bound([node])}
     for code in compile(source, "hook_io.py", "exec").co_consts:
         room = place.get(getattr(code, "co_name", ""), 0)
         if room > seam:
             later += [f"{code.co_name}: {name}" for name in globals_read(code)
                       if place.get(name, 0) > room]
-    assert later == []
+    return later
+
+
+def test_a_section_of_part_two_is_complete_before_the_next():
+    source = SOURCES["hook_io.py"]
+    assert uses_of_a_later_section(source) == []
+    ahead = source.replace("        delivered, why = spool.flush(deliver)\n",
+                           "        delivered, why = _install(spool.flush(deliver))\n")
+    assert uses_of_a_later_section(ahead) == ["_flush_spool: _install"]
+
+
+def test_what_was_set_never_changes_and_an_errand_of_its_kind_leaves_the_first_alone():
+    first = errand("Stop")
+    with pytest.raises(AttributeError, match="format belongs to an Errand"):
+        first.settings.format = "raw"
+    other = first.like({"summary": "another"})
+    other.note("said")
+    assert (first.summary, other.summary, first.notes) == ("", "another", ["said"])
