@@ -220,7 +220,7 @@ def _as_named(names: str) -> "Dict[str, str]":
 #: documented  cells of a measured entry, "intent event", that nobody has measured
 #: provider   OpenTelemetry's name for who makes its models, where it has but one
 #: adapter    Gram's name for it, where that is another
-#: signs      of its events, see _has_sign()
+#: signs      of its events, see AgentEvent.has_sign()
 #: events     its own name of an event -> Claude Code's, and the tool where the event
 #:            itself says it; {member} stands for a member's text
 #: infer      members -> the event, where its events carry no name; first match wins
@@ -702,10 +702,6 @@ class Done(Exception):
         self.result = result
 
 
-class _Spent(Exception):
-    """The effort is spent before a text was looked through."""
-
-
 class _Loss(Exception):
     """The request ended here; args are the outcome's name, fact and status."""
 
@@ -713,33 +709,63 @@ class _Loss(Exception):
 # Texts ------------------------------------------------------------------------
 # What a person reads is one line, and no longer than it may be.
 
+#: error of a socket -> the same words on every system
+ERRORS = {
+    ConnectionRefusedError: "connection refused",
+    ConnectionResetError: "connection reset",
+    BrokenPipeError: "connection reset",
+}
 
-def clamp(text: str, max_chars: int, mark: str = "") -> str:
-    """Return *text*, or its head and a visible *mark*, in at most *max_chars*."""
-    if len(text) <= max_chars:
-        return text
-    mark = mark or f" [… cut: {len(text)} characters in all]"
-    return text[:max_chars - len(mark)] + mark
 
+class Line:
+    """Make what a person reads, of texts that somebody else wrote."""
 
-def _clean(text: str) -> str:
-    """Return *text* on one line, without control characters.
+    @staticmethod
+    def clamp(text: str, max_chars: int, mark: str = "") -> str:
+        """Return *text*, or its head and a visible *mark*, in at most *max_chars*."""
+        if len(text) <= max_chars:
+            return text
+        mark = mark or f" [… cut: {len(text)} characters in all]"
+        return text[:max_chars - len(mark)] + mark
 
-    Bytes of arguments and variables that this Python has not decoded are UTF-8 or, each
-    of the others, a replacement character.
-    """
-    if not text.isprintable():
-        try:
-            text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        except UnicodeEncodeError:
-            pass  # half of a surrogate pair, which JSON can escape
-        text = "".join(c if c.isprintable() else " " for c in text)
-    return text.strip()
+    @staticmethod
+    def clean(text: str) -> str:
+        """Return *text* on one line, without control characters.
+
+        Bytes of arguments and variables that this Python has not decoded are UTF-8 or,
+        each of the others, a replacement character.
+        """
+        if not text.isprintable():
+            try:
+                text = text.encode("utf-8", "surrogateescape").decode(
+                    "utf-8", "replace")
+            except UnicodeEncodeError:
+                pass  # half of a surrogate pair, which JSON can escape
+            text = "".join(c if c.isprintable() else " " for c in text)
+        return text.strip()
+
+    @staticmethod
+    def excerpt(text: str) -> str:
+        """Return the begin of *text* in quotes, without secrets."""
+        safe = _redact_text(text[:ECHO_MAX_CHARS + CUT_MARGIN_CHARS])
+        return repr(Line.clamp(safe, ECHO_MAX_CHARS, "…"))
+
+    @staticmethod
+    def of_error(error: Exception) -> str:
+        """Return what went wrong, in lower case and in the words of ERRORS."""
+        for kind, words in ERRORS.items():
+            if isinstance(error, kind):
+                return words
+        verdict = getattr(error, "verify_message", "")
+        reason = getattr(error, "strerror", "") or str(error)
+        text = f"certificate: {verdict}" if verdict else reason
+        return Line.clean(text).lower() or type(error).__name__
 
 
 # Effort -----------------------------------------------------------------------
-# A hook's own work is charged by processor time, as a wait for a free processor
-# is nobody's fault, and bounded, as the shape of an event is somebody else's choice.
+# A hook's own work is charged by processor time, as a wait for a free processor is
+# nobody's fault, and bounded, as the shape of an event is somebody else's choice.
+# A wait for others ends at a deadline, which is time.monotonic() seconds everywhere.
 
 
 class Effort:
@@ -750,6 +776,9 @@ class Effort:
     """
 
     __slots__ = ("_chars", "_cpu_deadline", "_deadline", "_is_spent")
+
+    class Spent(Exception):
+        """It is over before a text was looked through."""
 
     def __init__(self, seconds: float) -> None:
         self._cpu_deadline = time.process_time() + seconds
@@ -771,6 +800,51 @@ class Effort:
         return self._is_spent
 
 
+class Wait:
+    """Wait for somebody else until a deadline, and no longer."""
+
+    @staticmethod
+    def left(deadline: float) -> float:
+        """Return the seconds left; raises TimeoutError where there are none."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    @staticmethod
+    def at_least(deadline: float) -> float:
+        """Return when a stage of a request that begins now ends at the latest."""
+        return max(deadline, time.monotonic() + STAGE_MIN_S)
+
+    @staticmethod
+    def in_thread(work: "Callable[[], Any]", deadline: float) -> "Any":
+        """Return work(), or raise TimeoutError at the *deadline* and leave it behind.
+
+        What still waits in its thread is lost with the process, which run() ends at
+        once.
+        """
+        import _thread
+
+        done = _thread.allocate_lock()
+        box: "List[Any]" = []
+
+        def body() -> None:
+            try:
+                box.append((work(), None))
+            except (OSError, ValueError) as error:
+                box.append((None, error))
+            done.release()
+
+        done.acquire()
+        _thread.start_new_thread(body, ())
+        if not done.acquire(True, max(0.0, deadline - time.monotonic())):
+            raise TimeoutError
+        value, error = box[0]
+        if error:
+            raise error
+        return value
+
+
 _UNBOUND = Effort(float("inf"))
 
 # JSON -------------------------------------------------------------------------
@@ -778,107 +852,131 @@ _UNBOUND = Effort(float("inf"))
 # The C halves of json cost 0.3 ms to import, json itself 8 (it brings re).
 
 
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if number - number:  # not 0, but NaN, for an infinity
-        raise InputError(f"a number is too large: {digits[:ECHO_MAX_CHARS]}")
-    return number
+class Json:
+    """Scan JSON and write it by the C halves of json, or by json itself.
 
+    scanner: function of a text and a place in it that returns the value there and its
+    end.  chunks: function of a value and 0 that returns strings.  It is asked by the C
+    scanner what that asks of a json.JSONDecoder, in its names.
+    """
 
-def _integer(digits: str) -> int:
-    if len(digits) > INTEGER_MAX_DIGITS and (
-            len(digits.lstrip("-")) > INTEGER_MAX_DIGITS):
-        raise InputError(f"a number has {len(digits.lstrip('-'))} digits")
-    return int(digits)
+    BLANKS = frozenset(" \t\n\r")
+    strict = True
 
+    def __init__(self) -> None:
+        """Try `_json`, which is private to CPython and may differ, on a document."""
+        try:
+            if os.environ.get("HOOK_IO_PURE"):
+                raise ImportError
+            halves: "Any" = __import__("_json")
+            self.scanner = halves.make_scanner(self)
+            self.chunks = halves.make_encoder(
+                None, self._refuse, halves.encode_basestring_ascii, None, ":", ",",
+                False, False, False)
+            text = '{"a":[1,"\\u00e9",null,-1.5,true]}'
+            if "".join(self.chunks(self.scan(text, 0)[0], 0)) != text:
+                raise ImportError
+        except (ImportError, AttributeError, TypeError, ValueError):
+            self.use_public()
 
-def _no_constant(name: str) -> "NoReturn":
-    raise InputError(f"{name} is not JSON")
-
-
-def _not_json(value: object) -> "NoReturn":
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
-
-
-class _Scanning:
-    """What the C scanner asks of a decoder, in json.JSONDecoder's names."""
-
-    strict, parse_float, parse_int = True, staticmethod(_finite), staticmethod(_integer)
-    parse_constant = staticmethod(_no_constant)
-
-    def __getattr__(self, hook: str) -> None:
+    def __getattr__(self, hook: str) -> "Any":
         """Have no hook, whichever a newer Python asks for."""
 
+    def use_public(self) -> None:
+        """Do without what is private to CPython."""
+        import json
 
-def _codec() -> "Tuple[Any, Any]":
-    """Return scan(text, at) -> (value, end) and chunks(value, 0) -> strings.
+        self.scanner = json.JSONDecoder(
+            parse_float=self.parse_float, parse_int=self.parse_int,
+            parse_constant=self.parse_constant).raw_decode
+        encoder = json.JSONEncoder(
+            separators=(",", ":"), allow_nan=False, check_circular=False,
+            default=self._refuse)
+        self.chunks = lambda value, _level: [encoder.encode(value)]
 
-    `_json` is private to CPython: a small document is tried on it first, and json
-    itself serves where it is missing or differs, or HOOK_IO_PURE is set.
-    """
-    try:
-        if os.environ.get("HOOK_IO_PURE"):
-            raise ImportError
-        _json: "Any" = __import__("_json")
-        scan = _json.make_scanner(_Scanning())
-        ascii_string = _json.encode_basestring_ascii
-        chunks = _json.make_encoder(
-            None, _not_json, ascii_string, None, ":", ",", False, False, False)
-        text = '{"a":[1,"\\u00e9",null,-1.5,true]}'
-        value = {"a": [1, "\u00e9", None, -1.5, True]}
-        if scan(text, 0) == (value, len(text)) and "".join(chunks(value, 0)) == text:
-            return scan, chunks
-    except (ImportError, AttributeError, TypeError, ValueError):
-        pass
-    return _public_codec()
+    def parse_float(self, digits: str) -> float:
+        """Return the number; raises InputError for an infinity."""
+        number = float(digits)
+        if number - number:  # not 0, but NaN, for an infinity
+            raise InputError(f"a number is too large: {digits[:ECHO_MAX_CHARS]}")
+        return number
+
+    def parse_int(self, digits: str) -> int:
+        """Return the number; raises InputError for one that no machine holds."""
+        if len(digits) > INTEGER_MAX_DIGITS and (
+                len(digits.lstrip("-")) > INTEGER_MAX_DIGITS):
+            raise InputError(f"a number has {len(digits.lstrip('-'))} digits")
+        return int(digits)
+
+    def parse_constant(self, name: str) -> "NoReturn":
+        """Refuse NaN and the infinities."""
+        raise InputError(f"{name} is not JSON")
+
+    def _refuse(self, value: object) -> "NoReturn":
+        raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+    def scan(self, text: str, at: int) -> "Tuple[Any, int]":
+        """Return the JSON value that begins at *at*, and its end.
+
+        Raises StopIteration or ValueError where there is none.
+        """
+        try:
+            value, end = self.scanner(text, at)
+        except SystemError:  # 3.10 and 3.11 find their error class only if imported
+            __import__("json.decoder")
+            value, end = self.scanner(text, at)
+        return value, end
+
+    def suited(self, text: str) -> "Json":
+        """Return what scans *text*: a long one without a call for each of its numbers.
+
+        These calls cost most of what many numbers cost.  Fewer than 304 digits without
+        an exponent are not too large, and need none.
+        """
+        if len(text) < MANY_NUMBERS_CHARS or not hasattr(self.scanner, "parse_int"):
+            return self
+        digits = text.encode("ascii", "replace").translate(
+            bytes.maketrans(b"123456789E", b"000000000e"))
+        if b"1" * 19 in digits.replace(b"0" * 16, b"1"):
+            return self
+        plain = Json.__new__(Json)
+        vars(plain)["parse_int"] = int
+        if b"0e" not in digits:
+            vars(plain)["parse_float"] = float
+        plain.scanner = type(self.scanner)(plain)
+        return plain
+
+    def skip_blanks(self, text: str, at: int) -> int:
+        """Return where the next value or sign of *text* begins."""
+        while text[at:at + 1] in self.BLANKS:
+            at += 1
+        return at
+
+    def is_deep(self, value: "Any", text: str) -> bool:
+        """Tell whether *value*, read from *text*, has more than NESTING_MAX levels."""
+        left, level = text.count("{") + text.count("["), [value]
+        for depth in range(NESTING_MAX + 1):
+            level = [one for one in level if type(one) is list or type(one) is dict]
+            left -= len(level)
+            if not level or left < NESTING_MAX - depth:  # one for each level at least
+                return False
+            level = [inner for one in level for inner in (
+                one.values() if type(one) is dict else one)]
+        return True
+
+    @staticmethod
+    def at(value: "Any", path: str) -> "Any":
+        """Return what is at *path*, a.b or a.0, in *value*; None if nothing is."""
+        for part in path.split("."):
+            if isinstance(value, list) and part.isdigit():
+                value = value[int(part)] if int(part) < len(value) else None
+            else:
+                value = value.get(part) if isinstance(value, dict) else None
+        return value
 
 
-def _public_codec() -> "Tuple[Any, Any]":
-    import json
-
-    decoder = json.JSONDecoder(
-        parse_float=_finite, parse_int=_integer, parse_constant=_no_constant)
-    encoder = json.JSONEncoder(
-        separators=(",", ":"), allow_nan=False, check_circular=False, default=_not_json)
-    return decoder.raw_decode, lambda value, _level: [encoder.encode(value)]
-
-
-_scanner, _chunks = _codec()
+JSON = Json()
 sys.path += _OWN_PATH
-_BLANKS = frozenset(" \t\n\r")
-
-
-def _scan(text: str, at: int, scanner: "Any" = None) -> "Tuple[Any, int]":
-    """Return the JSON value that begins at *at*, and its end.
-
-    Raises StopIteration or ValueError where there is none.
-    """
-    scanner = scanner or _scanner
-    try:
-        value, end = scanner(text, at)
-    except SystemError:  # 3.10 and 3.11 find their error class only if it is imported
-        __import__("json.decoder")
-        value, end = scanner(text, at)
-    return value, end
-
-
-def _scanner_of(text: str) -> "Any":
-    """Return what scans *text*: of a long one without a call for each of its numbers.
-
-    These calls cost most of what many numbers cost.  Fewer than 304 digits without an
-    exponent are not too large, and need none.
-    """
-    if len(text) < MANY_NUMBERS_CHARS or not hasattr(_scanner, "parse_int"):
-        return _scanner
-    digits = text.encode("ascii", "replace").translate(
-        bytes.maketrans(b"123456789E", b"000000000e"))
-    if b"1" * 19 in digits.replace(b"0" * 16, b"1"):
-        return _scanner
-    scanning: "Any" = _Scanning()
-    scanning.parse_int = int
-    if b"0e" not in digits:
-        scanning.parse_float = float
-    return type(_scanner)(scanning)
 
 
 def encode(value: "Any") -> str:
@@ -886,7 +984,7 @@ def encode(value: "Any") -> str:
 
     Raises ValueError for NaN and infinities, TypeError for what JSON cannot hold.
     """
-    return "".join(_chunks(value, 0))
+    return "".join(JSON.chunks(value, 0))
 
 
 def decode(text: str) -> "Any":
@@ -897,45 +995,22 @@ def decode(text: str) -> "Any":
     NESTING_MAX levels.
     """
     try:
-        value, end = _scan(text, _skip_blanks(text, 0), _scanner_of(text))
+        value, end = JSON.suited(text).scan(text, JSON.skip_blanks(text, 0))
+        is_deep = JSON.is_deep(value, text)
     except InputError:
         raise
     except (StopIteration, ValueError) as error:
         at = getattr(error, "pos", getattr(error, "value", 0))
         cut = at >= len(text.rstrip()) or "Unterminated" in str(error)
         what = "JSON without its end" if cut else "not JSON"
-        raise InputError(f"{what}: {_excerpt(text)}") from None
+        raise InputError(f"{what}: {Line.excerpt(text)}") from None
     except RecursionError:
-        raise InputError(f"nested deeper than {NESTING_MAX} levels") from None
-    if _skip_blanks(text, end) < len(text):
-        raise InputError(f"more than one JSON value: {_excerpt(text)}")
-    if _is_deep(value, text):
+        value, end, is_deep = None, len(text), True
+    if JSON.skip_blanks(text, end) < len(text):
+        raise InputError(f"more than one JSON value: {Line.excerpt(text)}")
+    if is_deep:
         raise InputError(f"nested deeper than {NESTING_MAX} levels")
     return value
-
-
-def _skip_blanks(text: str, at: int) -> int:
-    while text[at:at + 1] in _BLANKS:
-        at += 1
-    return at
-
-
-def _is_deep(value: "Any", text: str) -> bool:
-    """Tell whether *value*, which *text* holds, has more than NESTING_MAX levels."""
-    left, level = text.count("{") + text.count("["), [value]
-    for depth in range(NESTING_MAX + 1):
-        level = [one for one in level if type(one) is list or type(one) is dict]
-        left -= len(level)
-        if not level or left < NESTING_MAX - depth:  # one for each level at least
-            return False
-        level = [inner for one in level for inner in (
-            one.values() if type(one) is dict else one)]
-    return True
-
-
-def _excerpt(text: str) -> str:
-    safe = _redact_text(text[:ECHO_MAX_CHARS + CUT_MARGIN_CHARS])
-    return repr(clamp(safe, ECHO_MAX_CHARS, "…"))
 
 
 # Reading ----------------------------------------------------------------------
@@ -958,153 +1033,127 @@ def read_event(
     """
     if os.isatty(fd):
         return {}
-    deadline = time.monotonic() + timeout_ms / 1000
-    data, total, parsed_bytes = bytearray(), 0, 0
+    stdin, deadline, parsed_bytes = Stdin(fd), time.monotonic() + timeout_ms / 1000, 0
     while True:
         idle = deadline if idle_ms is None else time.monotonic() + idle_ms / 1000
-        chunk = _read_chunk(fd, min(deadline, idle))
-        total += len(chunk)
-        data += chunk[:STDIN_MAX_BYTES - len(data)]
+        chunk = stdin.read(min(deadline, idle))
         if not chunk or time.monotonic() > deadline:
-            return _parse_event(data, total)
-        if total == len(data) and chunk.rstrip()[-1:] == b"}" and (
-                total >= 2 * parsed_bytes or not _is_ready(fd)):
-            parsed_bytes = total
+            return stdin.event()
+        if stdin.total == len(stdin.data) and chunk.rstrip()[-1:] == b"}" and (
+                stdin.total >= 2 * parsed_bytes or not stdin.is_ready()):
+            parsed_bytes = stdin.total
             try:
-                return _parse_event(data, total)
+                return stdin.event()
             except InputError:  # a brace inside the object, so far
                 pass
 
 
-def _read_chunk(fd: int, deadline: float) -> bytes:
-    """Return the next bytes of *fd*, none at its end or past the *deadline*."""
-    try:
-        if os.name == "nt":  # select() knows no pipes there
-            return _read_peeked(fd, deadline)
+class Stdin:
+    """What came on *fd*: `total` bytes, of which `data` are kept."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd, self.data, self.total = fd, bytearray(), 0
+
+    def read(self, deadline: float) -> bytes:
+        """Take the next bytes and return them; none at the end or the *deadline*."""
+        chunk = b""
         try:
-            return _read_at_once(fd)
+            chunk = self._read(deadline)
+        except (OSError, ValueError):
+            pass
+        self.total += len(chunk)
+        self.data += chunk[:STDIN_MAX_BYTES - len(self.data)]
+        return chunk
+
+    def _read(self, deadline: float) -> bytes:
+        if os.name == "nt":  # select() knows no pipes there
+            return self.peek(deadline)
+        blocking = os.get_blocking(self.fd)
+        os.set_blocking(self.fd, False)
+        try:  # most often all is there, and select costs 0.2 ms to import
+            return os.read(self.fd, CHUNK_BYTES)
         except BlockingIOError:
+            pass
+        finally:
+            os.set_blocking(self.fd, blocking)
+        is_ready = self.is_ready(max(0.0, deadline - time.monotonic()))
+        return os.read(self.fd, CHUNK_BYTES) if is_ready else b""
+
+    def is_ready(self, seconds: float = PAUSE_S) -> bool:
+        """Tell whether there is more, or the end; False where select() cannot say.
+
+        A writer that goes on has PAUSE_S: else an event whose parts end like an object
+        would be read anew with each of them.
+        """
+        try:
             from select import select
 
-            if select([fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                return os.read(fd, CHUNK_BYTES)
-    except (OSError, ValueError):
-        pass
-    return b""
+            return bool(select([self.fd], [], [], seconds)[0])
+        except (OSError, ValueError):
+            return False
 
+    def peek(self, deadline: float) -> bytes:
+        """Return what is there once something is, on Windows.
 
-def _is_ready(fd: int) -> bool:
-    """Tell whether *fd* has more, or has ended; False where select() cannot say.
-
-    A writer that goes on has PAUSE_S: else an event whose parts end like an object
-    would be read anew with each of them.
-    """
-    try:
-        from select import select
-
-        return bool(select([fd], [], [], PAUSE_S)[0])
-    except (OSError, ValueError):
-        return False
-
-
-def _read_at_once(fd: int) -> bytes:
-    """Return what is there: most often all, and select costs 0.2 ms to import."""
-    blocking = os.get_blocking(fd)
-    os.set_blocking(fd, False)
-    try:
-        return os.read(fd, CHUNK_BYTES)
-    finally:
-        os.set_blocking(fd, blocking)
-
-
-def _read_peeked(fd: int, deadline: float) -> bytes:
-    """Return what is there once something is, on Windows.
-
-    A read that waits in a thread would hang each child that is given the same stdin.
-    """
-    api, handle = __import__("_winapi"), __import__("msvcrt").get_osfhandle(fd)
-    try:
-        while not api.PeekNamedPipe(handle, 0)[0]:
-            if time.monotonic() > deadline:
-                return b""
-            time.sleep(0.001)
-    except BrokenPipeError:
-        return b""
-    except OSError:
-        pass  # a file: it is read at once
-    return os.read(fd, CHUNK_BYTES)
-
-
-def _in_thread(work: "Callable[[], Any]", deadline: float) -> "Any":
-    """Return work(), or raise TimeoutError at the *deadline* and leave it behind.
-
-    What still waits in its thread is lost with the process, which run() ends at once.
-    """
-    import _thread
-
-    done = _thread.allocate_lock()
-    box: "List[Any]" = []
-
-    def body() -> None:
+        A read that waits in a thread would hang each child that has the same stdin.
+        """
+        api: "Any" = __import__("_winapi")
+        handle = __import__("msvcrt").get_osfhandle(self.fd)
         try:
-            box.append((work(), None))
-        except (OSError, ValueError) as error:
-            box.append((None, error))
-        done.release()
+            while not api.PeekNamedPipe(handle, 0)[0]:
+                if time.monotonic() > deadline:
+                    return b""
+                time.sleep(0.001)
+        except BrokenPipeError:
+            return b""
+        except OSError:
+            pass  # a file: it is read at once
+        return os.read(self.fd, CHUNK_BYTES)
 
-    done.acquire()
-    _thread.start_new_thread(body, ())
-    if not done.acquire(True, max(0.0, deadline - time.monotonic())):
-        raise TimeoutError
-    value, error = box[0]
-    if error:
-        raise error
-    return value
+    def event(self) -> "Event":
+        """Return the event that came; raises InputError, with its `text`, for none."""
+        is_cut, data = self.total > len(self.data), self.data
+        if data[:3] == b"\xef\xbb\xbf":  # the codec utf-8-sig would be one more import
+            data = data[3:]
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            is_at_end = error.start >= len(data) - 3
+            text = data[:error.start].decode("utf-8") if is_at_end else ""
+            if not (is_cut and is_at_end):
+                astray = InputError(f"not UTF-8 at byte {error.start}")
+                astray.text = text
+                raise astray from None
+        if is_cut:
+            members = self.whole_members(text)
+            return {**members, "truncated": True, "stdin_bytes": self.total}
+        try:
+            event = decode(text) if text.strip() else {}
+        except InputError as error:
+            error.text = text if "without its end" in str(error) else ""
+            raise
+        if not isinstance(event, dict):
+            raise InputError(f"not a JSON object: {Line.excerpt(text.strip())}")
+        return event
 
-
-def _parse_event(data: bytes, total: int) -> "Event":
-    cut = total > len(data)
-    if data[:3] == b"\xef\xbb\xbf":  # the codec utf-8-sig would be one more import
-        data = data[3:]
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if not cut or error.start < len(data) - 3:
-            astray = InputError(f"not UTF-8 at byte {error.start}")
-            if error.start >= len(data) - 3:
-                astray.text = data[:error.start].decode("utf-8")
-            raise astray from None
-        text = data[:error.start].decode("utf-8")
-    if cut:
-        return {**_whole_members(text), "truncated": True, "stdin_bytes": total}
-    try:
-        event = decode(text) if text.strip() else {}
-    except InputError as error:
-        error.text = text if "without its end" in str(error) else ""
-        raise
-    if not isinstance(event, dict):
-        raise InputError(f"not a JSON object: {_excerpt(text.strip())}")
-    return event
-
-
-def _whole_members(text: str) -> "Event":
-    """Return the top-level members of a cut object that arrived whole."""
-    members: "Event" = {}
-    at = _skip_blanks(text, 0)
-    if text[at:at + 1] != "{":
-        raise InputError(f"not a JSON object: {_excerpt(text)}")
-    scanner = _scanner_of(text)
-    try:
-        while text[at] in "{," and len(members) < MEMBERS_MAX:
-            name, at = _scan(text, _skip_blanks(text, at + 1), scanner)
-            colon = _skip_blanks(text, at)
-            value, at = _scan(text, _skip_blanks(text, colon + 1), scanner)
-            said, at = text[colon:at], _skip_blanks(text, at)
-            if text[at] in ",}" and not _is_deep(value, said):  # a number may be cut
-                members[name] = value
-    except (StopIteration, ValueError, IndexError, TypeError, RecursionError):
-        pass  # the cut
-    return members
+    @staticmethod
+    def whole_members(text: str) -> "Event":
+        """Return the top-level members of a cut object that arrived whole."""
+        members: "Event" = {}
+        at, json = JSON.skip_blanks(text, 0), JSON.suited(text)
+        if text[at:at + 1] != "{":
+            raise InputError(f"not a JSON object: {Line.excerpt(text)}")
+        try:
+            while text[at] in "{," and len(members) < MEMBERS_MAX:
+                name, at = json.scan(text, json.skip_blanks(text, at + 1))
+                colon = json.skip_blanks(text, at)
+                value, at = json.scan(text, json.skip_blanks(text, colon + 1))
+                said, at = text[colon:at], json.skip_blanks(text, at)
+                if text[at] in ",}" and not json.is_deep(value, said):
+                    members[name] = value  # but for a number, which may be cut
+        except (StopIteration, ValueError, IndexError, TypeError, RecursionError):
+            pass  # the cut
+        return members
 
 
 # Normalising ------------------------------------------------------------------
@@ -1120,9 +1169,64 @@ class AgentEvent(Event):
     """
 
     __slots__ = ("agent", "event_name", "native")
-    agent: str
-    event_name: str
-    native: "Event"
+
+    def __init__(self, native: "Event", agent: str) -> None:
+        super().__init__(native)
+        self.native, self.agent, row = native, agent, PLATFORMS[agent]
+        for source, target in row.get("fields", {}).items():
+            value, (name, _, inner) = JSON.at(native, source), target.partition(".")
+            if value is not None and native.get(name) is None:
+                self[name] = {
+                    **(self.get(name) or {}), inner: value} if inner else value
+        said, guesses = self.get("hook_event_name"), row.get("infer", {})
+        self.event_name: str = said if isinstance(said, str) and said else next(
+            (guesses[members] for members in guesses
+             if all(member in native for member in members.split())), "")
+        name, _, tool = row["events"].get(self.event_name, "").partition(" ")
+        if name or (self.event_name and "hook_event_name" not in self):
+            self["hook_event_name"] = name or self.event_name
+        self._name_tool(tool, row.get("tools", {}))
+
+    def _name_tool(self, tool: str, names: "Dict[str, str]") -> None:
+        """Take the tool's canonical name, and an input that is no text of JSON."""
+        name, given = self.get("tool_name"), self.get("tool_input")
+        if tool:
+            parts = tool.replace("}", "{").split("{")
+            found = [JSON.at(self.native, path) for path in parts[1::2]]
+            parts[1::2] = [text if isinstance(text, str) else "" for text in found]
+            self["tool_name"] = "".join(parts)
+        elif isinstance(name, str):
+            self["tool_name"] = names.get(name, name)
+        if isinstance(given, str) and given.startswith("{"):
+            try:
+                self["tool_input"] = decode(given)
+            except InputError:
+                pass  # a text that only looks like it: it stays as it is
+
+    @staticmethod
+    def has_sign(event: "Event", sign: str) -> bool:
+        """Tell whether each word of *sign* holds for *event*.
+
+        name: there is such a member.  name=a|b: its text is one of these, "" if it is
+        no string.  name~a|b: one of these is in its text.  name[7]=x: that character of
+        it is.  A "-" before any: it is not so.
+        """
+        for word in sign.split():
+            name, mark, wanted = word.lstrip("-").replace("~", "=~").partition("=")
+            name, _, at = name.partition("[")
+            text = event.get(name) if mark else ""
+            text = text[:VALUE_MAX_CHARS] if isinstance(text, str) else ""
+            text = text.replace("\\", "/")  # a path of Windows
+            text = text[int(at[:-1]):][:1] if at else text
+            if not mark:
+                holds = name in event
+            elif wanted[:1] == "~":
+                holds = any(part in text for part in wanted[1:].split("|"))
+            else:
+                holds = text in wanted.split("|")
+            if holds is word.startswith("-"):
+                return False
+        return True
 
 
 def normalise(event: "Event", agent: str = "") -> AgentEvent:
@@ -1132,55 +1236,7 @@ def normalise(event: "Event", agent: str = "") -> AgentEvent:
     """
     if isinstance(event, AgentEvent):
         return event
-    said = AgentEvent(event)
-    said.agent = agent if agent in PLATFORMS else platform_of(event)
-    said.native = event
-    row = PLATFORMS[said.agent]
-    for source, target in row.get("fields", {}).items():
-        value = _get_path(event, source)
-        if value is not None and event.get(target.partition(".")[0]) is None:
-            _set_path(said, target, value)
-    guesses = row.get("infer", {})
-    guess = next((guesses[members] for members in guesses
-                  if all(member in event for member in members.split())), "")
-    said.event_name = _string(said.get("hook_event_name")) or guess
-    name, _, tool = row["events"].get(said.event_name, "").partition(" ")
-    if name or (said.event_name and "hook_event_name" not in said):
-        said["hook_event_name"] = name or said.event_name
-    _name_tool(said, tool, row.get("tools", {}))
-    return said
-
-
-def _name_tool(said: AgentEvent, tool: str, names: "Dict[str, str]") -> None:
-    """Give *said* the tool's canonical name, and an input that is no text of JSON."""
-    parts = tool.replace("}", "{").split("{")
-    parts[1::2] = [_string(_get_path(said.native, path)) for path in parts[1::2]]
-    native = said.get("tool_name")
-    if tool:
-        said["tool_name"] = "".join(parts)
-    elif isinstance(native, str):
-        said["tool_name"] = names.get(native, native)
-    given = said.get("tool_input")
-    if isinstance(given, str) and given.startswith("{"):
-        try:
-            said["tool_input"] = decode(given)
-        except InputError:
-            pass  # a text that only looks like it: it stays as it is
-
-
-def _get_path(event: "Any", path: str) -> "Any":
-    """Return what is at *path*, a.b or a.0, in *event*; None if nothing is."""
-    for part in path.split("."):
-        if isinstance(event, list) and part.isdigit():
-            event = event[int(part)] if int(part) < len(event) else None
-        else:
-            event = event.get(part) if isinstance(event, dict) else None
-    return event
-
-
-def _set_path(event: "Event", path: str, value: "Any") -> None:
-    name, _, inner = path.partition(".")
-    event[name] = {**(event.get(name) or {}), inner: value} if inner else value
+    return AgentEvent(event, agent if agent in PLATFORMS else platform_of(event))
 
 
 def platform_of(event: "Event") -> str:
@@ -1191,38 +1247,10 @@ def platform_of(event: "Event") -> str:
     if isinstance(event, AgentEvent):
         return event.agent
     for agent, row in PLATFORMS.items():
-        if any(_has_sign(event, sign) for sign in row.get("signs", ())):
+        if any(AgentEvent.has_sign(event, sign) for sign in row.get("signs", ())):
             return agent
-    name = _string(event.get("hook_event_name"))
+    name = str(event.get("hook_event_name"))
     return next((a for a, row in PLATFORMS.items() if name in row["events"]), _UNKNOWN)
-
-
-def _string(value: "Any") -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _has_sign(event: "Event", sign: str) -> bool:
-    """Tell whether each word of *sign* holds for *event*.
-
-    name: there is such a member.  name=a|b: its text is one of these, "" if it is no
-    string.  name~a|b: one of these is in its text.  name[7]=x: that character of it
-    is.  A "-" before any: it is not so.
-    """
-    for word in sign.split():
-        name, mark, wanted = word.lstrip("-").replace("~", "=~").partition("=")
-        name, _, at = name.partition("[")
-        text = _string(event.get(name))[:VALUE_MAX_CHARS]
-        text = text.replace("\\", "/")  # a path of Windows
-        text = text[int(at[:-1]):][:1] if at else text
-        if not mark:
-            holds = name in event
-        elif wanted[:1] == "~":
-            holds = any(part in text for part in wanted[1:].split("|"))
-        else:
-            holds = text in wanted.split("|")
-        if holds is word.startswith("-"):
-            return False
-    return True
 
 
 def canonical(event_name: str) -> str:
@@ -1671,7 +1699,7 @@ _FLAG_STARTS = tuple(flag for flags, _, _ in FLAGS for flag in flags)
 
 
 def _redact_text(text: str, effort: Effort = _UNBOUND) -> str:
-    """Return *text* redacted; raises _Spent where there is no time to."""
+    """Return *text* redacted; raises Effort.Spent where there is no time to."""
     lowered = text.lower()
     if any(mark in lowered for mark in PLACES):
         text = _Text(text, effort).without(_places)
@@ -1701,7 +1729,7 @@ class _Text:
 
     def spend(self, chars: int) -> None:
         if self.effort.is_spent(chars):
-            raise _Spent
+            raise Effort.Spent
 
     def end(self, kind: str, at: int, most: int = KEY_BLOCK_MAX_CHARS) -> int:
         """Return where what is of that *kind* and begins at *at* ends."""
@@ -1969,7 +1997,7 @@ def _in_brackets(
         return start, start
     said = reading.text[start:start + KEY_BLOCK_MAX_CHARS].replace(quote, '"')
     try:
-        value, size = _scan(said, 0)
+        value, size = JSON.scan(said, 0)
     except (ValueError, StopIteration, RecursionError):
         reading.broken = start + len(said)  # what is in it would not end there either
         return start, start
@@ -2124,7 +2152,7 @@ def _redact_string(text: str, max_chars: int, effort: Effort) -> str:
         return text
     try:
         return _redact_long(text, max_chars, effort)
-    except _Spent:
+    except Effort.Spent:
         return SKIPPED
 
 
@@ -2457,7 +2485,7 @@ def summary(event: "Event", event_type: str) -> str:
     if "input_error" in event:
         text = f"{event_type}: unreadable event"
     text = " ".join(text.split()) or f"{event_type} event"
-    return clamp(text, SUMMARY_MAX_CHARS, "…")
+    return Line.clamp(text, SUMMARY_MAX_CHARS, "…")
 
 
 def _tool(event: "Event") -> str:
@@ -2570,13 +2598,6 @@ PUBLIC_HTTP = ("plain http to a public address: use https, or set"
 PUBLIC_HEADER = ("plain http to a public address, and a header for any host: use https,"
                  " or name the header's host, as in Name@host")
 
-#: error of a socket -> the same words on every system
-ERRORS = {
-    ConnectionRefusedError: "connection refused",
-    ConnectionResetError: "connection reset",
-    BrokenPipeError: "connection reset",
-}
-
 #: scheme -> its port
 PORTS = {"http": 80, "https": 443}
 
@@ -2666,7 +2687,7 @@ def post_json(
         if target[0] == "https":
             sock = _wrap_tls(sock, target[1], deadline, tls)
         _send(sock, head + body, deadline)
-        link = sock, _at_least(deadline), _tokens(headers or {})
+        link = sock, Wait.at_least(deadline), _tokens(headers or {})
         status, answer = _read_status(link)
         is_read = status < 200 or status >= 400 or (
             status < 300 and "Accept" in (headers or {}))
@@ -2787,7 +2808,7 @@ def _host_problem(meant: str, url: str) -> str:
         host, port = "", 0
     if target in ((host, port), (host, 0)):
         return ""
-    return f"is for {_clean(meant.strip())} alone, and the event goes elsewhere"
+    return f"is for {Line.clean(meant.strip())} alone, and the event goes elsewhere"
 
 
 def _header_problem(name: str, value: str) -> str:
@@ -2808,19 +2829,6 @@ def _network() -> "Any":
     return __import__("socket")
 
 
-def _seconds_left(deadline: float) -> float:
-    """Return the seconds left; raises TimeoutError where there are none."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
-def _at_least(deadline: float) -> float:
-    """Return when a stage of the request that begins now ends at the latest."""
-    return max(deadline, time.monotonic() + STAGE_MIN_S)
-
-
 #: Windows tries for 2 s to connect to a port of its own that nobody listens on
 SLOW_REFUSALS = os.name == "nt"
 
@@ -2832,12 +2840,12 @@ def _connect(
     net, failures = _network(), []
     timeouts = (TimeoutError, net.timeout)  # two classes before Python 3.10
     addresses = _permitted(
-        _addresses(net, host, port, _at_least(deadline)), scheme, allow_http)
-    deadline = _at_least(deadline)
+        _addresses(net, host, port, Wait.at_least(deadline)), scheme, allow_http)
+    deadline = Wait.at_least(deadline)
     for index, (family, address) in enumerate(addresses):
         sock, is_slow = None, SLOW_REFUSALS and address_kind(address[0]) == "loopback"
         try:
-            left = _seconds_left(deadline)
+            left = Wait.left(deadline)
             sock = net.socket(family, net.SOCK_STREAM, 0)
             share = left / (len(addresses) - index + is_slow)
             sock.settimeout(share if is_slow else min(left, max(share, 0.25)))
@@ -2849,21 +2857,11 @@ def _connect(
                 _Loss("refused", "connection refused") if is_slow else
                 _Loss("timed_out", "could not connect in time"))
         except OSError as error:
-            failures.append(_Loss("refused", _error_text(error)))
+            failures.append(_Loss("refused", Line.of_error(error)))
         if sock:
             sock.close()
     failures.sort(key=lambda loss: loss.args[1] != "connection refused")
     raise failures[0] if failures else _Loss("refused", f"{host} has no address")
-
-
-def _error_text(error: Exception) -> str:
-    for kind, words in ERRORS.items():
-        if isinstance(error, kind):
-            return words
-    verdict = getattr(error, "verify_message", "")
-    reason = getattr(error, "strerror", "") or str(error)
-    text = f"certificate: {verdict}" if verdict else reason
-    return _clean(text).lower() or type(error).__name__
 
 
 def _addresses(
@@ -2889,11 +2887,11 @@ def _addresses(
         return net.getaddrinfo(name, port, 0, net.SOCK_STREAM)
 
     try:
-        found = _in_thread(look_up, deadline)
+        found = Wait.in_thread(look_up, deadline)
     except TimeoutError:
         raise _Loss("timed_out", f"the lookup of {host} took too long") from None
     except OSError as error:
-        fact = f"the lookup of {host} failed: {_error_text(error)}"
+        fact = f"the lookup of {host} failed: {Line.of_error(error)}"
         raise _Loss("refused", fact) from None
     return [(family, address) for family, _, _, _, address in found]
 
@@ -2942,12 +2940,12 @@ def _wrap_tls(sock: "Any", host: str, deadline: float, tls: "Any") -> "Any":
 
     plain = socket.socket(fileno=sock.detach())
     try:
-        plain.settimeout(_seconds_left(deadline))
+        plain.settimeout(Wait.left(deadline))
         return tls.wrap_socket(plain, server_hostname=host)
     except (TimeoutError, socket.timeout):
         loss = _Loss("timed_out", "could not connect in time")
     except (OSError, ValueError) as error:  # a host that TLS cannot take
-        loss = _Loss("refused", _error_text(error))
+        loss = _Loss("refused", Line.of_error(error))
     plain.close()
     raise loss
 
@@ -2957,22 +2955,22 @@ def _tls_context(ca_file: str) -> "Any":
     try:
         import ssl
     except ImportError as error:
-        raise _Loss("refused", _error_text(error)) from None
+        raise _Loss("refused", Line.of_error(error)) from None
     try:
         return ssl.create_default_context(
             cafile=os.path.expanduser(ca_file) or None)
     except OSError as error:
-        fact = f"no certificates in {_clean(ca_file)}: {_error_text(error)}"
+        fact = f"no certificates in {Line.clean(ca_file)}: {Line.of_error(error)}"
         raise _Loss("refused", fact) from None
 
 
 def _send(sock: "Any", data: bytes, deadline: float) -> None:
     timeouts = (TimeoutError, _network().timeout)
     view = memoryview(data)
-    deadline = _at_least(deadline)
+    deadline = Wait.at_least(deadline)
     try:
         while view:
-            sock.settimeout(_seconds_left(deadline))
+            sock.settimeout(Wait.left(deadline))
             view = view[sock.send(view):]
     except timeouts:
         raise _Loss("timed_out", "not sent whole in time") from None
@@ -2983,12 +2981,12 @@ def _send(sock: "Any", data: bytes, deadline: float) -> None:
 def _receive(sock: "Any", deadline: float) -> bytes:
     timeouts = (TimeoutError, _network().timeout)
     try:
-        sock.settimeout(_seconds_left(deadline))
+        sock.settimeout(Wait.left(deadline))
         chunk: bytes = sock.recv(ANSWER_MAX_BYTES)
     except timeouts:
         raise _Loss("unconfirmed", "no answer in time") from None
     except OSError as error:
-        raise _Loss("refused", _error_text(error)) from None
+        raise _Loss("refused", Line.of_error(error)) from None
     if not chunk:
         raise _Loss("refused", "closed without an answer")
     return chunk
@@ -3045,7 +3043,7 @@ def _is_final(status: int) -> bool:
 
 
 def _not_http(answer: bytes) -> _Loss:
-    begin = _clean(answer[:ECHO_MAX_CHARS // 2].decode("latin-1"))
+    begin = Line.clean(answer[:ECHO_MAX_CHARS // 2].decode("latin-1"))
     return _Loss("refused", f"not HTTP: {begin!r}")
 
 
@@ -3096,7 +3094,7 @@ def _read_json(answer: bytes, link: "Link", decides: bool) -> "Optional[Event]":
                 raise ValueError("not all of it is here")
             text = body.decode("utf-8", "replace")
             at = text.index("{")
-            said, behind = _scan(text, at)
+            said, behind = JSON.scan(text, at)
             is_alone = not (text[:at].strip(" \t\r\n\ufeff") or text[behind:].strip())
             return said if is_alone or not decides else None
         except (StopIteration, ValueError, RecursionError):
@@ -3121,7 +3119,7 @@ def _quote(answer: "Event") -> str:
     members = {**answer, **inner} if isinstance(inner, dict) else answer
     words = [members.get(name) for name in ("error", "message")]
     text = ": ".join(word for word in words if isinstance(word, str))
-    return clamp(_redact_text(_clean(text)), QUOTE_MAX_CHARS)
+    return Line.clamp(_redact_text(Line.clean(text)), QUOTE_MAX_CHARS)
 
 
 def _dechunk(body: bytes) -> bytes:
@@ -3136,7 +3134,7 @@ def _dechunk(body: bytes) -> bytes:
 
 def shown_url(url: str) -> str:
     """Return *url* as messages show it: without user info, query, fragment, secrets."""
-    scheme, mark, rest = _clean(url).partition("://")
+    scheme, mark, rest = Line.clean(url).partition("://")
     if not mark:
         scheme, rest = "", scheme
     authority = rest.replace("?", "/").partition("/")[0]
@@ -3144,7 +3142,7 @@ def shown_url(url: str) -> str:
     if "@" in rest.partition("/")[0] or not mark or not (port or "0").isdigit():
         rest = rest.rpartition("@")[2]
     rest = rest.partition("?")[0].partition("#")[0]
-    return clamp(_redact_text(scheme + mark + rest), QUOTE_MAX_CHARS)
+    return Line.clamp(_redact_text(scheme + mark + rest), QUOTE_MAX_CHARS)
 
 
 # The streak -------------------------------------------------------------------
@@ -3584,14 +3582,14 @@ def render(result: HookResult, event: "Event") -> "Shape":
     document: "Shape" = {}
     wish = "" if result.tool_input is None else (
         f"a hook wants this input instead: {encode(result.tool_input)}")
-    said = clamp(result.text or wish, HINT_MAX_CHARS if result.intent == "context" else
-                 REASON_MAX_CHARS)
+    max_chars = HINT_MAX_CHARS if result.intent == "context" else REASON_MAX_CHARS
+    said = Line.clamp(result.text or wish, max_chars)
     name = normalise(event).event_name
     texts = {"$T": said, "$E": name, "$I": result.tool_input}
     if result.intent:
         document.update(_fill(channel(result.intent, event) or {}, texts))
     if result.hint:
-        texts["$T"] = clamp(result.hint, HINT_MAX_CHARS)
+        texts["$T"] = Line.clamp(result.hint, HINT_MAX_CHARS)
         document.update(_fill(channel("hint", event) or {}, texts))
     return document
 
@@ -3900,7 +3898,7 @@ def _write(fd: int, data: bytes) -> bool:
 
 def _write_part(fd: int, data: bytes, deadline: float) -> int:
     if os.name == "nt":  # select() knows no pipes there
-        written: int = _in_thread(lambda: os.write(fd, data), deadline)
+        written: int = Wait.in_thread(lambda: os.write(fd, data), deadline)
         return written
     from select import PIPE_BUF, select
 
@@ -4073,7 +4071,7 @@ def _describe(error: BaseException, said: str) -> str:
         trace = trace.tb_next
     file = os.path.basename(trace.tb_frame.f_code.co_filename) if trace else "?"
     line = trace.tb_lineno if trace else 0
-    return _clean(f"{type(error).__name__}: {said} ({file}:{line})")
+    return Line.clean(f"{type(error).__name__}: {said} ({file}:{line})")
 
 
 #: what must not come to nothing where stdout is gone: exit 2 is the channel left
@@ -4141,7 +4139,7 @@ def _read_options(rows: "Rows", argv: "List[str]", prog: str) -> "Dict[str, str]
         if name == "--version":
             raise Done(HookResult("print", __version__))
         if name not in takes:
-            said = _excerpt(name) + _similar(name, list(takes))
+            said = Line.excerpt(name) + _similar(name, list(takes))
             raise _usage_error(rows, prog, f"unrecognized argument: {said}")
         if takes[name] == "-":
             value = "1"
@@ -4163,7 +4161,7 @@ def _problem(takes: str, text: str) -> str:
         problem = "" if inside else f"is no whole number from {low} to {high}"
     elif takes.islower() and text not in takes.split("|"):
         problem = f"is none of {takes.replace('|', ', ')}"
-    return problem and f"{problem}: {_excerpt(text)}"
+    return problem and f"{problem}: {Line.excerpt(text)}"
 
 
 def _event_problem(text: str) -> str:
@@ -4183,7 +4181,7 @@ def _event_note(text: str) -> str:
              if -6 < len(name) - len(text) < 6 and _is_near(name, text))
     near = canonical(next(names, ""))
     return near and (f"[WARNING] --event-type is no known event (did you mean {near}?):"
-                     f" {_excerpt(text)}")
+                     f" {Line.excerpt(text)}")
 
 
 def _is_near(one: str, other: str) -> bool:
@@ -4320,7 +4318,8 @@ def _read_any_event() -> "Tuple[Event, str]":
     try:
         return read_event(idle_ms=STDIN_IDLE_MS), ""
     except InputError as error:  # an agent that does not wait may cut its event short
-        whole = _whole_members(error.text) if error.text.lstrip()[:1] == "{" else {}
+        is_begun = error.text.lstrip()[:1] == "{"
+        whole = Stdin.whole_members(error.text) if is_begun else {}
         return ({**whole, "input_error": str(error)},
                 f"[WARNING] The event on stdin is {error}")
 
@@ -4758,7 +4757,7 @@ def hand_over(event: AgentEvent, errand: "Errand") -> bool:
             if _fork_away():
                 return True
     except OSError as error:
-        errand.note(f"[WARNING] No background process: {_error_text(error)}")
+        errand.note(f"[WARNING] No background process: {Line.of_error(error)}")
         return False
     errand.timeout_ms = errand.settings.background_timeout_ms
     budget_s = errand.timeout_ms / 1000
@@ -4936,7 +4935,7 @@ class Spool:
                 outcome = deliver(record)
             except (OSError, ValueError, LookupError, TypeError,
                     OverflowError) as error:
-                self.set_aside(name, record, f"unreadable: {_error_text(error)}")
+                self.set_aside(name, record, f"unreadable: {Line.of_error(error)}")
                 continue
             if not outcome.is_loss:
                 delivered += self._remove(name)
@@ -5034,8 +5033,9 @@ def _spool(event: "Event", errand: "Errand", outcome: Outcome) -> str:
         gone = spool.keep(record, errand.key, errand.time_ns,
                           "rejected" if final else "json")
     except OSError as error:
-        errand.note("[WARNING] The event is not spooled: HOOK_IO_SPOOL_DIR "
-                    f"({_clean(spool.folder)}) cannot be used: {_error_text(error)}")
+        errand.note(
+            "[WARNING] The event is not spooled: HOOK_IO_SPOOL_DIR "
+            f"({Line.clean(spool.folder)}) cannot be used: {Line.of_error(error)}")
         return ""
     if gone:
         errand.note(f"[WARNING] The spool is full: its {gone} oldest events are gone")
@@ -5060,7 +5060,7 @@ def _flush_spool(event: AgentEvent, errand: "Errand") -> HookResult:
         delivered, why = spool.flush(deliver)
         left, aside = (len(spool.names(suffix)) for suffix in ("json", "rejected"))
     except OSError as error:
-        why = _error_text(error)
+        why = Line.of_error(error)
         return HookResult(diagnostics=(
             *notes, f"[ERROR] The spool HOOK_IO_SPOOL_DIR cannot be used: {why}"))
     if delivered:
@@ -5165,7 +5165,7 @@ def _log(event: "Event", errand: "Errand") -> None:
         log_event(path, line)
     except OSError as error:
         errand.note("[WARNING] The event is not logged: HOOK_IO_EVENT_LOG "
-                    f"({_clean(path)}) cannot be used: {_error_text(error)}")
+                    f"({Line.clean(path)}) cannot be used: {Line.of_error(error)}")
 
 
 # Summaries --------------------------------------------------------------------
@@ -5197,8 +5197,8 @@ def _asked_summary(event: "Event", errand: "Errand") -> str:
     texts = [part.get("text") for part in parts if isinstance(part, dict)] if (
         isinstance(parts, list)) else []
     words = " ".join(text for text in texts if isinstance(text, str))
-    line = " ".join(_clean(_redact_text(words)).split())
-    return clamp(line, SUMMARY_MAX_CHARS, "…")
+    line = " ".join(Line.clean(_redact_text(words)).split())
+    return Line.clamp(line, SUMMARY_MAX_CHARS, "…")
 
 
 # The check --------------------------------------------------------------------
@@ -5260,7 +5260,7 @@ def _source_of(errand: "Errand") -> str:
     env = errand.settings.env
     name = next((name for name in names if env.get(name)), "the default")
     file = errand.settings.sources.get(name)
-    return f"{name} in {_clean(file)}" if file else name
+    return f"{name} in {Line.clean(file)}" if file else name
 
 
 def _enter_settings(agent: str) -> "Tuple[Dict[str, str], List[str]]":
@@ -5278,7 +5278,8 @@ def _enter_settings(agent: str) -> "Tuple[Dict[str, str], List[str]]":
             continue
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", "") or error
-            notes.append(f"[WARNING] The settings {_clean(path)} are not read: {why}")
+            notes.append(
+                f"[WARNING] The settings {Line.clean(path)} are not read: {why}")
             continue
         for name in [name for name in given if name[:5] != "OTEL_"]:
             try:
@@ -5342,7 +5343,7 @@ def _settings_lines(sources: "Mapping[str, str]") -> "List[str]":
     files = dict.fromkeys(sources.values())
     named = {file: [name for name, source in sources.items()
                     if source == file and name[:8] == "HOOK_IO_"] for file in files}
-    return [_clean(f"settings: {file} sets {clip(', '.join(names), 500)}")
+    return [Line.clean(f"settings: {file} sets {clip(', '.join(names), 500)}")
             for file, names in named.items() if names]
 
 
@@ -5594,7 +5595,7 @@ class _Session:
             duration_ms=lasted_ms if took_ms is None else took_ms)
         if id(call) in self.waits:
             _end_at(self.waits[id(call)], call["ended_ms"] - (took_ms or 0))
-        launched = _get_path(said, "tool_response.agentId")
+        launched = JSON.at(said, "tool_response.agentId")
         if isinstance(launched, str) and launched in self.agents:
             self.agents[launched]["call_id"] = call["id"]
 
@@ -5670,14 +5671,14 @@ def _outcome(said: AgentEvent) -> str:
     name = said.get("hook_event_name")
     if name in ("PostToolUseFailure", "PermissionDenied"):
         return "error" if name == "PostToolUseFailure" else "denied"
-    values = [_get_path(said, path) for path in RESULT_MEMBERS.get(said.agent, ())]
+    values = [JSON.at(said, path) for path in RESULT_MEMBERS.get(said.agent, ())]
     told = next((value for value in values if value is not None), "")
     return RESULTS.get(str(told).lower(), "error")
 
 
 def _error_of(said: AgentEvent) -> str:
     error = said.get("error")
-    text = _get_path(error, "message") if isinstance(error, dict) else error
+    text = JSON.at(error, "message") if isinstance(error, dict) else error
     return text if isinstance(text, str) else ""
 
 
@@ -5865,7 +5866,7 @@ def _export(event: AgentEvent, errand: "Errand") -> HookResult:
 
 
 def _why(error: OSError) -> str:
-    return _error_text(error) if error.strerror else str(error)
+    return Line.of_error(error) if error.strerror else str(error)
 
 
 def _untold_turns(event: AgentEvent, errand: "Errand") -> HookResult:
@@ -5948,7 +5949,7 @@ def _write_text(folder: str, text: str) -> None:
     path = os.path.join(folder, PROM_FILE)
     if not os.path.isabs(folder) or os.path.islink(folder) or os.path.islink(path):
         raise OSError("HOOK_IO_TEXTFILE_DIR is no absolute path of a folder, or it or "
-                      f"{PROM_FILE} in it is a link: {_excerpt(folder)}")
+                      f"{PROM_FILE} in it is a link: {Line.excerpt(folder)}")
     Spool.write(path, text.encode("utf-8"), 0o644)
 
 
@@ -6113,7 +6114,7 @@ def _read_answers(
         answers, cost, unknown = _answers(data)
         paid.update(cost)
         if unknown or (data and b'"type":"' not in data):
-            raise OSError(f"{_clean(path)} has lines of an unknown form")
+            raise OSError(f"{Line.clean(path)} has lines of an unknown form")
     except OSError as error:
         errand.note("[WARNING] Tokens are missing in what is exported: "
                     f"{_why(error)}")
@@ -6130,13 +6131,13 @@ def _new_lines(path: str, start: int) -> "Tuple[bytes, int]":
         size = os.fstat(file.fileno()).st_size
         start = start if start <= size else 0
         if size - start > TRANSCRIPT_MAX_BYTES:
-            raise OSError(f"{_clean(path)} has more than {TRANSCRIPT_MAX_BYTES} new "
-                          "bytes")
+            raise OSError(
+                f"{Line.clean(path)} has more than {TRANSCRIPT_MAX_BYTES} new bytes")
         file.seek(start)
         data = file.read(TRANSCRIPT_MAX_BYTES)
     whole = data[:data.rfind(b"\n") + 1]
     if data and not whole:
-        raise OSError(f"{_clean(path)} ends within a line")
+        raise OSError(f"{Line.clean(path)} ends within a line")
     return whole, start + len(whole)
 
 
@@ -6167,8 +6168,8 @@ def _keep_answer(
     found: "Dict[str, Event]", message: "Any", before_ms: int, now_ms: int
 ) -> bool:
     """Keep a model's answer among those *found*; tell whether its form is known."""
-    name, model = _get_path(message, "id"), _get_path(message, "model")
-    usage = _get_path(message, "usage")
+    name, model = JSON.at(message, "id"), JSON.at(message, "model")
+    usage = JSON.at(message, "usage")
     if not (isinstance(name, str) and isinstance(model, str) and (
             isinstance(usage, dict))):
         return False
@@ -6179,7 +6180,7 @@ def _keep_answer(
     known = found.get(name) or {"output_tokens": 0, "started_ms": before_ms or now_ms}
     if counts["output_tokens"] >= known["output_tokens"]:
         started_ms = min(known["started_ms"], now_ms)
-        found[name] = {**_begun(started_ms, id=name, model=_clean(model), **counts),
+        found[name] = {**_begun(started_ms, id=name, model=Line.clean(model), **counts),
                        "ended_ms": now_ms, "all_input_tokens": sum(
                            counts.values()) - counts["output_tokens"]}
     return True
@@ -6219,8 +6220,8 @@ def _count_paid(ledger: _Ledger, known: "Event", turn: "Event", paid: "Event") -
     It holds all of a session, also what was before we knew that, which is not counted.
     """
     for model, row in paid.items():
-        told = [_count(_get_path(row, name)) or 0 for _, name in TOKENS.values()]
-        cost = _get_path(row, "costUSD")
+        told = [_count(JSON.at(row, name)) or 0 for _, name in TOKENS.values()]
+        cost = JSON.at(row, "costUSD")
         if not isinstance(cost, (int, float)) or not 0 <= cost < 1e9:
             continue
         before = known["paid"].get(model) or [0] * (len(TOKENS) + 1)
@@ -6228,7 +6229,7 @@ def _count_paid(ledger: _Ledger, known: "Event", turn: "Event", paid: "Event") -
         if known["fresh"]:
             *more, cost = (max(0, now - old) for now, old in zip(
                 known["paid"][model], before))
-            _observe_tokens(ledger, turn, _clean(model), more)
+            _observe_tokens(ledger, turn, Line.clean(model), more)
             _observe(ledger, "cost", cost, source_app=turn["source_app"], model=model)
     known["fresh"] = known["fresh"] or bool(paid)
 
@@ -6237,7 +6238,7 @@ def _observe(ledger: _Ledger, metric: str, value: float, **labels: str) -> None:
     """Add to a sum, or to a histogram's buckets, for good and for the collector."""
     for label, given in labels.items():
         seen = ledger.state["names"].setdefault(label, [])
-        text = clamp(_clean(given), NAME_MAX_CHARS)
+        text = Line.clamp(Line.clean(given), NAME_MAX_CHARS)
         if text not in seen and len(seen) < LABEL_VALUES_MAX:
             seen.append(text)
         labels[label] = text if text in seen else "other"
@@ -6357,7 +6358,7 @@ def _spans_of(
             "gen_ai.provider.name": provider, "error.type": error})
         spans.append({
             "traceId": trace_id, "spanId": span_id, "parentSpanId": above or parent,
-            "name": _encodable(f"{operation} {clamp(item[member], 64)}".strip()),
+            "name": _encodable(f"{operation} {Line.clamp(item[member], 64)}".strip()),
             "kind": number, "startTimeUnixNano": _nano(start_ms),
             "endTimeUnixNano": _nano(end_ms), "attributes": _attributes(attributes),
             "status": {"code": 2, "message": error} if error else {}})
@@ -6584,14 +6585,14 @@ def _said(
     None: there is no answer, or none that is understood.
     """
     answer = outcome.answer
-    verdict = next((_get_path(answer, name) for name in VERDICTS
-                    if _get_path(answer, name) is not None), "")
+    verdict = next((JSON.at(answer, name) for name in VERDICTS
+                    if JSON.at(answer, name) is not None), "")
     intent = MEANINGS.get(verdict, "") if isinstance(verdict, str) else ""
     text = _answer_text(answer, [*(why for name, why in VERDICTS.items()
-                               if _get_path(answer, name) is not None), "message"])
+                               if JSON.at(answer, name) is not None), "message"])
     hint, more = _answer_text(answer, _HINTS), _answer_text(answer, _CONTEXTS)
     inputs = _INPUTS if verdict else _INPUTS[1:]  # a server may echo the event
-    new = next((value for value in (_get_path(answer, name) for name in inputs)
+    new = next((value for value in (JSON.at(answer, name) for name in inputs)
                 if isinstance(value, dict)), None)
     if outcome.is_loss or not outcome.is_answered or "input_error" in event or (
             verdict and not intent) or (intent == "rewrite" and new is None):
@@ -6630,7 +6631,7 @@ def _result(
 
 def _answer_text(answer: "Event", paths: "Sequence[str]") -> str:
     """Return the first text at one of *paths*, without control characters."""
-    texts = [_get_path(answer, path) for path in paths]
+    texts = [JSON.at(answer, path) for path in paths]
     text = next((text for text in texts if isinstance(text, str)), "")
     return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text).strip()
 
@@ -7113,7 +7114,7 @@ class _Line:
             if read or name in _INDEXED:
                 getattr(self, read or "indexed")(name, words[1:])
         except _Unclear as why:
-            shown = clamp(_clean(known), NAME_MAX_CHARS, "…")
+            shown = Line.clamp(Line.clean(known), NAME_MAX_CHARS, "…")
             self.unclear.append(f"{shown}: {why}" if shown else str(why))
         self.depth -= 1
 
@@ -7642,8 +7643,8 @@ def _read_settings(path: str, data: bytes) -> "Tuple[str, Event]":
 
     try:
         text = data.decode() if data.strip(b"\xef\xbb\xbf \t\r\n") else "{}\n"
-        said = json.loads(text.lstrip("\ufeff"), parse_float=_finite,
-                          parse_constant=_no_constant, object_pairs_hook=unique)
+        said = json.loads(text.lstrip("\ufeff"), parse_float=JSON.parse_float,
+                          parse_constant=JSON.parse_constant, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         here = error.doc[error.pos:].startswith(("/", "#"))
         what = "a comment is no JSON: take it out first" if here else error.msg
@@ -7660,7 +7661,7 @@ def _read_settings(path: str, data: bytes) -> "Tuple[str, Event]":
 
 
 def _skipped(text: str, at: int) -> int:
-    while text[at:at + 1] in _BLANKS | {"\ufeff"}:
+    while text[at:at + 1] in JSON.BLANKS | {"\ufeff"}:
         at += 1
     return at
 
@@ -8018,7 +8019,7 @@ def _sender(
     for command in _texts(said.get("hooks", {})):
         if search(_RUNS_OURS, command) and not _pattern().fullmatch(command):
             raise ValueError(f"{plan.path(file)}: a command of ours was changed since:"
-                             f" take it out first, {clamp(command, 200)}")
+                             f" take it out first, {Line.clamp(command, 200)}")
     return registration(agent, quote(name) if name else "", given.user,
                         given.foreground, given.decide)
 

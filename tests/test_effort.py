@@ -55,12 +55,12 @@ def test_an_event_whose_parts_end_like_an_object_is_parsed_anew_as_it_doubles(
     chunks = [data[:size * 2]] + [data[at:at + size * 20] for at in range(
         size * 2, len(data), size * 20)] + [b"]}"]
     chunks = [chunk[:chunk.rfind(b"}") + 1] + b" " for chunk in chunks if chunk]
-    sizes, parse = [], hook_io._parse_event
-    monkeypatch.setattr(hook_io, "_read_chunk", lambda fd, deadline: (
+    sizes, parse = [], hook_io.Stdin.event
+    monkeypatch.setattr(hook_io.Stdin, "_read", lambda stdin, deadline: (
         chunks.pop(0) if chunks else b""))
-    monkeypatch.setattr(hook_io, "_is_ready", lambda fd: bool(chunks))
-    monkeypatch.setattr(hook_io, "_parse_event", lambda data, total: (
-        sizes.append(total), parse(data, total))[1])
+    monkeypatch.setattr(hook_io.Stdin, "is_ready", lambda stdin: bool(chunks))
+    monkeypatch.setattr(hook_io.Stdin, "event", lambda stdin: (
+        sizes.append(stdin.total), parse(stdin))[1])
     read, write = os.pipe()
     try:
         with contextlib.suppress(hook_io.InputError):

@@ -64,10 +64,10 @@ def soon(seconds):
 
 def test_nothing_reads_from_a_stdin_that_a_child_may_be_given(nt, pipe, monkeypatch):
     """A child that inherits a pipe hangs while somebody's read waits on it."""
-    monkeypatch.setattr(hook_io, "_in_thread", None)
-    assert hook_io._read_peeked(pipe[0], soon(0.05)) == b""
+    monkeypatch.setattr(hook_io.Wait, "in_thread", None)
+    assert hook_io.Stdin(pipe[0]).peek(soon(0.05)) == b""
     os.write(pipe[1], b'{"a":1}')
-    assert hook_io._read_peeked(pipe[0], soon(60)) == b'{"a":1}'
+    assert hook_io.Stdin(pipe[0]).peek(soon(60)) == b'{"a":1}'
     os.write(pipe[1], b'{"a":2}')
     assert hook_io.read_event(pipe[0]) == {"a": 2}
 

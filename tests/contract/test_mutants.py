@@ -67,7 +67,7 @@ SENDERS = {
         "            again) else Outcome(*loss.args)\n",
         "faults/a-loss-is-not-sent-again"),
     "renews its deadline with each read": in_library(
-        "        sock.settimeout(_seconds_left(deadline))\n        chunk:",
+        "        sock.settimeout(Wait.left(deadline))\n        chunk:",
         "        sock.settimeout(0.5)\n        chunk:",
         "faults/one-deadline-for-all-reads"),
     "gives a hint on PreCompact": in_library(
@@ -101,8 +101,8 @@ SENDERS = {
         "raise Done(NOTHING)\n        return ({},",
         "stdin/words-are-no-event-but-sent-and-told"),
     "takes NaN for JSON": in_library(
-        "parse_constant = staticmethod(_no_constant)",
-        "parse_constant = staticmethod(lambda name: None)",
+        "        raise InputError(f\"{name} is not JSON\")\n",
+        "        return None\n",
         "stdin/nan-and-infinity-are-not-json"),
     "sends what is no JSON": in_library(
         'body = encode(build(clip(event, max_chars))).encode("ascii")',
@@ -113,7 +113,7 @@ SENDERS = {
         "stdin/a-member-is-whole-where-a-comma-follows-within-the-limit",
         "stdin/of-a-huge-event-all-is-read"),
     "waits for the end of stdin": in_library(
-        'if total == len(data) and chunk.rstrip()[-1:] == b"}" and (',
+        'if stdin.total == len(stdin.data) and chunk.rstrip()[-1:] == b"}" and (',
         "if not chunk and (",
         "stdin/what-comes-behind-a-whole-event-is-not-waited-for"),
     "obeys a proxy": Mutant((
@@ -179,9 +179,9 @@ SENDERS = {
         "post/timestamp-is-when-the-hook-ran",
         "post/timestamp-is-utc-with-milliseconds"),
     "tells an agent by a variable": in_library(
-        "    for agent, row in PLATFORMS.items():\n        if any(_has_sign",
+        "    for agent, row in PLATFORMS.items():\n        if any(AgentEvent.has_sign",
         '    if "CLAUDE_PROJECT_DIR" in os.environ:\n        return "claude-code"\n'
-        "    for agent, row in PLATFORMS.items():\n        if any(_has_sign",
+        "    for agent, row in PLATFORMS.items():\n        if any(AgentEvent.has_sign",
         "platform/copilot-is-understood-under-claude-codes-settings",
         "platform/copilot-is-understood-in-camel-case"),
     "does not know a sign of Copilot": in_library(
@@ -189,7 +189,7 @@ SENDERS = {
         "platform/copilot-is-understood-in-camel-case",
         "platform/gemini-is-sent-in-claude-codes-words"),
     "sends an agent's own name of a tool": in_library(
-        'said["tool_name"] = names.get(native, native)', 'said["tool_name"] = native',
+        'self["tool_name"] = names.get(name, name)', 'self["tool_name"] = name',
         "platform/gemini-is-sent-in-claude-codes-words",
         "platform/codex-is-sent-in-its-own-words"),
     "sends another event than the agent did": in_library(
@@ -266,9 +266,9 @@ SENDERS = {
         "time/a-connection-that-nobody-takes-costs-the-budget"),
     "tries again until its budget is over": in_library(
         "        except OSError as error:\n"
-        "            failures.append(_Loss(\"refused\", _error_text(error)))\n",
+        "            failures.append(_Loss(\"refused\", Line.of_error(error)))\n",
         "        except OSError as error:\n            time.sleep(left)\n"
-        "            failures.append(_Loss(\"refused\", _error_text(error)))\n",
+        "            failures.append(_Loss(\"refused\", Line.of_error(error)))\n",
         "time/a-refused-connection-costs-no-wait"),
     "lingers after its answer": in_library(
         "        if sock:\n            sock.close()\n\n\ndef _parse_url",
@@ -290,8 +290,8 @@ SENDERS = {
         "        return self._is_spent\n", "        return False\n",
         "time/a-huge-event-costs-half-of-the-budget"),
     "takes any certificate": in_library(
-        "        plain.settimeout(_seconds_left(deadline))\n        return tls.",
-        "        plain.settimeout(_seconds_left(deadline))\n"
+        "        plain.settimeout(Wait.left(deadline))\n        return tls.",
+        "        plain.settimeout(Wait.left(deadline))\n"
         "        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE\n"
         "        return tls.",
         "tls/a-self-signed-certificate"),
@@ -312,8 +312,8 @@ SENDERS = {
         "tls/the-system-is-asked-where-no-file-is-named",
         "tls/another-hosts-certificate"),
     "takes a good certificate for another host": in_library(
-        "        plain.settimeout(_seconds_left(deadline))\n        return tls.",
-        "        plain.settimeout(_seconds_left(deadline))\n"
+        "        plain.settimeout(Wait.left(deadline))\n        return tls.",
+        "        plain.settimeout(Wait.left(deadline))\n"
         "        tls.check_hostname = False\n        return tls.",
         "tls/another-hosts-certificate", "tls/an-authority-of-ones-own-is-trusted"),
     "judges a name by its spelling alone": in_library(
@@ -329,7 +329,7 @@ SENDERS = {
         'EXTRAS["asked_summary"](event.native, errand)',
         "summarize/the-summary-is-the-models", "summarize/another-model-by-variable"),
     "believes a model's every word": in_library(
-        "_clean(_redact_text(words)).split()", "words.split()",
+        "Line.clean(_redact_text(words)).split()", "words.split()",
         "summarize/a-secret-that-it-repeats-is-redacted",
         "summarize/another-model-by-variable"),
     "counts no files of the spool": in_library(
@@ -342,7 +342,7 @@ SENDERS = {
         "if within and time_ns >= oldest:", "if within:",
         "spool/it-holds-14-days", "spool/it-holds-2000-events"),
     "ends a flush at what it cannot read": in_library(
-        '(name, record, f"unreadable: {_error_text(error)}")\n'
+        '(name, record, f"unreadable: {Line.of_error(error)}")\n'
         "                continue\n",
         '(name, record, "unreadable")\n                return delivered, str(error)\n',
         "spool/a-record-that-is-no-json-is-set-aside",

@@ -107,7 +107,7 @@ class Soak:
 def stdin_worker(seed, count, seconds, is_pure):
     """Judge *count* mutants; with *is_pure* by json instead of its C halves."""
     if is_pure:
-        hook_io._scanner, hook_io._chunks = hook_io._public_codec()
+        hook_io.JSON.use_public()
     chance, pool, end = random.Random(seed), hostile.seeds(), time.monotonic() + seconds
     row, slowest = Row("stdin", "mutants"), 0.0
     while row.count < count and time.monotonic() < end:

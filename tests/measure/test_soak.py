@@ -101,7 +101,7 @@ def test_a_hook_that_misbehaves_is_seen(exit, stdout, stderr):
 
 @pytest.mark.parametrize("name, broken", [
     ("decode", lambda text: {}), ("decode", lambda text: 1 / 0),
-    ("_parse_event", lambda data, total: {"a": [float("inf")]}),
+    ("Stdin.event", lambda stdin: {"a": [float("inf")]}),
     ("render", lambda result, event: {"continue": False}),
     ("fit", lambda event, build, size: build(event) and b'{"a":NaN}'),
     ("fit", lambda event, build, size: build(event) and b" " * (size + 1)),
@@ -110,7 +110,7 @@ def test_a_library_that_is_broken_is_seen(monkeypatch, name, broken):
     if name in hook_io.FORMATS or name == "events_format":
         monkeypatch.setitem(hook_io.FORMATS, "events", broken)
     else:
-        monkeypatch.setattr(hook_io, name, broken)
+        monkeypatch.setattr(f"hook_io.{name}", broken)
     chance = random.Random(SEED)
     data = b'{"hook_event_name":"PreToolUse","tool_name":"Bash"}'
     assert any(hostile.misjudged(data, chance) for _ in range(50))
