@@ -672,17 +672,23 @@ _UNKNOWN = "raw"  # the key of PLATFORMS for no known agent
 
 
 def _later(name: str) -> "Callable[..., Any]":
-    """Return the function *name* of part two, which may not be there yet."""
+    """Return a function of part two, f or Noun.f, which may not be there yet."""
     def call(*args: "Any") -> "Any":
-        return globals()[name](*args)
+        noun, _, tool = name.partition(".")
+        found = globals()[noun]
+        return (getattr(found, tool) if tool else found)(*args)
     return call
 
 
 #: what part one asks for -> the function of part two that does it
-EXTRAS: "Dict[str, Callable[..., Any]]" = {name.lstrip("_"): _later(name) for name in (
-    "raw_format", "observability_format", "otlp_format", "cloudevents_format",
-    "gram_format", "hand_over", "_log", "_spool", "_flush_spool", "_asked_summary",
-    "_decide", "_export", "_check", "_enter_settings")}
+EXTRAS: "Dict[str, Callable[..., Any]]" = {asked: _later(name) for asked, name in {
+    "raw_format": "FurtherFormats.raw", "otlp_format": "FurtherFormats.otlp",
+    "observability_format": "FurtherFormats.observability",
+    "cloudevents_format": "FurtherFormats.cloudevents",
+    "gram_format": "FurtherFormats.gram", "hand_over": "hand_over", "log": "_log",
+    "spool": "_spool", "flush_spool": "_flush_spool",
+    "asked_summary": "_asked_summary", "decide": "_decide", "export": "_export",
+    "check": "_check", "enter_settings": "_enter_settings"}.items()}
 
 # Errors -----------------------------------------------------------------------
 # What ends the work early.  run() turns each into an answer, or into silence.
@@ -4490,252 +4496,227 @@ def _fails_as(argv: "List[str]") -> str:
 
 
 # Further formats --------------------------------------------------------------
-# Each is one function of the same kind, and named in FORMATS.
+# Each is a method of the same kind as events_format, and named in FORMATS.
 
 #: event -> OpenTelemetry's name for what is going on
 OPERATIONS = {
-    **dict.fromkeys(
-        ("PreToolUse", "PostToolUse", "PostToolUseFailure", "PermissionRequest",
-         "PermissionDenied", "PreSkillShellCommand"), "execute_tool"),
-    **dict.fromkeys(
-        ("UserPromptSubmit", "Stop", "StopFailure", "SubagentStart", "SubagentStop"),
-        "invoke_agent"),
-}
-
-#: event -> OpenTelemetry's severity, number and text; "*": any other
-SEVERITIES = {"PostToolUseFailure": (17, "ERROR"), "StopFailure": (17, "ERROR"),
-              "*": (9, "INFO")}
-
+    **dict.fromkeys(_each("PreToolUse PostToolUse PostToolUseFailure PermissionRequest "
+                          "PermissionDenied PreSkillShellCommand"), "execute_tool"),
+    **dict.fromkeys(_each("UserPromptSubmit Stop StopFailure SubagentStart "
+                          "SubagentStop"), "invoke_agent")}
+#: attribute of a log record -> member of the event: Claude Code's names, then GenAI's
+LOGGED = {
+    "session.id": "session_id", "tool_name": "tool_name", "tool_use_id": "tool_use_id",
+    "prompt": "prompt", "duration_ms": "duration_ms", "error": "error",
+    "prompt.id": "prompt_id", "agent_id": "agent_id", "agent_type": "agent_type",
+    "gen_ai.request.model": "model", "gen_ai.conversation.id": "session_id",
+    "gen_ai.tool.name": "tool_name", "gen_ai.tool.call.id": "tool_use_id",
+    "gen_ai.tool.call.arguments": "tool_input",
+    "gen_ai.tool.call.result": "tool_response"}
+#: signal of OpenTelemetry's -> OTLP's names for what holds its items, and for them
+SIGNALS = {"logs": ("resourceLogs", "scopeLogs", "logRecords"),
+           "traces": ("resourceSpans", "scopeSpans", "spans"),
+           "metrics": ("resourceMetrics", "scopeMetrics", "metrics")}
 #: event -> Gram's name for what happened; any other is "session.updated"
 GRAM_EVENTS = {
     "SessionStart": "session.started", "SessionEnd": "session.ended",
     "UserPromptSubmit": "prompt.submitted", "PreToolUse": "tool.requested",
-    "PermissionRequest": "tool.requested",
-    "PreSkillShellCommand": "tool.requested", "PostToolUse": "tool.completed",
-    "PostToolUseFailure": "tool.failed", "Stop": "assistant.responded",
-    "SubagentStop": "assistant.responded", "Notification": "notification.reported",
-}
-
+    "PermissionRequest": "tool.requested", "PreSkillShellCommand": "tool.requested",
+    "PostToolUse": "tool.completed", "PostToolUseFailure": "tool.failed",
+    "Stop": "assistant.responded", "SubagentStop": "assistant.responded",
+    "Notification": "notification.reported"}
+#: how such a name begins -> where Gram keeps what, its member -> the event's
+GRAM_DATA = {
+    "prompt": ("prompt", {"text": "prompt"}),
+    "tool": ("tool_call", {
+        "id": "tool_use_id", "name": "tool_name", "input": "tool_input",
+        "output": "tool_response", "error": "error", "is_interrupt": "is_interrupt",
+        "duration_ms": "duration_ms"}),
+    "assistant": ("message", {"text": "last_assistant_message"}),
+    "notification": ("notification", {
+        "type": "notification_type", "title": "title", "message": "message"})}
 #: members that the observability server shows beside the payload
 PROMOTED = (
     "tool_name", "tool_use_id", "error", "is_interrupt", "permission_suggestions",
     "agent_id", "agent_type", "agent_transcript_path", "stop_hook_active",
-    "notification_type", "custom_instructions", "source", "reason",
-)
+    "notification_type", "custom_instructions", "source", "reason")
 COLLECTOR_URL = "http://localhost:4318"  # where OpenTelemetry's exporters send to
 NO_SESSION = "no-session"  # for a server that takes no event without one
-GRAM_PATH = "/rpc/hooks.ingest"
 INTEGER_BITS = 64  # of a number that protobuf holds
 
 
-def raw_format(event: AgentEvent, errand: "Errand") -> "Envelope":
-    """Return a request that is the event itself, as an agent's own http hooks post it.
+class FurtherFormats:
+    """What other servers take of a redacted event: URL, headers and body."""
 
-    Taken by Datadog's Lapdog on /claude/hooks.
-    """
-    return errand.settings.server_url or LOCAL_URL, {}, _payload(event, errand).native
+    @staticmethod
+    def raw(event: AgentEvent, errand: "Errand") -> "Envelope":
+        """Return the event itself, as agents' own http hooks post it.
+
+        Taken by Datadog's Lapdog on /claude/hooks.
+        """
+        url = errand.settings.server_url or LOCAL_URL
+        return url, {}, _payload(event, errand).native
+
+    @staticmethod
+    def observability(event: AgentEvent, errand: "Errand") -> "Envelope":
+        """Return what claude-code-hooks-multi-agent-observability's server takes.
+
+        It refuses an empty session id and sorts by a time that is a number.
+        """
+        payload = _payload(event, errand)
+        return errand.settings.server_url or LOCAL_URL, {}, {
+            **{name: payload[name] for name in PROMOTED if name in payload},
+            "source_app": errand.source_app, "hook_event_type": errand.event_type,
+            "session_id": str(payload.get("session_id") or NO_SESSION),
+            "payload": payload.native, "timestamp": errand.time_ns // 1000000,
+            "summary": _summary_of(event, errand),
+            "model_name": str(payload.get("model") or "")}
+
+    @staticmethod
+    def cloudevents(event: AgentEvent, errand: "Errand") -> "Envelope":
+        """Return a CloudEvent 1.0 in structured mode; its data is the event itself."""
+        payload, app = _payload(event, errand), errand.source_app
+        segment = "".join(
+            chr(byte) if byte in b"-._~" or (byte < 128 and chr(byte).isalnum())
+            else f"%{byte:02X}" for byte in app.encode("utf-8", "replace"))
+        headers = {"Content-Type": "application/cloudevents+json; charset=UTF-8"}
+        return errand.settings.server_url or LOCAL_URL, headers, {**strings({
+            "specversion": "1.0", "id": errand.key,
+            "source": f"/{errand.agent}/{segment}",
+            "type": f"agent.hook.{errand.event_type}",
+            "time": _instant(errand.time_ns), "subject": payload.get("tool_name"),
+            "datacontenttype": "application/json", "sourceapp": app,
+            "sessionid": payload.get("session_id"),
+            "summary": _summary_of(event, errand)}), "data": payload.native}
+
+    @staticmethod
+    def gram(event: AgentEvent, errand: "Errand") -> "Envelope":
+        """Return the hook.ingest.v1 envelope of Gram.
+
+        Its server keeps nothing that comes without Gram-Key and Gram-Project.
+        """
+        payload, env = _payload(event, errand), errand.settings.env
+        key, project = env.get("GRAM_HOOKS_API_KEY"), env.get("GRAM_HOOKS_PROJECT_SLUG")
+        access = {"Gram-Key": key, "Gram-Project": project or "default"} if key else {}
+        known = GRAM_EVENTS.get(errand.event_type, "session.updated")
+        name, members = GRAM_DATA.get(known.partition(".")[0], ("", {}))
+        data = {own: payload[member] for own, member in members.items()
+                if payload.get(member) is not None}
+        data.update({"role": "assistant"} if name == "message" else {})
+        session = {"id": payload.get("session_id"), "cwd": payload.get("cwd"),
+                   "model": payload.get("model")}
+        url = Otlp.with_path(
+            errand.settings.server_url or LOCAL_URL, "/rpc/hooks.ingest")
+        return url, {"Idempotency-Key": errand.key, **access}, {
+            "schema_version": "hook.ingest.v1",
+            "source": {
+                "adapter": PLATFORMS[errand.agent].get("adapter", errand.agent),
+                "adapter_version": __version__, "raw_event_name": errand.event_type},
+            "event": {"type": known, "occurred_at": _instant(errand.time_ns)},
+            "session": strings(session),
+            "data": {name: data} if name else {},
+            "raw": {own: value for own, value in payload.native.items() if own not in (
+                "tool_input", "tool_response", "prompt", "last_assistant_message")}}
+
+    @staticmethod
+    def otlp(event: AgentEvent, errand: "Errand") -> "Envelope":
+        """Return one log record in OTLP/HTTP JSON."""
+        otlp, now = Otlp(errand), str(errand.time_ns)
+        url, headers = otlp.endpoint("logs", errand.settings.server_url)
+        return url, {"Accept": "application/json", **headers}, otlp.body("logs", [{
+            "timeUnixNano": now, "observedTimeUnixNano": now,
+            "severityNumber": 17 if otlp.failed else 9,
+            "severityText": "ERROR" if otlp.failed else "INFO",
+            "eventName": f"agent_hook.{errand.event_type}",
+            "body": {"stringValue": _encodable(_summary_of(event, errand))},
+            "attributes": otlp.attributes(otlp.members(_payload(event, errand)))}])
 
 
-def observability_format(event: AgentEvent, errand: "Errand") -> "Envelope":
-    """Return the request of claude-code-hooks-multi-agent-observability's server.
-
-    It refuses an empty session id and sorts by a time that is a number.
-    """
-    payload = _payload(event, errand)
-    promoted = {name: payload[name] for name in PROMOTED if name in payload}
-    return errand.settings.server_url or LOCAL_URL, {}, {
-        **promoted,
-        "source_app": errand.source_app,
-        "session_id": str(payload.get("session_id") or NO_SESSION),
-        "hook_event_type": errand.event_type,
-        "payload": payload.native,
-        "timestamp": errand.time_ns // 1000000,
-        "summary": _summary_of(event, errand),
-        "model_name": str(payload.get("model") or ""),
-    }
-
-
-def otlp_format(event: AgentEvent, errand: "Errand") -> "Envelope":
-    """Return one log record in OTLP/HTTP JSON.
+class Otlp:
+    """What OpenTelemetry's collectors take, by OTLP/HTTP in JSON.
 
     Source: opentelemetry-proto 1.10, GenAI conventions 0.1.0, Claude Code's own
     telemetry.  Not covered: gRPC, protobuf, gzip.
     """
-    payload, event_type = _payload(event, errand), errand.event_type
-    url, headers = _collector(errand, errand.settings.server_url)
-    number, text = SEVERITIES.get(event_type, SEVERITIES["*"])
-    now = str(errand.time_ns)
-    record = {
-        "timeUnixNano": now, "observedTimeUnixNano": now,
-        "severityNumber": number, "severityText": text,
-        "eventName": f"agent_hook.{event_type}",
-        "body": {"stringValue": _encodable(_summary_of(event, errand))},
-        "attributes": _attributes(_otlp_members(payload, errand)),
-    }
-    scope = {"name": "hook-io", "version": __version__}
-    return url, {"Accept": "application/json", **headers}, {"resourceLogs": [{
-        "resource": {"attributes": _attributes(_resource(errand))},
-        "scopeLogs": [{"scope": scope, "logRecords": [record]}]}]}
 
+    def __init__(self, errand: "Errand") -> None:
+        self.errand, self.env = errand, errand.settings.env
+        self.failed = errand.event_type in ("PostToolUseFailure", "StopFailure")
 
-def _otlp_members(payload: AgentEvent, errand: "Errand") -> "Event":
-    """Return the attributes of a log record: Claude Code's names, then GenAI's."""
-    event_type, agent = errand.event_type, errand.agent
-    said, failed = payload.get, event_type in SEVERITIES
-    is_done = event_type == "PostToolUse" or failed
-    return {
-        "event.name": event_type, "source_app": errand.source_app,
-        "session.id": said("session_id"), "tool_name": said("tool_name"),
-        "tool_use_id": said("tool_use_id"), "prompt": said("prompt"),
-        "success": str(not failed).lower() if is_done else None,
-        "duration_ms": said("duration_ms"), "error": said("error"),
-        "error.type": "_OTHER" if failed else None,
-        "gen_ai.operation.name": OPERATIONS.get(event_type),
-        "gen_ai.provider.name": PLATFORMS[agent].get("provider"),
-        "prompt.id": said("prompt_id"), "agent_id": said("agent_id"),
-        "agent_type": said("agent_type"),
-        "gen_ai.agent.name": agent,
-        "gen_ai.harness.name": agent,  # proposed, and in no release of the conventions
-        "gen_ai.request.model": said("model"),
-        "gen_ai.conversation.id": said("session_id"),
-        "gen_ai.tool.name": said("tool_name"),
-        "gen_ai.tool.call.id": said("tool_use_id"),
-        "gen_ai.tool.call.arguments": said("tool_input"),
-        "gen_ai.tool.call.result": said("tool_response"),
-        "agent_hook.event": _without_members(payload.native, (
-            "session_id", "tool_name", "tool_use_id", "prompt", "duration_ms", "error",
-            "model", "tool_input", "tool_response", "prompt_id", "agent_id",
-            "agent_type")),
-    }
+    def endpoint(self, signal: str, url: str) -> "Tuple[str, Dict[str, str]]":
+        """Return where a collector takes a signal, and the headers meant for it alone.
 
+        url: it, where somebody named one.
+        """
+        path, own = f"/v1/{signal}", f"OTEL_EXPORTER_OTLP_{signal.upper()}_"
+        if url:
+            is_whole = signal == "logs"
+            return self.with_path(url, path) if is_whole else url.rstrip("/") + path, {}
+        base = self.env.get("OTEL_EXPORTER_OTLP_ENDPOINT") or COLLECTOR_URL
+        return self.env.get(own + "ENDPOINT") or base.rstrip("/") + path, (
+            self._pairs(own + "HEADERS") or self._pairs("OTEL_EXPORTER_OTLP_HEADERS"))
 
-def _collector(
-    errand: "Errand", url: str, signal: str = "logs"
-) -> "Tuple[str, Dict[str, str]]":
-    """Return where a collector takes a signal, and the headers meant for it alone.
+    @staticmethod
+    def with_path(url: str, path: str) -> str:
+        """Return *url*, with *path* where it names none."""
+        bare = url.partition("://")[2].rstrip("/")
+        return url if "/" in bare or "?" in bare else url.rstrip("/") + path
 
-    url: it, where somebody named one.
-    """
-    env, path = errand.settings.env, f"/v1/{signal}"
-    if url:
-        return _with_path(url, path) if signal == "logs" else url.rstrip("/") + path, {}
-    own = env.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT")
-    base = env.get("OTEL_EXPORTER_OTLP_ENDPOINT") or COLLECTOR_URL
-    headers = (_pairs(f"OTEL_EXPORTER_OTLP_{signal.upper()}_HEADERS", errand)
-               or _pairs("OTEL_EXPORTER_OTLP_HEADERS", errand))
-    return own or base.rstrip("/") + path, headers
+    def _pairs(self, variable: str) -> "Dict[str, str]":
+        """Return the pairs of a *variable*, of which one mistake discards all.
 
+        Source: OpenTelemetry's specification.
+        """
+        try:
+            return _read_pairs(self.env.get(variable, ""))
+        except ValueError:
+            self.errand.note(
+                f"[WARNING] {variable} is ignored: it is no list of name=value "
+                "with commas between, other characters as %XX")
+            return {}
 
-def _resource(errand: "Errand") -> "Event":
-    given = _pairs("OTEL_RESOURCE_ATTRIBUTES", errand)
-    named = errand.settings.env.get("OTEL_SERVICE_NAME") or given.get("service.name")
-    return {**given, "service.name": named or "hook-io"}
+    def body(self, signal: str, items: "List[Event]") -> "Event":
+        """Return the request that holds *items* of a signal."""
+        outer, inner, name = SIGNALS[signal]
+        given = self._pairs("OTEL_RESOURCE_ATTRIBUTES")
+        named = self.env.get("OTEL_SERVICE_NAME") or given.get("service.name")
+        resource = self.attributes({**given, "service.name": named or "hook-io"})
+        scope = {"name": "hook-io", "version": __version__}
+        return {outer: [{"resource": {"attributes": resource},
+                         inner: [{"scope": scope, name: items}]}]}
 
+    def members(self, payload: AgentEvent) -> "Event":
+        """Return the attributes of a log record."""
+        event_type, agent = self.errand.event_type, self.errand.agent
+        is_done = event_type == "PostToolUse" or self.failed
+        return {
+            "event.name": event_type, "source_app": self.errand.source_app,
+            "success": str(not self.failed).lower() if is_done else None,
+            "error.type": "_OTHER" if self.failed else None,
+            "gen_ai.operation.name": OPERATIONS.get(event_type),
+            "gen_ai.provider.name": PLATFORMS[agent].get("provider"),
+            "gen_ai.agent.name": agent,
+            "gen_ai.harness.name": agent,  # proposed, in no release of the conventions
+            **{name: payload.get(member) for name, member in LOGGED.items()},
+            "agent_hook.event": {name: value for name, value in payload.native.items()
+                                 if name not in LOGGED.values()}}
 
-def _pairs(variable: str, errand: "Errand") -> "Dict[str, str]":
-    """Return what OpenTelemetry's *variable* holds: name=value, and so on with commas.
+    @staticmethod
+    def attributes(members: "Event") -> "List[Event]":
+        """Return OTLP's list of *members*, without those that say nothing."""
+        return [{"key": _encodable(name), "value": Otlp._value(value)}
+                for name, value in members.items() if value not in (None, "", {}, [])]
 
-    One mistake in it and all of it is ignored, as its specification has it.
-    """
-    try:
-        return _read_pairs(errand.settings.env.get(variable, ""))
-    except ValueError:
-        errand.note(f"[WARNING] {variable} is ignored: it is no list of name=value "
-                    "with commas between, other characters as %XX")
-        return {}
-
-
-def _quoted(text: str) -> str:
-    """Return *text* as one segment of a URI's path."""
-    signs = [chr(byte) for byte in text.encode("utf-8", "replace")]
-    return "".join(sign if sign.isascii() and (sign.isalnum() or sign in "-._~")
-                   else f"%{ord(sign):02X}" for sign in signs)
-
-
-def _attributes(members: "Event") -> "List[Event]":
-    """Return OTLP's list of *members*, without those that say nothing."""
-    return [{"key": _encodable(name), "value": _any_value(value)}
-            for name, value in members.items() if value not in (None, "", {}, [])]
-
-
-def _any_value(value: "Any") -> "Event":
-    if isinstance(value, bool):
-        return {"boolValue": value}
-    if isinstance(value, int) and value.bit_length() < INTEGER_BITS:
-        return {"intValue": str(value)}
-    if isinstance(value, float):
-        return {"doubleValue": value}
-    text = value if isinstance(value, str) else encode(value)
-    return {"stringValue": _encodable(text)}
-
-
-def cloudevents_format(event: AgentEvent, errand: "Errand") -> "Envelope":
-    """Return a CloudEvent 1.0 in structured mode; its data is the event itself."""
-    payload, agent = _payload(event, errand), errand.agent
-    headers = {"Content-Type": "application/cloudevents+json; charset=UTF-8"}
-    attributes = strings({
-        "specversion": "1.0", "id": errand.key,
-        "source": f"/{agent}/{_quoted(errand.source_app)}",
-        "type": f"agent.hook.{errand.event_type}",
-        "time": _instant(errand.time_ns), "subject": payload.get("tool_name"),
-        "datacontenttype": "application/json", "sourceapp": errand.source_app,
-        "sessionid": payload.get("session_id"), "summary": _summary_of(event, errand)})
-    body = {**attributes, "data": payload.native}
-    return errand.settings.server_url or LOCAL_URL, headers, body
-
-
-def gram_format(event: AgentEvent, errand: "Errand") -> "Envelope":
-    """Return the hook.ingest.v1 envelope of Gram.
-
-    Its server keeps nothing that comes without Gram-Key and Gram-Project.
-    """
-    payload, event_type = _payload(event, errand), errand.event_type
-    said, agent, env = payload.get, errand.agent, errand.settings.env
-    key = env.get("GRAM_HOOKS_API_KEY")
-    project = env.get("GRAM_HOOKS_PROJECT_SLUG") or "default"
-    access = {"Gram-Key": key, "Gram-Project": project} if key else {}
-    known = GRAM_EVENTS.get(event_type, "session.updated")
-    session = {"id": said("session_id"), "cwd": said("cwd"), "model": said("model")}
-    url = _with_path(errand.settings.server_url or LOCAL_URL, GRAM_PATH)
-    return url, {"Idempotency-Key": errand.key, **access}, {
-        "schema_version": "hook.ingest.v1",
-        "source": {"adapter": PLATFORMS[agent].get("adapter", agent),
-                   "adapter_version": __version__, "raw_event_name": event_type},
-        "event": {"type": known, "occurred_at": _instant(errand.time_ns)},
-        "session": strings(session),
-        "data": _gram_data(payload, known),
-        "raw": _without_members(payload.native, (
-            "tool_input", "tool_response", "prompt", "last_assistant_message")),
-    }
-
-
-def _gram_data(payload: "Event", known: str) -> "Event":
-    """Return what Gram keeps of the *payload*, by the *known* kind of the event."""
-    said = payload.get
-    call = {"id": said("tool_use_id"), "name": said("tool_name"),
-            "input": said("tool_input"), "output": said("tool_response"),
-            "error": said("error"), "is_interrupt": said("is_interrupt"),
-            "duration_ms": said("duration_ms")}
-    notice = {"type": said("notification_type"), "title": said("title"),
-              "message": said("message")}
-    message = {"text": said("last_assistant_message"), "role": "assistant"}
-    name, members = {
-        "prompt": ("prompt", {"text": said("prompt")}), "tool": ("tool_call", call),
-        "assistant": ("message", message), "notification": ("notification", notice),
-    }.get(known.partition(".")[0], ("", {}))
-    some = {key: value for key, value in members.items() if value is not None}
-    return {name: some} if name else {}
-
-
-def _without_members(payload: "Event", said: "Tuple[str, ...]") -> "Event":
-    return {name: value for name, value in payload.items() if name not in said}
-
-
-def _with_path(url: str, path: str) -> str:
-    """Return *url*, with *path* where it names none."""
-    _, _, rest = url.partition("://")
-    bare = rest.rstrip("/")
-    return url.rstrip("/") + path if "/" not in bare and "?" not in bare else url
+    @staticmethod
+    def _value(value: "Any") -> "Event":
+        if isinstance(value, bool):
+            return {"boolValue": value}
+        if isinstance(value, int) and value.bit_length() < INTEGER_BITS:
+            return {"intValue": str(value)}
+        if isinstance(value, float):
+            return {"doubleValue": value}
+        text = value if isinstance(value, str) else encode(value)
+        return {"stringValue": _encodable(text)}
 
 
 # The background ---------------------------------------------------------------
@@ -4826,6 +4807,9 @@ def _start_worker(event: AgentEvent, errand: "Errand") -> bool:
     return True
 
 
+# The spool --------------------------------------------------------------------
+# Lost events, a file each, until they are delivered.  Off unless named.
+
 SPOOL_MAX_FILES = 2000
 SPOOL_MAX_BYTES = 1 << 26
 SPOOL_MAX_DAYS = 14
@@ -4833,10 +4817,6 @@ TIME_MAX_NS = 1 << 63  # of a record's time stamp: the year 2262
 
 #: statuses of 400 to 499 after which the same event may be taken another time
 TRANSIENT = (408, 425, 429)
-
-
-# The spool --------------------------------------------------------------------
-# Lost events, a file each, until they are delivered.  Off unless named.
 
 
 class Spool:
@@ -5070,12 +5050,11 @@ def _flush_spool(event: AgentEvent, errand: "Errand") -> HookResult:
     return HookResult(diagnostics=(*notes, line))
 
 
-LOG_MAX_BYTES = 1 << 26  # of the event log, and of the one before it
-LOG_OVER_BYTES = 1 << 20  # more, by hooks that write while another one renames it
-
-
 # The event log ----------------------------------------------------------------
 # Every event as a line of a local file, sent or not.  Off unless named.
+
+LOG_MAX_BYTES = 1 << 26  # of the event log, and of the one before it
+LOG_OVER_BYTES = 1 << 20  # more, by hooks that write while another one renames it
 
 
 def log_event(path: str, line: bytes) -> None:
@@ -5763,9 +5742,6 @@ SPANS = {"turn": ("invoke_agent", "agent", 1, "AGENT"),
          "agent": ("invoke_agent", "agent_type", 1, "AGENT"),
          "call": ("execute_tool", "tool", 1, "TOOL"),
          "usage": ("chat", "model", 3, "LLM")}
-#: signal -> OTLP's names for what holds its items, and for them
-SIGNALS = {"traces": ("resourceSpans", "scopeSpans", "spans"),
-           "metrics": ("resourceMetrics", "scopeMetrics", "metrics")}
 #: what a line of a transcript has one of if it tells of tokens
 ANSWER_MARKS = (b'"usage"', b'"type":"assistant"', b'"cost-state"')
 #: member of a transcript's usage -> the kind of token that it counts, its name in the
@@ -6345,7 +6321,7 @@ def _spans_of(
             if spans and spans[0]["spanId"] == above:
                 spans[0].setdefault("events", []).append({
                     "timeUnixNano": _nano(start_ms), "name": f"hook_io.{kind}",
-                    "attributes": _attributes(attributes)})
+                    "attributes": Otlp.attributes(attributes)})
             continue
         operation, member, number, shown = SPANS[kind]
         end_ms = max(start_ms, item["ended_ms"] or turn["ended_ms"] or 0)
@@ -6360,7 +6336,7 @@ def _spans_of(
             "traceId": trace_id, "spanId": span_id, "parentSpanId": above or parent,
             "name": _encodable(f"{operation} {Line.clamp(item[member], 64)}".strip()),
             "kind": number, "startTimeUnixNano": _nano(start_ms),
-            "endTimeUnixNano": _nano(end_ms), "attributes": _attributes(attributes),
+            "endTimeUnixNano": _nano(end_ms), "attributes": Otlp.attributes(attributes),
             "status": {"code": 2, "message": error} if error else {}})
     return spans
 
@@ -6392,17 +6368,14 @@ def _post_turns(
 ) -> None:
     """Send what waits, spans first.  What is not taken goes with the next turn."""
     state, now = ledger.state, time.time_ns()
-    scope = {"name": "hook-io", "version": __version__}
-    resource = {"attributes": _attributes(_resource(errand))}
     items = {"traces": [span for _, some in state["waiting"] for span in some],
              "metrics": _otlp_metrics(
                  state["owed"], state["since"] or errand.time_ns, now)}
-    for signal, (outer, inner, name) in SIGNALS.items():
+    for signal in ("traces", "metrics"):
         if not items[signal]:
             continue
         url, headers = _signal_url(signal, errand)
-        body = encode({outer: [{"resource": resource, inner: [
-            {"scope": scope, name: items[signal]}]}]}).encode("ascii")
+        body = encode(Otlp(errand).body(signal, items[signal])).encode("ascii")
         share = (deadline - time.monotonic()) / (2 if signal == "traces" else 1)
         outcome = _post(url, body, time.monotonic() + share, {
             "Accept": "application/json", **headers}, errand,
@@ -6442,7 +6415,7 @@ def _settle(
 
 def _signal_url(signal: str, errand: "Errand") -> "Tuple[str, Dict[str, str]]":
     """Return where a collector takes a signal, and the headers meant for it alone."""
-    url, headers = _collector(errand, errand.settings.export_url, signal)
+    url, headers = Otlp(errand).endpoint(signal, errand.settings.export_url)
     return url, _overlaid(headers, _given_headers(
         "HOOK_IO_EXPORT_HEADERS", errand.settings.export_headers, url, errand))
 
@@ -6463,7 +6436,7 @@ def _otlp_metrics(owed: "Event", since_ns: int, now_ns: int) -> "List[Event]":
                 str(count) for count in row[2:]], "explicitBounds": bounds} if (
                 bounds) else {"asInt": str(row)} if isinstance(row, int) else {
                 "asDouble": row}
-            points.append({"attributes": _attributes(labels), **times, **value})
+            points.append({"attributes": Otlp.attributes(labels), **times, **value})
         if points:
             kind: "Event" = {"aggregationTemporality": 1, "dataPoints": points}
             metrics.append({"name": told, "unit": unit, "description": text, **(

@@ -274,7 +274,7 @@ def test_otlp_names_its_resource_as_the_specification_says(env, resource):
 def test_one_mistake_in_such_a_list_discards_it_and_is_told_once(text):
     facts = errand(env={"OTEL_RESOURCE_ATTRIBUTES": text + ",k=v"})
     for _ in range(3):
-        _, _, body = hook_io.otlp_format(hook_io.normalise({}), facts)
+        _, _, body = hook_io.FORMATS["otlp"](hook_io.normalise({}), facts)
     values = values_of(body["resourceLogs"][0]["resource"]["attributes"])
     assert values == {"service.name": "hook-io"}
     (note,) = facts.notes

@@ -203,8 +203,8 @@ SENDERS = {
         "platform/gemini-shows-a-hint-on-every-event"),
     "sends the collector's token to another server": in_library(
         'else url.rstrip("/") + path, {}\n',
-        'else url.rstrip("/") + path, _pairs(\n'
-        '            "OTEL_EXPORTER_OTLP_HEADERS", errand)\n',
+        'else url.rstrip("/") + path, self._pairs(\n'
+        '                "OTEL_EXPORTER_OTLP_HEADERS")\n',
         "formats/otlp-headers-of-the-collector-go-to-no-other-server",
         "formats/otlp-is-one-log-record"),
     "takes a record that a collector rejects for delivered": in_library(
