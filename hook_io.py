@@ -99,6 +99,7 @@ if TYPE_CHECKING:
     Link = Tuple[Any, float, List[bytes]]
     Target = Tuple[str, str, int, str, str]
     Record = Tuple[str, str, Event, str]
+    Logged = Tuple[int, int, bytes]
 else:
     Event = dict
     is_cheap = "os" in sys.modules or "posix" not in sys.builtin_module_names
@@ -5377,6 +5378,8 @@ RESULT_MEMBERS = {
 }
 RESULTS = {"": "ok", "success": "ok", "true": "ok", "rejected": "denied",
            "denied": "denied"}
+#: members whose texts, beside the names of all, are signs of an agent
+SIGNING = ("transcript_path", "hook_event_name", "permission_mode", "session_id")
 CANDIDATES_MAX = 10  # of open calls that one without an id may be the end of
 
 
@@ -5402,9 +5405,9 @@ def story(events: "Iterable[Any]") -> "List[Event]":
     one that began with none until its Stop.  Vectors: story/*.
     """
     facts: "List[Tuple[int, int, str, AgentEvent]]" = []
-    at_ms = 0
+    reader, at_ms = _Reader(), 0
     for record in events:
-        name, said, own_ms = _fact(record)
+        name, said, own_ms = reader.fact(record)
         at_ms = own_ms or at_ms
         if name:
             facts.append((at_ms, len(facts), name, said))
@@ -5418,19 +5421,47 @@ def story(events: "Iterable[Any]") -> "List[Event]":
     return [_counted(turn) for turn in sorted(turns, key=lambda t: t["started_ms"])]
 
 
-def _fact(record: "Any") -> "Tuple[str, AgentEvent, int]":
-    """Return the canonical name of an event, the event, and its time in ms; "", 0."""
-    outer = _decoded(record)
-    kept = outer if "event_type" in outer else {}
-    inner = kept.get("metadata")
-    said = normalise(_decoded(inner) if isinstance(inner, str) else outer)
-    for member in ("session_id", "source_app"):
-        if isinstance(kept.get(member), str):
-            said[member] = kept[member]
-    name = str(kept.get("event_type") or said.get("hook_event_name") or "")
-    moment = kept.get("timestamp") or said.get("timestamp")
-    known = name if name in _ACTS else canonical(name) or name
-    return known, said, _moment_ms(moment)
+class _Reader:
+    """Make facts of records; what one of them has told is not asked of the next."""
+
+    def __init__(self) -> None:
+        self.agents: "Dict[Any, str]" = {}
+        self.minute, self.minute_ms = "", 0
+
+    def fact(self, record: "Any") -> "Tuple[str, AgentEvent, int]":
+        """Return the canonical name of an event, the event, and its time in ms; "", 0.
+        """
+        outer = _decoded(record)
+        kept = outer if "event_type" in outer else {}
+        inner = kept.get("metadata")
+        native = _decoded(inner) if isinstance(inner, str) else outer
+        said = normalise(native, self._agent(native))
+        for member in ("session_id", "source_app"):
+            if isinstance(kept.get(member), str):
+                said[member] = kept[member]
+        name = str(kept.get("event_type") or said.get("hook_event_name") or "")
+        moment = kept.get("timestamp") or said.get("timestamp")
+        known = name if name in _ACTS else canonical(name) or name
+        return known, said, self._ms(moment)
+
+    def _agent(self, native: "Event") -> str:
+        """Return platform_of(), which events of one form have in common."""
+        form = (*native, "", *(_text(native, name) for name in SIGNING))
+        if form not in self.agents:
+            self.agents[form] = platform_of(native)
+        return self.agents[form]
+
+    def _ms(self, moment: "Any") -> int:
+        """Return _moment_ms(), of which most is the same for a minute's events."""
+        if not isinstance(moment, str) or len(moment) != 24 or moment[-1] != "Z":
+            return _moment_ms(moment)
+        if moment[:17] != self.minute:
+            self.minute, self.minute_ms = moment[:17], _moment_ms(moment[:17] + "00Z")
+        try:
+            return self.minute_ms and (
+                self.minute_ms + int(moment[17:19]) * 1000 + int(moment[20:23]))
+        except ValueError:
+            return 0
 
 
 def _decoded(value: "Any") -> "Event":
@@ -5661,7 +5692,7 @@ def _error_of(said: AgentEvent) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _text(said: AgentEvent, member: str) -> str:
+def _text(said: "Event", member: str) -> str:
     value = said.get(member)
     return value if isinstance(value, str) else ""
 
@@ -5695,14 +5726,18 @@ def _counted(turn: "Event") -> "Event":
 # numbers for a collector.  Names, numbers, outcomes and ids do; content if asked for.
 
 EXPORT_TIMEOUT_MS = 1500  # for all of it
-SENDING_MIN_MS = 500  # of it, also where a long turn took more to tell
+TELLING_MS = 700  # of it, for reading events: what is left comes with the next turn
+SPARE_MS = 50  # of it: what a request may take beyond its deadline
+LINES_MIN = 1000  # that are read however late it is
 SETTLE_MS = 150  # for hooks of the same turn that still write their lines
 READ_MAX_BYTES = 1 << 26  # of a log, of which one session's lines are wanted
+LEDGER_MAX_BYTES = 1 << 18  # of what has been exported, before the file begins anew
 BACK_BYTES = 1 << 20  # looked through at once for where a session begins
 TRANSCRIPT_MAX_BYTES = 1 << 25  # that are new in one
 CONTENT_MAX_CHARS = 1024  # of one attribute
 ANSWERS_KEPT = 500  # of a model, that may be told again
 TURNS_KEPT = 5  # whose subagents may still be at work
+ID_CHARS, IDS_KEPT = 16, 200  # of a span; of a session, beside those of TURNS_KEPT
 TURNS_WAITING = 20  # for a collector that does not take them
 SPANS_MAX = 2000  # of a turn
 SESSIONS_MAX = 100
@@ -5742,6 +5777,9 @@ SPANS = {"turn": ("invoke_agent", "agent", 1, "AGENT"),
          "agent": ("invoke_agent", "agent_type", 1, "AGENT"),
          "call": ("execute_tool", "tool", 1, "TOOL"),
          "usage": ("chat", "model", 3, "LLM")}
+#: what a line of the log has that tells of a call by its id, of which ids are kept
+CALL_MARKS = (b'"event_type":"PreToolUse', b'"event_type":"PostToolUse')
+CALL_ID_MARK = b'\\"tool_use_id\\":\\"'
 #: what a line of a transcript has one of if it tells of tokens
 ANSWER_MARKS = (b'"usage"', b'"type":"assistant"', b'"cost-state"')
 #: member of a transcript's usage -> the kind of token that it counts, its name in the
@@ -5820,19 +5858,22 @@ def _export(event: AgentEvent, errand: "Errand") -> HookResult:
         return HookResult(diagnostics=errand.notes)
     if errand.settings.background and hand_over(event, errand):
         return _untold_turns(event, errand)
-    deadline = time.monotonic() + EXPORT_TIMEOUT_MS / 1000
+    begun = time.monotonic()
     if errand.is_away:
         time.sleep(SETTLE_MS / 1000)
     ledger = _Ledger(_state_folder(), is_owing="otlp" in kinds)
     try:
-        ledger.take(deadline)
-        said = f"{_tell_turns(ledger, event, errand)} turns exported"
+        ledger.take(begun + EXPORT_TIMEOUT_MS / 1000)
+        if "otlp" in kinds and ledger.state["in_doubt"]:
+            _settle(ledger, "metrics", Outcome("unconfirmed"), event, errand)
+        until = begun + TELLING_MS / 1000
+        said = f"{_tell_turns(ledger, event, errand, until)} turns exported"
         if "textfile" in kinds:
             _write_text(errand.settings.textfile_dir, _textfile(ledger, errand))
         ledger.save()
         if "otlp" in kinds:
-            least = time.monotonic() + SENDING_MIN_MS / 1000
-            _post_turns(ledger, event, max(deadline, least), errand)
+            _post_turns(
+                ledger, event, begun + (EXPORT_TIMEOUT_MS - SPARE_MS) / 1000, errand)
             ledger.save()
     except OSError as error:
         said = f"[ERROR] Turns are not exported: {_why(error)}"
@@ -5866,20 +5907,26 @@ def _untold_turns(event: AgentEvent, errand: "Errand") -> HookResult:
 class _Ledger:
     """What has been exported, and what is owed: one file, one process at a time.
 
+    Its last whole line counts.  A line is added, as a rename takes longer than all the
+    rest of an export, until there are LEDGER_MAX_BYTES.
     sessions: id -> what to read on from.  counters: all that was ever counted.  owed:
     the same of what a collector, if there is one, has not taken, since the time (ns)
-    "since".  waiting: turns that it has not taken, as spans.  names: values of labels.
+    "since", and in_doubt while it is asked: of an export that was killed meanwhile
+    nobody knows.  waiting: turns that it has not taken, as spans.  names: values of
+    labels.
     """
 
     def __init__(self, folder: str, is_owing: bool = True) -> None:
         self.path, self.lock = os.path.join(folder, "export.json"), -1
         self.sums = ("counters", "owed") if is_owing else ("counters",)
         self.state: "Dict[str, Any]" = {}
+        self.size, self.is_torn = 0, False
 
     def take(self, deadline: float) -> None:
         """Wait for other exports, then read the file.  Raises OSError."""
-        os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        if not os.path.isdir(os.path.dirname(self.path)):
+            os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
         self.lock = os.open(self.path + ".lock", flags, 0o600)
         while True:
             try:
@@ -5890,26 +5937,44 @@ class _Ledger:
                     raise OSError("another export is at it; the next one makes up"
                                   ) from None
                 time.sleep(0.01)
-        try:
-            known = _decoded(_read_own(self.path, READ_MAX_BYTES))
-        except OSError:
-            known = {}  # none yet, or nobody's: counters begin anew, as after a restart
+        known = self._latest()
         self.state = {name: known[name] if isinstance(
             known.get(name), type(empty)) else empty for name, empty in {
                 "sessions": {}, "counters": {}, "names": {}, "usage": {}, "owed": {},
-                "waiting": [], "since": 0}.items()}
+                "waiting": [], "since": 0, "in_doubt": False}.items()}
+
+    def _latest(self) -> "Event":
+        """Return what the last whole line holds; {}: counters begin anew."""
+        try:
+            data = _read_own(self.path, READ_MAX_BYTES)
+        except OSError:
+            data = b""  # none yet, or nobody's
+        self.size, self.is_torn = len(data), data[-1:] not in (b"", b"\n")
+        lines = reversed(data.rsplit(b"\n", 3))  # the last one may be half of one
+        return next(filter(None, map(_decoded, lines)), {})
 
     def leave(self) -> None:
         if self.lock >= 0:
             os.close(self.lock)
 
     def save(self) -> None:
+        """Keep the state: killed anywhere, the file has the one before or this one."""
         _keep_last(self.state["sessions"], SESSIONS_MAX)
-        Spool.write(self.path, encode(self.state).encode("ascii") + b"\n")
+        line = b"\n" * self.is_torn + encode(self.state).encode("ascii") + b"\n"
+        self.size, self.is_torn = self.size + len(line), False
+        if not len(line) < self.size <= LEDGER_MAX_BYTES:
+            self.size = len(line)
+            Spool.write(self.path, line)
+            return
+        fd = _open_own(self.path, os.O_WRONLY | os.O_APPEND)
+        try:
+            _append_whole(fd, line)
+        finally:
+            os.close(fd)
 
     def session(self, session_id: str) -> "Event":
         """Return what is known of a session, the latest one from now on."""
-        known = {"log": [], "done": {}, "traces": {}, "files": {}, "paid": {},
+        known = {"log": [], "done": "", "traces": {}, "files": {}, "paid": {},
                  "fresh": True, **self.state["sessions"].pop(session_id, {})}
         self.state["sessions"][session_id] = known
         return known
@@ -5929,84 +5994,150 @@ def _write_text(folder: str, text: str) -> None:
     Spool.write(path, text.encode("utf-8"), 0o644)
 
 
-def _tell_turns(ledger: _Ledger, event: AgentEvent, errand: "Errand") -> int:
+def _tell_turns(
+    ledger: _Ledger, event: AgentEvent, errand: "Errand", until: float
+) -> int:
     """Count and keep what is new in the session of *event*; return how many turns are.
 
     The log is read on from where the last turn begins, or the earliest one of which a
-    subagent is at work: late lines come behind.  Ids tell what was counted before.
+    subagent is at work: late lines come behind.  Ids tell what was counted before, and
+    calls of the last turn that have one are not read again.  What is not read until
+    then (monotonic seconds) is left for the next export; the last one leaves nothing.
     """
     session_id = errand.session_id or _text(event, "session_id")
     known = ledger.session(session_id)
-    lines, file_id = _session_lines(errand.settings.event_log, session_id, known["log"])
-    turns = [turn for turn in story(_with_own(lines, event, errand))
+    lines = _session_lines(errand.settings.event_log, session_id, known["log"])
+    read = list(_in_time(lines, until)) if errand.event_type != "SessionEnd" else lines
+    left = lines[len(read):]
+    events = read if left else _with_own(read, event, errand)
+    turns = [turn for turn in story(line if isinstance(line, dict) else line[2]
+                                    for line in events)
              if turn["session_id"] == session_id]
     if not turns:
         return 0
     answers = _new_usage(ledger, known, event, turns, errand)
     _join_trace(known, turns[-1], errand)
+    place: "List[int]" = [*left[0][:2]] if left else []
+    if left and turns[1:]:  # its beginning is told with the rest of it
+        place = _place_of(read, turns.pop()["started_ms"])
     kept = turns[-TURNS_KEPT:]
-    while kept[1:] and all(a["ended_ms"] is not None for a in kept[0]["subagents"]):
+    while kept[1:] and (left or all(
+            a["ended_ms"] is not None for a in kept[0]["subagents"])):
         del kept[0]
-    done, known["done"], count = known["done"], {}, 0
-    since_ms, place = kept[0]["started_ms"], known["log"][1:] or [0]
-    for turn in turns:
-        is_kept = turn["started_ms"] >= since_ms
+    since_ms = kept[0]["started_ms"]
+    count, ids = _count_turns(ledger, known, [
+        (turn, answers.get(id(turn), []), turn["started_ms"] >= since_ms)
+        for turn in turns], bool(left), errand)
+    if left:
+        errand.note(f"[WARNING] {len(left)} events are left for the next export: there "
+                    "was no time to read them")
+        known["log"] = place
+    else:
+        place = _place_of(read, since_ms) or known["log"][:2]
+        is_open = any(a["ended_ms"] is None for turn in kept for a in turn["subagents"])
+        if place != known["log"][:2]:  # what came before is of turns that are over
+            known["done"] = known["done"][-IDS_KEPT * ID_CHARS:]
+        known["log"] = [*place, *(at + len(line) for number, at, line in read[-1:]
+                                  if number == place[0] and not is_open)]
+    known["done"] += ids
+    return count
+
+
+def _count_turns(
+    ledger: _Ledger, known: "Event",
+    turns: "List[Tuple[Event, List[Event], bool]]", is_cut: bool, errand: "Errand",
+) -> "Tuple[int, str]":
+    """Count what is new; return of how many turns, and the ids that are to be known.
+
+    turns: each with the answers in it, and whether it is told again.
+    """
+    ids = {known["done"][at:at + ID_CHARS]
+           for at in range(0, len(known["done"]), ID_CHARS)}
+    count, done = 0, ""
+    for turn, answers, is_kept in turns:
         is_over = not is_kept or errand.event_type == "SessionEnd"
-        records = list(_records_of(turn, answers.get(id(turn), []), is_over))
-        known["done"].update((record[0], 1) for record in records if is_kept)
-        new = [record for record in records if record[0] not in done]
+        new = [record for record in _records_of(turn, answers, is_over)
+               if record[0] not in ids and (
+                   not is_cut or record[2].get("outcome") != "open")]
+        done += "".join(number for number, kind, _, _ in new if is_kept and (
+            not is_cut or kind == "turn"))
         count += any(kind == "turn" for _, kind, _, _ in new[:1])
         _count_new(ledger, turn, new)
         if new and "otlp" in errand.settings.export:
-            spans = _spans_of(turn, new[:SPANS_MAX], known, errand)
-            ledger.state["waiting"].append([turn["end"], spans])
-    known["log"] = [file_id, next(
-        (at for at, line in lines if _logged_ms(line) >= since_ms), place[0])]
-    return count
+            _keep_spans(ledger, turn, new, known, errand)
+    return count, done
+
+
+def _keep_spans(
+    ledger: _Ledger, turn: "Event", new: "List[Record]", known: "Event",
+    errand: "Errand",
+) -> None:
+    if len(new) > SPANS_MAX:
+        errand.note(f"[WARNING] {len(new) - SPANS_MAX} spans of a turn are left out: "
+                    f"it has more than {SPANS_MAX}")
+    spans = _spans_of(turn, new[:SPANS_MAX], known, errand)
+    ledger.state["waiting"].append([turn["end"], spans])
+
+
+def _in_time(lines: "List[Logged]", until: float) -> "Iterator[Logged]":
+    for n, line in enumerate(lines):
+        if n >= LINES_MIN and n % 100 == 0 and time.monotonic() > until:
+            return
+        yield line
+
+
+def _place_of(lines: "List[Logged]", since_ms: int) -> "List[int]":
+    """Return the file's number and where the first line since then stands; []."""
+    return next(([number, at] for number, at, line in lines
+                 if _logged_ms(line) >= since_ms), [])
 
 
 def _session_lines(
     path: str, session_id: str, place: "List[int]"
-) -> "Tuple[List[Tuple[int, bytes]], int]":
-    """Return the lines of a session, each with where it stands, and the file's number.
+) -> "List[Logged]":
+    """Return the lines of a session, each with its file's number and where it stands.
 
-    place: the file's number and where to read on in it, also where it became `.1`; []
-    where the session is new, whose beginning is then looked for from the end on.
+    place: the number of the file and where to read on in it, also where it became
+    `.1`, and where what was told before ends; [] where the session is new, whose
+    beginning is then looked for from the end on.
     """
     wanted = encode(session_id).encode("ascii") if session_id else b""
-    found: "List[Tuple[int, bytes]]" = []
-    file_id, start = 0, -1
-    path = os.path.expanduser(path)
+    found: "List[Logged]" = []
+    start, path = -1, os.path.expanduser(path)
     for name in (path + ".1", path):
         try:
             file = os.fdopen(_open_own(name, os.O_RDONLY), "rb")
         except FileNotFoundError:
             continue
         with file:
-            facts = os.fstat(file.fileno())
+            facts, told = os.fstat(file.fileno()), 0
             if place[:1] == [facts.st_ino]:
-                start = place[1] if place[1] <= facts.st_size else 0
-            elif name != path:
-                continue
-            elif start < 0:
+                start, told = place[1] if place[1] <= facts.st_size else 0, place[-1]
+            elif start >= 0:
+                start = 0  # all of it is behind the other
+            elif name == path:
                 start = _beginning(file, facts.st_size, wanted)
-            file_id = facts.st_ino
-            found += [(at * (name == path), line)  # 0: all of the file is behind it
-                      for at, line in _lines_from(file, start, wanted)]
-            start = 0
-    return found, file_id
+            else:
+                continue
+            found += [(facts.st_ino, at, line)
+                      for at, line in _lines_from(file, start, told, wanted)]
+    return found
 
 
 def _logged_ms(line: bytes) -> int:
-    return _moment_ms(line[14:38].decode("ascii", "replace")) or _fact(line)[2]
+    return _moment_ms(line[14:38].decode("ascii", "replace")) or _Reader().fact(line)[2]
 
 
 def _lines_from(
-    file: "Any", at: int, wanted: bytes
+    file: "Any", start: int, told: int, wanted: bytes
 ) -> "Iterator[Tuple[int, bytes]]":
-    file.seek(at)
+    """Yield the lines of a session, but for the calls of a turn that was told."""
+    file.seek(start)
+    at = start
     for line in file.read(READ_MAX_BYTES).split(b"\n")[:-1]:
-        if wanted in line:
+        is_told = start < at < told and CALL_ID_MARK in line and any(
+            mark in line for mark in CALL_MARKS)
+        if wanted in line and not is_told:
             yield at, line
         at += len(line) + 1
 
@@ -6025,14 +6156,15 @@ def _beginning(file: "Any", size: int, wanted: bytes) -> int:
 
 
 def _with_own(
-    lines: "List[Tuple[int, bytes]]", event: AgentEvent, errand: "Errand"
+    lines: "List[Logged]", event: AgentEvent, errand: "Errand"
 ) -> "List[Any]":
     """Return the *lines*, and *event* where the hook that logs it is not done yet."""
     name, time_ns = errand.event_type, errand.time_ns
     since = _instant(time_ns - 10 * 10**9).encode("ascii")
     mark = f'"event_type":"{name}"'.encode()
-    events: "List[Any]" = [line for _, line in lines]
-    if name and not any(mark in line and line[14:38] >= since for line in events):
+    events: "List[Any]" = list(lines)
+    if name and not any(
+            mark in line and line[14:38] >= since for _, _, line in lines):
         events.append({
             "timestamp": _instant(time_ns), "source_app": errand.source_app,
             "event_type": name, "metadata": encode(event.native),
@@ -6253,8 +6385,10 @@ def _records_of(
     spans = {"": root}
 
     def calls(items: "List[Event]", above: str) -> "Iterator[Record]":
-        for n, call in enumerate(items):
+        n = 0  # of the calls without an id
+        for call in items:
             name = call["id"] or f"{n} {call['started_ms']}"
+            n += not call["id"]
             spans[call["id"]] = _hash(16, *key, "call", call["agent_id"], name)
             yield spans[call["id"]], "call", call, above
 
@@ -6374,8 +6508,15 @@ def _post_turns(
     for signal in ("traces", "metrics"):
         if not items[signal]:
             continue
+        if time.monotonic() > deadline:
+            errand.note(f"[WARNING] {signal} go with the next turn: there was no time "
+                        "left for them")
+            return
         url, headers = _signal_url(signal, errand)
         body = encode(Otlp(errand).body(signal, items[signal])).encode("ascii")
+        if signal == "metrics":
+            state["in_doubt"] = True
+            ledger.save()
         share = (deadline - time.monotonic()) / (2 if signal == "traces" else 1)
         outcome = _post(url, body, time.monotonic() + share, {
             "Accept": "application/json", **headers}, errand,
@@ -6399,6 +6540,8 @@ def _settle(
     is_final = is_permanent(outcome) or (
         signal == "metrics" and outcome.name == "unconfirmed")
     lost = 0
+    if signal == "metrics":
+        state["in_doubt"] = False
     if signal == "metrics" and (is_final or not outcome.is_loss):
         state["owed"], state["since"], lost = {}, time.time_ns(), int(is_final)
     elif signal == "traces":

@@ -68,3 +68,12 @@ def test_a_member_that_is_not_what_it_should_be_takes_nothing_else_with_it(membe
         turns = hook_io.story([*turn[:2], bad, kept, hook_io.encode(kept), *turn[2:]])
         assert "Stop" in {one["end"] for one in turns if one["session_id"] == "s"}
         assert hook_io.encode(turns)
+
+
+def test_events_of_one_form_have_the_agent_that_each_of_them_has_alone():
+    """What the signs ask for beside a member's presence is part of an event's form."""
+    words = {word.lstrip("-") for row in hook_io.PLATFORMS.values()
+             for sign in row.get("signs", ()) for word in sign.split()}
+    asked = {word.replace("~", "=").partition("=")[0].partition("[")[0]
+             for word in words if "=" in word or "~" in word}
+    assert asked == {*hook_io.SIGNING}

@@ -1,0 +1,115 @@
+"""Export a turn, and be killed at each step of it that anybody else can see.
+
+    PYTHONPATH=.:tests python tests/killing.py FOLDER KINDS [URL]
+
+Prints a line of JSON for each step: its name, the text file's samples after the kill
+and after the export that follows, and the losses that are in the streaks by then.  The
+last line of each kind of kill is of an export that nobody killed.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import hook_io
+from errands import NOW_NS, errand
+
+STEPS = ("open", "write", "close", "replace", "unlink", "chmod", "ftruncate")
+
+
+class Dying:
+    """os, which ends the process before a step, or where half is written."""
+
+    def __init__(self, last, is_half):
+        self.left, self.is_half = last, is_half
+
+    def __getattr__(self, name):
+        call = getattr(os, name)
+        return self._step(name, call) if name in STEPS else call
+
+    def _step(self, name, call):
+        def step(*args, **named):
+            self.left -= 1
+            if self.left == 0:
+                if self.is_half and name == "write":
+                    os.write(args[0], args[1][:len(args[1]) // 2])
+                os.write(2, name.encode())
+                os.kill(os.getpid(), 9)
+            return call(*args, **named)
+        return step
+
+
+def export(folder, prompt, kinds, url, system=os):
+    """Export a turn in a process of its own; return how that ended, and its step."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.dup2(writer, 2)
+        hook_io.os = system
+        event = {"hook_event_name": "Stop", "session_id": "s", "prompt_id": prompt}
+        hook_io._export(hook_io.normalise(event), errand(
+            "Stop", "demo", event_log=str(folder / "events.jsonl"), export=kinds,
+            export_url=url, export_headers=f"X-Step: {folder.name}",
+            textfile_dir=str(folder), time_ns=NOW_NS))
+        os._exit(0)
+    os.close(writer)
+    status = os.waitpid(child, 0)[1]
+    with open(reader) as said:
+        return status, said.read()
+
+
+def log(folder, prompt):
+    """Add one turn to the event log: a prompt, a call and its end."""
+    call = {"tool_name": "Bash", "tool_use_id": f"t-{prompt}"}
+    with (folder / "events.jsonl").open("a") as file:
+        for event, members in (("UserPromptSubmit", {"prompt": "a"}),
+                               ("PreToolUse", call),
+                               ("PostToolUse", {**call, "duration_ms": 9}),
+                               ("Stop", {})):
+            file.write(hook_io.encode({
+                "timestamp": hook_io._instant(NOW_NS), "source_app": "demo",
+                "event_type": event, "session_id": "s", "metadata": hook_io.encode({
+                    "hook_event_name": event, "session_id": "s", "prompt_id": prompt,
+                    **members})}) + "\n")
+
+
+def told(folder):
+    """Return the text file's samples that count something; it is always whole."""
+    text = (folder / hook_io.PROM_FILE).read_text()
+    assert text.endswith("\n"), text
+    return sorted(line for line in text.splitlines() if "_total" in line[:60] and (
+        line[:1] != "#"))
+
+
+def killed_at(folder, step, is_half, kinds, url):
+    """Return what became of the export of a second turn that is killed at a step."""
+    folder.mkdir()
+    os.environ["HOOK_IO_STATE_DIR"] = str(folder / "state")
+    log(folder, "p-1")
+    assert export(folder, "p-1", kinds, url) == (0, "")
+    log(folder, "p-2")
+    status, name = export(folder, "p-2", kinds, url, Dying(step, is_half))
+    after = told(folder)
+    assert status in (0, 9), (status, name)
+    assert export(folder, "p-2", kinds, url) == (0, "")
+    losses = [path.stat().st_size // hook_io.RECORD_BYTES for path in (
+        folder / "state").iterdir() if not path.name.startswith("export.json")]
+    return {"app": folder.name, "step": name, "after": after, "then": told(folder),
+            "losses": sum(losses)}
+
+
+def main():
+    folder, kinds, url = Path(sys.argv[1]), sys.argv[2], "".join(sys.argv[3:])
+    for is_half in (False, True):
+        step, name = 0, "first"
+        while name:
+            step += 1
+            found = killed_at(
+                folder / f"{step}{'-half' * is_half}", step, is_half, kinds, url)
+            name = found["step"]
+            print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
