@@ -688,8 +688,8 @@ EXTRAS: "Dict[str, Callable[..., Any]]" = {asked: _later(name) for asked, name i
     "cloudevents_format": "FurtherFormats.cloudevents",
     "gram_format": "FurtherFormats.gram", "hand_over": "hand_over", "log": "_log",
     "spool": "_spool", "flush_spool": "_flush_spool",
-    "asked_summary": "_asked_summary", "decide": "_decide", "export": "_export",
-    "check": "_check", "enter_settings": "_enter_settings"}.items()}
+    "asked_summary": "_asked_summary", "decide": "Decision.result", "export": "_export",
+    "check": "Check.result", "enter_settings": "Check.enter_settings"}.items()}
 
 # Errors -----------------------------------------------------------------------
 # What ends the work early.  run() turns each into an answer, or into silence.
@@ -5188,180 +5188,183 @@ FILES = ("hook_io.py", "send_event.py")  # the library first: the script imports
 HOOKS = ".claude/hooks"  # of a project or a home, whichever agent runs them
 
 
-def _check(event: AgentEvent, errand: "Errand") -> HookResult:
-    """Send one marked test event now; say how that went, and with what settings."""
-    budget_ms = (errand.settings.background_timeout_ms if errand.settings.background
-                 else errand.timeout_ms)
-    started = time.monotonic()
-    errand.deadline = started + budget_ms / 1000
-    errand.summary = "hook-io check: a test event"
-    errand.source_app = errand.source_app or "hook-io"
-    errand.event_type = errand.event_type or "Notification"
-    test = {"hook_event_name": errand.event_type, "hook_io_check": True,
-            "message": "hook-io check"}
-    outcome, url = _post_test_event(test, errand)
-    took_ms = round((time.monotonic() - started) * 1000)
-    fact = outcome.fact or f"HTTP {outcome.status}" * bool(outcome.status)
-    lines = [
-        f"hook-io {__version__}, Python {sys.version.split()[0]} ({sys.executable})",
-        f"agent: {errand.agent}" + " (no event of an agent on stdin)" * (not event),
-        *_settings_lines(errand.settings.sources),
-        f"format: {errand.settings.format}",
-        f"endpoint: {shown_url(url)}, from {_source_of(errand)}{_resolved(url)}",
-        f"outcome: {outcome.name}{fact and ': '}{fact}, after {took_ms} ms "
-        f"of {budget_ms}",
-        *_file_lines(errand, url),
-        f"It did not arrive. {REMEDIES[outcome.name]}" if outcome.is_loss else
-        "The test event arrived."]
-    return HookResult("failed" if outcome.is_loss else "print", "\n".join(lines),
-                      diagnostics=errand.notes)
+class Check:
+    """Sends one marked test event now; says how that went, and with what settings."""
 
+    def __init__(self, errand: "Errand") -> None:
+        self.errand, self.settings = errand, errand.settings
+        errand.summary = "hook-io check: a test event"
+        errand.source_app = errand.source_app or "hook-io"
+        errand.event_type = errand.event_type or "Notification"
 
-def _post_test_event(event: "Event", errand: "Errand") -> "Tuple[Outcome, str]":
-    if _is_off():
-        said = "HOOK_IO_OFF is set, so that hooks do nothing"
-        return Outcome("invalid", said), _endpoint(errand)
-    if errand.settings.server_url != "none":
-        return _post_event(event, errand)
-    before = len(errand.notes)
-    if errand.settings.event_log:
-        _log(event, errand)
-    is_kept = errand.settings.event_log and len(errand.notes) == before
-    return Outcome("sent" if is_kept else "invalid", "to the event log"), "none"
+    @classmethod
+    def result(cls, event: AgentEvent, errand: "Errand") -> HookResult:
+        """Return the ten lines; "failed" where the test event did not arrive."""
+        self, settings, python = cls(errand), errand.settings, sys.version.split()[0]
+        budget_ms = (settings.background_timeout_ms if settings.background else
+                     errand.timeout_ms)
+        started = time.monotonic()
+        errand.deadline = started + budget_ms / 1000
+        outcome, url = self._post()
+        took_ms = round((time.monotonic() - started) * 1000)
+        fact = outcome.fact or f"HTTP {outcome.status}" * bool(outcome.status)
+        lines = [
+            f"hook-io {__version__}, Python {python} ({sys.executable})",
+            f"agent: {errand.agent}" + " (no event of an agent on stdin)" * (not event),
+            *self._settings_lines(),
+            f"format: {settings.format}",
+            f"endpoint: {shown_url(url)}, from {self._source()}{self._resolved(url)}",
+            f"outcome: {outcome.name}{fact and ': '}{fact}, after {took_ms} ms "
+            f"of {budget_ms}",
+            *self._file_lines(url),
+            f"It did not arrive. {REMEDIES[outcome.name]}" if outcome.is_loss else
+            "The test event arrived."]
+        return HookResult("failed" if outcome.is_loss else "print", "\n".join(lines),
+                          diagnostics=errand.notes)
 
+    def _post(self) -> "Tuple[Outcome, str]":
+        errand, log = self.errand, self.settings.event_log
+        event = {"hook_event_name": errand.event_type, "hook_io_check": True,
+                 "message": "hook-io check"}
+        if _is_off():
+            said = "HOOK_IO_OFF is set, so that hooks do nothing"
+            return Outcome("invalid", said), _endpoint(errand)
+        if self.settings.server_url != "none":
+            return _post_event(event, errand)
+        before = len(errand.notes)
+        if log:
+            _log(event, errand)
+        is_kept = log and len(errand.notes) == before
+        return Outcome("sent" if is_kept else "invalid", "to the event log"), "none"
 
-def _source_of(errand: "Errand") -> str:
-    """Return what the server's URL comes from."""
-    if any(word.startswith("--server-url") for word in errand.settings.argv):
-        return "--server-url"
-    names = ["HOOK_IO_SERVER_URL"]
-    if errand.settings.format == "otlp":
-        names += ["OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]
-    env = errand.settings.env
-    name = next((name for name in names if env.get(name)), "the default")
-    file = errand.settings.sources.get(name)
-    return f"{name} in {Line.clean(file)}" if file else name
+    def _source(self) -> str:
+        """Return what the server's URL comes from."""
+        if any(word.startswith("--server-url") for word in self.settings.argv):
+            return "--server-url"
+        names = ["HOOK_IO_SERVER_URL"]
+        if self.settings.format == "otlp":
+            names += ["OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]
+        name = next(filter(self.settings.env.get, names), "the default")
+        file = self.settings.sources.get(name)
+        return f"{name} in {Line.clean(file)}" if file else name
 
-
-def _enter_settings(agent: str) -> "Tuple[Dict[str, str], List[str]]":
-    """Set what the settings files of *agent* set for a hook.
-
-    Returns variable -> the file that it is from, and notes on files of no use.  Of one
-    variable the nearest file counts, before the environment.  No hook gets OTEL_*.
-    Source: Claude Code 2.1.332, measured.
-    """
-    environ, sources, notes = __import__("os").environ, {}, []  # and not _Posix's copy
-    for path in _settings_files(agent):
+    @staticmethod
+    def _resolved(url: str) -> str:
+        """Return the addresses behind *url* as part of a line, "" if there is none."""
         try:
-            given = _settings_variables(path)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", "") or error
-            notes.append(
-                f"[WARNING] The settings {Line.clean(path)} are not read: {why}")
-            continue
-        for name in [name for name in given if name[:5] != "OTEL_"]:
+            _, host, port, _, _ = _parse_url(url)
+            found = _addresses(_network(), host, port, time.monotonic() + 1)
+        except _Loss:
+            return ""
+        return ", at " + ", ".join(dict.fromkeys(address[0] for _, address in found))
+
+    def _settings_lines(self) -> "List[str]":
+        """Return what each settings file sets of ours, a line for each."""
+        sources = self.settings.sources
+        named = {file: [name for name in sources if sources[name] == file
+                        and name[:8] == "HOOK_IO_"] for file in sources.values()}
+        return [Line.clean(f"settings: {file} sets {clip(', '.join(names), 500)}")
+                for file, names in named.items() if names]
+
+    def _file_lines(self, url: str) -> "List[str]":
+        """Return what is said of the files: streak, spool, event log, state folder."""
+        streak, log = _streak(url, self.errand), self.settings.event_log
+        spool, state = Spool(self.settings.spool_dir), os.path.dirname(streak.path)
+        losses, since = streak.count()
+        waits, aside = (len(spool.names(kind)) for kind in ("json", "rejected"))
+        return [
+            f"streak: {losses} losses since {since}, in {streak.path}" if losses else
+            "streak: no losses",
+            f"spool: {waits} wait, {aside} set aside, in {spool.folder}"
+            + self._usable(spool.folder) if spool.folder else
+            "spool: off (HOOK_IO_SPOOL_DIR)",
+            f"event log: {log}" + self._usable(os.path.dirname(os.path.expanduser(log)))
+            if log else "event log: off (HOOK_IO_EVENT_LOG)",
+            f"state folder: {state}{self._usable(state)}"]
+
+    @staticmethod
+    def _usable(folder: str) -> str:
+        """Return "" for a folder that can be written or made, else that it cannot."""
+        there = folder
+        while there and not os.path.exists(there) and os.path.dirname(there) != there:
+            there = os.path.dirname(there)
+        good = os.path.isabs(folder) and os.path.isdir(there) and (
+            os.access(there, os.W_OK))
+        return "" if good else " (CANNOT BE WRITTEN)"
+
+    @staticmethod
+    def enter_settings(agent: str) -> "Tuple[Dict[str, str], List[str]]":
+        """Set what the settings files of *agent* set for a hook.
+
+        Returns variable -> the file that it is from, and notes on files of no use.  Of
+        one variable the nearest file counts, before the environment.  No hook gets
+        OTEL_*.  Source: Claude Code 2.1.332, measured.
+        """
+        environ = __import__("os").environ  # and not _Posix's copy
+        sources: "Dict[str, str]" = {}
+        notes = []
+        for path in Check._settings_files(agent):
             try:
-                environ[name] = given[name]
-                sources[name] = path
-            except (OSError, ValueError):
-                pass  # it is no variable
-    return sources, notes
+                given = Check._variables(path)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", "") or error
+                notes.append(
+                    f"[WARNING] The settings {Line.clean(path)} are not read: {why}")
+                continue
+            for name in [name for name in given if name[:5] != "OTEL_"]:
+                try:
+                    environ[name] = given[name]
+                    sources[name] = path
+                except (OSError, ValueError):
+                    pass  # it is no variable
+        return sources, notes
 
+    @staticmethod
+    def _settings_files(agent: str) -> "List[str]":
+        """Return where *agent* looks for variables of a project's hooks, nearest last.
 
-def _settings_files(agent: str) -> "List[str]":
-    """Return where *agent* looks for variables of this project's hooks, nearest last.
+        The project is the one that the agent's variable names, or that has this file,
+        or the folder that the check is run in.  An agent that is not known is the
+        first one.
+        """
+        row = PLATFORMS[next(iter(PLATFORMS)) if agent == _UNKNOWN else agent]
+        if "env" not in row:
+            return []
+        project, own = map(os.environ.get, row["env"])
+        home = os.path.realpath(os.path.expanduser("~"))
+        inner, name = os.path.split(row["settings"])
+        folder = os.path.dirname(os.path.realpath(__file__))
+        above = os.path.dirname(os.path.dirname(folder))
+        if folder != os.path.join(above, inner, "hooks") or above == home:
+            above = os.path.abspath("")
+        return [os.path.join(own or os.path.join(home, inner), name),
+                *(os.path.join(project or above, row[file])
+                  for file in ("settings", "local"))]
 
-    The project is the one that the agent's variable names, or that has this file, or
-    the folder that the check is run in.  An agent that is not known is the first one.
-    """
-    row = PLATFORMS[next(iter(PLATFORMS)) if agent == _UNKNOWN else agent]
-    if "env" not in row:
-        return []
-    in_project, in_home = map(os.environ.get, row["env"])
-    home = os.path.realpath(os.path.expanduser("~"))
-    folder = os.path.dirname(os.path.realpath(__file__))
-    tail = os.path.join(os.sep, os.path.dirname(row["settings"]), "hooks")
-    above = folder[:-len(tail)] if folder.endswith(os.path.normpath(tail)) else ""
-    project = in_project or (
-        above if above not in ("", home) else os.path.abspath(""))
-    own = in_home or os.path.join(home, os.path.dirname(row["settings"]))
-    return [os.path.join(own, os.path.basename(row["settings"])),
-            *(os.path.join(project, row[name]) for name in ("settings", "local"))]
+    @staticmethod
+    def _variables(path: str) -> "Dict[str, str]":
+        """Return what the "env" of a settings file sets, as texts.
 
-
-def _own_file(name: str) -> str:
-    return os.path.join(os.path.dirname(os.path.realpath(__file__)), name)
-
-
-def _settings_variables(path: str) -> "Dict[str, str]":
-    """Return what the "env" of a settings file sets, as texts.
-
-    Raises OSError, or ValueError, which shows nothing of what is in the file.
-    """
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError("it is no regular file")
-    with open(path, "rb") as file:
-        data = file.read(STDIN_MAX_BYTES + 1)
-    if len(data) > STDIN_MAX_BYTES:
-        raise ValueError(f"it is longer than {STDIN_MAX_BYTES} bytes")
-    try:
-        said = decode(data.decode("utf-8-sig"))
-    except ValueError:
-        said = None
-    env = said.get("env", {}) if isinstance(said, dict) else None
-    if not isinstance(env, dict):
-        raise ValueError("it is no JSON object" if env is None else
-                         'its "env" is no JSON object')
-    return {name: text if isinstance(text, str) else encode(text)
-            for name, text in env.items()}
-
-
-def _settings_lines(sources: "Mapping[str, str]") -> "List[str]":
-    """Return what each settings file sets of ours, a line for each."""
-    files = dict.fromkeys(sources.values())
-    named = {file: [name for name, source in sources.items()
-                    if source == file and name[:8] == "HOOK_IO_"] for file in files}
-    return [Line.clean(f"settings: {file} sets {clip(', '.join(names), 500)}")
-            for file, names in named.items() if names]
-
-
-def _resolved(url: str) -> str:
-    """Return the addresses behind *url* as part of a line, "" if there is none."""
-    try:
-        _, host, port, _, _ = _parse_url(url)
-        found = _addresses(_network(), host, port, time.monotonic() + 1)
-    except _Loss:
-        return ""
-    return ", at " + ", ".join(dict.fromkeys(address[0] for _, address in found))
-
-
-def _file_lines(errand: "Errand", url: str) -> "List[str]":
-    """Return what is said of the files: streak, spool, event log, state folder."""
-    streak = _streak(url, errand)
-    losses, since = streak.count()
-    spool, log = Spool(errand.settings.spool_dir), errand.settings.event_log
-    waits, aside = (len(spool.names(kind)) for kind in ("json", "rejected"))
-    folder = os.path.dirname(streak.path)
-    return [
-        f"streak: {losses} losses since {since}, in {streak.path}" if losses else
-        "streak: no losses",
-        f"spool: {waits} wait, {aside} set aside, in {spool.folder}"
-        f"{_usable(spool.folder)}" if spool.folder else
-        "spool: off (HOOK_IO_SPOOL_DIR)",
-        f"event log: {log}{_usable(os.path.dirname(os.path.expanduser(log)))}" if log
-        else "event log: off (HOOK_IO_EVENT_LOG)",
-        f"state folder: {folder}{_usable(folder)}"]
-
-
-def _usable(folder: str) -> str:
-    """Return "" for a folder that can be written or made, else that it cannot."""
-    there = folder
-    while there and not os.path.exists(there) and os.path.dirname(there) != there:
-        there = os.path.dirname(there)
-    good = os.path.isabs(folder) and os.path.isdir(there) and os.access(there, os.W_OK)
-    return "" if good else " (CANNOT BE WRITTEN)"
+        Raises OSError, or ValueError, which shows nothing of what is in the file.
+        """
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError("it is no regular file")
+        with open(path, "rb") as file:
+            data = file.read(STDIN_MAX_BYTES + 1)
+        if len(data) > STDIN_MAX_BYTES:
+            raise ValueError(f"it is longer than {STDIN_MAX_BYTES} bytes")
+        try:
+            said = decode(data.decode("utf-8-sig"))
+        except ValueError:
+            said = None
+        env = said.get("env", {}) if isinstance(said, dict) else None
+        if not isinstance(env, dict):
+            raise ValueError("it is no JSON object" if env is None else
+                             'its "env" is no JSON object')
+        return {name: text if isinstance(text, str) else encode(text)
+                for name, text in env.items()}
 
 
 # The story --------------------------------------------------------------------
@@ -6639,9 +6642,6 @@ def _labels(labels: "Event") -> str:
 # What the server answers is said to the agent.  Off unless HOOK_IO_DECIDE
 # says how far an answer may go.
 
-_TURN_ENDS = DECIDED[-2:]
-_ALWAYS = ("deny", "ask", "block", "context", "hint", "none")  # else only if "full"
-
 #: member of an answer (a.b: within a) -> the member that says why; the first of them
 #: that is there counts.  In order: our own words, Claude Code's two, and the one that
 #: it shares with Gram
@@ -6653,131 +6653,141 @@ VERDICTS = {
     "decision": "reason",
 }
 #: value of such a member -> the intent; any other is not understood
-MEANINGS = {
-    "deny": "deny", "block": "deny", "ask": "ask", "allow": "allow", "approve": "allow",
-    "context": "context", "hint": "hint", "rewrite": "rewrite", "none": "none",
-}
+MEANINGS = {**_as_named("deny ask allow context hint rewrite none"),
+            "block": "deny", "approve": "allow"}
 #: intent -> what is said of an answer that gives no reason for it
-_UNSAID = {"deny": "denied", "block": "denied", "ask": "asked", "allow": "allowed"}
-#: where an answer holds another input for the tool, context, and a hint
-_INPUTS = ("tool_input", "hookSpecificOutput.updatedInput")
-_CONTEXTS = ("hookSpecificOutput.additionalContext",)
-_HINTS = ("hint", "systemMessage")
+UNSAID = {"deny": "denied", "block": "denied", "ask": "asked", "allow": "allowed"}
 
 
-def _decide(event: AgentEvent, errand: "Errand") -> HookResult:
-    """Send *event*, wait for the answer in a budget of its own, and say it.
+class Decision:
+    """What a server says on one event, asked and waited for in a budget of its own."""
 
-    The server is told how far its answer may go, and how long it is waited for.  The
-    event log says what was decided, and who did.
-    """
-    errand.timeout_ms = budget_ms = errand.settings.decide_timeout_ms
-    leaving = _redacted_event(event, errand)
-    url, headers, body = _envelope(leaving, errand)
-    errand.decide = limit = _limit(errand, url)
-    outcome = _post(url, body, time.monotonic() + budget_ms / 1000, {
-        **headers, "Accept": "application/json",
-        "Hook-IO-Decide": f"{limit} {budget_ms}"}, errand, errand.settings.headers)
-    said, by = _said(outcome, url, event, errand), shown_url(url)
-    if said is None:
-        said, by = _without_answer(outcome, event, by, errand), "hook-io"
-    if errand.settings.event_log:
-        facts = {"decision": said.intent, "decided_by": by if said.intent else "",
-                 "decision_text": redact(said.text)}
-        _log(leaving, errand.like({"decided": strings(facts)}))
-    is_kept = outcome.is_loss and errand.settings.spool_dir
-    kept = _spool(leaving, errand, outcome) if is_kept else ""
-    told = account_for(outcome, _under_session(event, errand), url, errand, kept)
-    own = said if said.intent else told
-    hints = "\n\n".join(text for text in (said.hint, told.hint) if text)
-    return HookResult(own.intent, own.text, hints, own.tool_input, told.diagnostics)
+    _TURN_ENDS = DECIDED[-2:]
+    _PERMITS = ("allow", "rewrite")  # only if "full"
+    #: where an answer holds another input for the tool
+    _INPUTS = ("tool_input", "hookSpecificOutput.updatedInput")
 
+    def __init__(self, event: AgentEvent, errand: "Errand") -> None:
+        errand.timeout_ms = errand.settings.decide_timeout_ms
+        self.event, self.errand = event, errand
+        self.leaving = _redacted_event(event, errand)
+        self.url, headers, body = _envelope(self.leaving, errand)
+        self.by = shown_url(self.url)
+        errand.decide = self._limit()
+        limits = {"Hook-IO-Decide": f"{errand.decide} {errand.timeout_ms}"}
+        self.outcome = _post(
+            self.url, body, time.monotonic() + errand.timeout_ms / 1000,
+            {**headers, "Accept": "application/json", **limits}, errand,
+            errand.settings.headers)
 
-def _said(
-    outcome: Outcome, url: str, event: AgentEvent, errand: "Errand"
-) -> "Optional[HookResult]":
-    """Return what the answer says on this event, NOTHING for no opinion.
+    @classmethod
+    def result(cls, event: AgentEvent, errand: "Errand") -> HookResult:
+        """Send *event*, wait for the answer, and say it.
 
-    None: there is no answer, or none that is understood.
-    """
-    answer = outcome.answer
-    verdict = next((JSON.at(answer, name) for name in VERDICTS
-                    if JSON.at(answer, name) is not None), "")
-    intent = MEANINGS.get(verdict, "") if isinstance(verdict, str) else ""
-    text = _answer_text(answer, [*(why for name, why in VERDICTS.items()
-                               if JSON.at(answer, name) is not None), "message"])
-    hint, more = _answer_text(answer, _HINTS), _answer_text(answer, _CONTEXTS)
-    inputs = _INPUTS if verdict else _INPUTS[1:]  # a server may echo the event
-    new = next((value for value in (JSON.at(answer, name) for name in inputs)
-                if isinstance(value, dict)), None)
-    if outcome.is_loss or not outcome.is_answered or "input_error" in event or (
-            verdict and not intent) or (intent == "rewrite" and new is None):
-        return None
-    if new is not None and intent in ("", "allow", "none"):
-        intent = "rewrite"
-    if intent in ("", "none") and more:
-        intent, text = "context", more
-    if not intent and not hint and answer and errand.settings.decide_fail == "closed":
-        return None  # a document that is none of those it might be
-    if intent not in _ALWAYS and errand.decide != "full":
-        if intent == "rewrite":
-            errand.note("[WARNING] The server wants another input for the tool, "
-                        "which HOOK_IO_DECIDE=deny does not take")
-        intent = ""
-    if intent in _UNSAID and not text:
-        text = f"{_UNSAID[intent]} by {shown_url(url)}"
-    return _result(intent, text, hint, new, event)
+        The server is told how far its answer may go, and how long it is waited for.
+        The event log says what was decided, and who did.
+        """
+        self, settings = cls(event, errand), errand.settings
+        said = self._said()
+        if said is None:
+            said, self.by = self._without_answer(), "hook-io"
+        if settings.event_log:
+            facts = {"decision": said.intent,
+                     "decided_by": self.by if said.intent else "",
+                     "decision_text": redact(said.text)}
+            _log(self.leaving, errand.like({"decided": strings(facts)}))
+        is_kept = self.outcome.is_loss and settings.spool_dir
+        kept = _spool(self.leaving, errand, self.outcome) if is_kept else ""
+        told = account_for(
+            self.outcome, _under_session(event, errand), self.url, errand, kept)
+        own = said if said.intent else told
+        hints = "\n\n".join(filter(None, (said.hint, told.hint)))
+        return HookResult(own.intent, own.text, hints, own.tool_input, told.diagnostics)
 
+    def _limit(self) -> str:
+        """Return how far the answer may go: "full" only where nobody listens in."""
+        if self.errand.decide != "full" or self.url.lower().startswith("https:"):
+            return self.errand.decide
+        try:
+            host = _parse_url(self.url)[1]
+            if host == "localhost" or address_kind(host) == "loopback":
+                return "full"
+        except (OSError, ValueError, _Loss):
+            pass
+        self.errand.note(
+            "[WARNING] HOOK_IO_DECIDE=full is taken for deny: plain http to another "
+            "machine can be answered by anybody between; use https")
+        return "deny"
 
-def _result(
-    intent: str, text: str, hint: str, tool_input: "Optional[Event]", event: AgentEvent
-) -> HookResult:
-    """Return *intent* as this event can say it; what it cannot is left out."""
-    if intent == "deny" and str(event.get("hook_event_name")) in _TURN_ENDS:
-        is_again = event.get("stop_hook_active") or event.native.get("loop_count")
-        intent = "" if is_again else "block"
-    says_nothing = intent == "none" or (intent == "context" and not text)
-    if says_nothing or intent == "hint" or (
-            intent and channel(intent, event) is None):
-        hint = hint or (text if intent == "hint" else "")
-        intent = ""
-    given = tool_input if intent == "rewrite" else None
-    return HookResult(intent, text if intent else "", hint, given)
+    def _said(self) -> "Optional[HookResult]":
+        """Return what the answer says on this event, NOTHING for no opinion.
 
+        None: there is no answer, or none that is understood.
+        """
+        answer, errand = self.outcome.answer, self.errand
+        told = [name for name in VERDICTS if JSON.at(answer, name) is not None]
+        verdict = JSON.at(answer, told[0]) if told else ""
+        intent = MEANINGS.get(verdict, "") if isinstance(verdict, str) else ""
+        text = self._text(*(VERDICTS[name] for name in told), "message")
+        hint = self._text("hint", "systemMessage")
+        more = self._text("hookSpecificOutput.additionalContext")
+        inputs = self._INPUTS[not verdict:]  # a server may echo the event
+        found = (JSON.at(answer, name) for name in inputs)
+        new = next((value for value in found if isinstance(value, dict)), None)
+        if self.outcome.is_loss or not self.outcome.is_answered or (
+                "input_error" in self.event or (verdict and not intent)
+                or (intent == "rewrite" and new is None)):
+            return None
+        if new is not None and intent in ("", "allow", "none"):
+            intent = "rewrite"
+        if intent in ("", "none") and more:
+            intent, text = "context", more
+        is_closed = errand.settings.decide_fail == "closed"
+        if not intent and not hint and answer and is_closed:
+            return None  # a document that is none of those it might be
+        if intent in self._PERMITS and errand.decide != "full":
+            if intent == "rewrite":
+                errand.note("[WARNING] The server wants another input for the tool, "
+                            "which HOOK_IO_DECIDE=deny does not take")
+            intent = ""
+        if intent in UNSAID and not text:
+            text = f"{UNSAID[intent]} by {self.by}"
+        return self._as_can_be(HookResult(intent, text, hint, new))
 
-def _answer_text(answer: "Event", paths: "Sequence[str]") -> str:
-    """Return the first text at one of *paths*, without control characters."""
-    texts = [JSON.at(answer, path) for path in paths]
-    text = next((text for text in texts if isinstance(text, str)), "")
-    return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text).strip()
+    def _text(self, *paths: str) -> str:
+        """Return the first text at one of *paths*, without control characters."""
+        found = (JSON.at(self.outcome.answer, path) for path in paths)
+        text = next((text for text in found if isinstance(text, str)), "")
+        return "".join(
+            c if c.isprintable() or c in "\n\t" else " " for c in text).strip()
 
+    def _as_can_be(self, said: HookResult) -> HookResult:
+        """Return *said* as this event can say it; what it cannot is left out."""
+        event, intent, text, hint = self.event, said.intent, said.text, said.hint
+        if intent == "deny" and str(event.get("hook_event_name")) in self._TURN_ENDS:
+            is_again = event.get("stop_hook_active") or event.native.get("loop_count")
+            intent = "" if is_again else "block"
+        if intent == "hint" and not hint:
+            hint = text
+        if intent in ("none", "hint") or (intent == "context" and not text) or (
+                intent and channel(intent, event) is None):
+            intent = ""
+        given = said.tool_input if intent == "rewrite" else None
+        return HookResult(intent, text if intent else "", hint, given)
 
-def _limit(errand: "Errand", url: str) -> str:
-    """Return how far an answer of *url* may go: "full" only where nobody listens in."""
-    if errand.decide != "full" or url.lower().startswith("https:"):
-        return errand.decide
-    try:
-        host = _parse_url(url)[1]
-        if host == "localhost" or address_kind(host) == "loopback":
-            return "full"
-    except (OSError, ValueError, _Loss):
-        pass
-    errand.note("[WARNING] HOOK_IO_DECIDE=full is taken for deny: plain http to "
-                "another machine can be answered by anybody between; use https")
-    return "deny"
-
-
-def _without_answer(
-    outcome: Outcome, event: AgentEvent, by: str, errand: "Errand"
-) -> HookResult:
-    """Return what is said where no answer is understood: the agent's own rules hold,
-    or, if closed, the call is refused; a turn's end never is."""
-    if errand.settings.decide_fail != "closed" or errand.event_type in _TURN_ENDS:
-        return NOTHING
-    why = outcome.fact or ("the event cannot be read" if "input_error" in event else
-                           "its answer is not understood")
-    return deny(f"hook-io: {by} did not decide ({why}), and HOOK_IO_DECIDE_FAIL is "
-                "closed", "start the server, or set HOOK_IO_DECIDE=off")
+    def _without_answer(self) -> HookResult:
+        """Return what is said where no answer is understood: the agent's own rules
+        hold, or, if closed, the call is refused; a turn's end never is."""
+        errand, outcome = self.errand, self.outcome
+        if errand.settings.decide_fail != "closed" or (
+                errand.event_type in self._TURN_ENDS):
+            return NOTHING
+        why = outcome.fact or (
+            "the event cannot be read" if "input_error" in self.event else
+            "its answer is not understood")
+        return deny(f"hook-io: {self.by} did not decide ({why}), and "
+                    "HOOK_IO_DECIDE_FAIL is closed",
+                    "start the server, or set HOOK_IO_DECIDE=off")
 
 
 # Guards -----------------------------------------------------------------------
@@ -7394,11 +7404,16 @@ def check(path: str) -> "List[str]":
     """
     import ast
 
+    def dotted(node: "Any") -> str:  # the name that it is, a.b or a, "" if none
+        owner = getattr(getattr(node, "value", None), "id", "")
+        is_member = owner and hasattr(node, "attr")
+        return f"{owner}.{node.attr}" if is_member else str(getattr(node, "id", ""))
+
     try:
-        tree = ast.parse(_content_of(path), path)
+        tree = ast.parse(Trial.content(path), path)
     except (SyntaxError, ValueError) as error:
         return [f"{path}:{getattr(error, 'lineno', 0)}: {error}"]
-    found = {(getattr(node, "lineno", 0), _dotted(node)) for node in ast.walk(tree)}
+    found = {(getattr(node, "lineno", 0), dotted(node)) for node in ast.walk(tree)}
     lines = [f"{path}:{line}: {name}: {why}" for line, name in sorted(found)
              for names, why in BREACHES if name in names.split()]
     if not any(name.rpartition(".")[2] == "run" for _, name in found):
@@ -7406,130 +7421,133 @@ def check(path: str) -> "List[str]":
     return lines
 
 
-def _content_of(path: str) -> bytes:
-    if not os.path.isfile(path):
-        raise OSError(f"there is no file {path}")
-    return _content(path)
+class Trial:
+    """A hook is run on an event by hand, and what its agent would do is said."""
+
+    def __init__(self, hook: str, event: "Event", agent: str) -> None:
+        self.hook, self.event, self.agent = hook, event, agent
+        self.content(hook)  # so that a missing file is told before anything runs
+
+    @classmethod
+    def run(cls, argv: "List[str]") -> int:
+        """Run a hook on an event, twice, and say what the agent would see and do."""
+        import argparse
+
+        first = next(iter(PLATFORMS))
+        parser = argparse.ArgumentParser("hook_io.py try", description=cls.run.__doc__)
+        add = parser.add_argument
+        add("hook", metavar="HOOK", help="a script on hook_io.run()")
+        add("file", nargs="?", metavar="FILE",
+            help="an event, JSON, as an agent sent it")
+        add("--event", metavar="NAME", default="PreToolUse",
+            help="in place of FILE: its name")
+        add("--tool", default="", help="its tool, in Claude Code's words")
+        add("--input", dest="tool_input", type=decode, help="of the tool, JSON")
+        add("--agent", choices=PLATFORMS, default="", metavar="AGENT",
+            help="who sends it")
+        given = parser.parse_args(argv)
+        agent = given.agent or ("" if given.file else first)
+        event = decode(cls.content(given.file).decode()) if given.file else (
+            cls._sample(agent, given.event, given.tool, given.tool_input))
+        return cls(given.hook, event, agent)._tell()
+
+    @staticmethod
+    def _sample(agent: str, name: str, tool: str, tool_input: "Any") -> "Event":
+        """Return an event as *agent* would send it, from Claude Code's words."""
+        row = PLATFORMS[agent]
+        own = next((own for own, known in row["events"].items()
+                    if known.partition(" ")[0] == name), name)
+        tools = {known: own for own, known in row.get("tools", {}).items()}
+        said = {"hook_event_name": own, "session_id": "try", "cwd": os.getcwd(),
+                **({"tool_name": tools.get(tool, tool)} if tool else {}),
+                **({"tool_input": tool_input} if tool_input is not None else {})}
+        event: "Event" = {}
+        fields = {known: own for own, known in row.get("fields", {}).items()
+                  if "." not in known and not own.endswith(".0")}
+        for member, value in said.items():
+            first, _, inner = fields.get(member, member).partition(".")
+            event[first] = {**event.get(first, {}), inner: value} if inner else value
+        return event
+
+    def _tell(self) -> int:
+        found = self._warnings()  # first: it compiles the library
+        done, took_ms = self._ran()
+        said = normalise(self.event, self.agent)
+        out, err = (stream.decode("utf-8", "replace").rstrip() or "(empty)"
+                    for stream in (done.stdout, done.stderr))
+        say(f"agent: {said.agent}, event {said.event_name}",
+            f"then: {self._effect(done, said)}",
+            f"stdout: {out}", f"stderr: {err}",
+            f"exit: {done.returncode}, after {took_ms:.0f} ms",
+            *(f"[WARNING] {line}" for line in found))
+        return EXIT_FAILED if found or done.returncode not in (0, 2) else EXIT_OK
+
+    def _ran(self, *more: str) -> "Tuple[Any, float]":
+        import subprocess
+
+        env = {**os.environ, **({"HOOK_IO_PLATFORM": self.agent} if self.agent else {})}
+        began = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-IS", *more, self.hook], check=False, env=env,
+            input=encode(self.event).encode("ascii"), capture_output=True,
+            timeout=TRY_MAX_S)
+        return done, (time.perf_counter() - began) * 1000
+
+    def _warnings(self) -> "List[str]":
+        """Return what breaks the contract, from the text and from a run of its own."""
+        code = _WATCH.replace("IMPORT_MAX_MS", str(IMPORT_MAX_MS))
+        watched, _ = self._ran("-c", code)
+        lines = watched.stderr.decode("utf-8", "replace").splitlines()
+        told = [line[9:] for line in lines if line.startswith("watched: ")]
+        return check(self.hook) + [line for line in told or [
+            "it does not end in run(): " + "".join(lines[-1:])] if line]
+
+    @classmethod
+    def _effect(cls, done: "Any", event: AgentEvent) -> str:
+        """Return what the agent of *event* does about what a hook left behind."""
+        if done.returncode == EXIT_BLOCK:
+            return "it is stopped by exit 2; the model reads stderr"
+        if done.returncode:
+            return "some agents stop at such an exit, others go on: a hook exits 0"
+        text = done.stdout.decode("utf-8", "replace").strip()
+        if not text:
+            return "no opinion: it does what it would have done"
+        try:
+            document = decode(text.splitlines()[-1])
+        except InputError:
+            document = ""  # which is the shape of nothing
+        fits = (effect for intent, effect in EFFECTS.items()
+                if cls._fits(channel(intent, event), document))
+        return next(fits, "it does not know this document, and ignores it")
+
+    @classmethod
+    def _fits(cls, shape: "Any", document: "Any") -> bool:
+        if isinstance(shape, dict):
+            return bool(shape) and isinstance(document, dict) and all(
+                name in document and cls._fits(inner, document[name])
+                for name, inner in shape.items())
+        return shape == document or (isinstance(shape, str) and shape[:1] == "$")
+
+    @staticmethod
+    def check_files(argv: "List[str]") -> int:
+        """Say what in some hooks breaks the contract; ours are left out."""
+        ours = [os.path.join(os.path.dirname(os.path.realpath(__file__)), name)
+                for name in FILES]
+        theirs = [path for path in argv if os.path.realpath(path) not in ours]
+        lines = [line for path in theirs for line in check(path)]
+        say(*lines or [f"{len(theirs)} checked: nothing that is run()'s own business"])
+        return EXIT_FAILED if lines else EXIT_OK
+
+    @staticmethod
+    def content(path: str) -> bytes:
+        """Return what is in a file; raise OSError, which says so, if there is none."""
+        if not os.path.isfile(path):
+            raise OSError(f"there is no file {path}")
+        with open(path, "rb") as file:
+            return file.read()
 
 
-def _dotted(node: "Any") -> str:
-    """Return the name that *node* is in a syntax tree, a.b or a; "" if it is none."""
-    name, owner = getattr(node, "id", ""), getattr(node, "value", None)
-    attribute, owner_name = getattr(node, "attr", ""), getattr(owner, "id", "")
-    return f"{owner_name}.{attribute}" if attribute and owner_name else str(name or "")
-
-
-def _sample(agent: str, name: str, tool: str, tool_input: "Any") -> "Event":
-    """Return an event as *agent* would send it, from Claude Code's words."""
-    row = PLATFORMS[agent]
-    own = next((own for own, known in row["events"].items()
-                if known.partition(" ")[0] == name), name)
-    tools = {known: own for own, known in row.get("tools", {}).items()}
-    said = {"hook_event_name": own, "session_id": "try", "cwd": os.getcwd(),
-            **({"tool_name": tools.get(tool, tool)} if tool else {}),
-            **({"tool_input": tool_input} if tool_input is not None else {})}
-    event: "Event" = {}
-    fields = {known: own for own, known in row.get("fields", {}).items()
-              if "." not in known and not own.endswith(".0")}
-    for member, value in said.items():
-        first, _, inner = fields.get(member, member).partition(".")
-        event[first] = {**event.get(first, {}), inner: value} if inner else value
-    return event
-
-
-def _ran(script: str, event: "Event", agent: str, *more: str) -> "Tuple[Any, float]":
-    import subprocess
-
-    env = {**os.environ, **({"HOOK_IO_PLATFORM": agent} if agent else {})}
-    began = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-IS", *more, script], input=encode(event).encode("ascii"),
-        capture_output=True, check=False, env=env, timeout=TRY_MAX_S)
-    return done, (time.perf_counter() - began) * 1000
-
-
-def _effect(done: "Any", event: AgentEvent) -> str:
-    """Return what the agent of *event* does about what a hook left behind."""
-    if done.returncode == EXIT_BLOCK:
-        return "it is stopped by exit 2; the model reads stderr"
-    if done.returncode:
-        return "some agents stop at such an exit, others go on: a hook exits 0"
-    text = done.stdout.decode("utf-8", "replace").strip()
-    if not text:
-        return "no opinion: it does what it would have done"
-    try:
-        document = decode(text.splitlines()[-1])
-        fits = [effect for intent, effect in EFFECTS.items()
-                if _fits(channel(intent, event), document)]
-    except InputError:
-        fits = []
-    return fits[0] if fits else "it does not know this document, and ignores it"
-
-
-def _fits(shape: "Any", document: "Any") -> bool:
-    if isinstance(shape, dict):
-        return bool(shape) and isinstance(document, dict) and all(
-            name in document and _fits(inner, document[name])
-            for name, inner in shape.items())
-    return shape == document or (isinstance(shape, str) and shape[:1] == "$")
-
-
-def _warnings(script: str, event: "Event", agent: str) -> "List[str]":
-    """Return what breaks the contract, from the text and from a second run."""
-    code = _WATCH.replace("IMPORT_MAX_MS", str(IMPORT_MAX_MS))
-    watched, _ = _ran(script, event, agent, "-c", code)
-    lines = watched.stderr.decode("utf-8", "replace").splitlines()
-    told = [line[9:] for line in lines if line.startswith("watched: ")]
-    return check(script) + [line for line in told or [
-        "it does not end in run(): " + "".join(lines[-1:])] if line]
-
-
-def _try(argv: "List[str]") -> int:
-    """Run a hook on an event, twice, and say what the agent would see and do."""
-    import argparse
-
-    parser = argparse.ArgumentParser("hook_io.py try", description=_try.__doc__)
-    add = parser.add_argument
-    add("hook", metavar="HOOK", help="a script on hook_io.run()")
-    add("event", nargs="?", metavar="FILE", help="an event, JSON, as an agent sent it")
-    add("--event", dest="name", default="PreToolUse", help="in place of FILE: its name")
-    add("--tool", default="", help="its tool, in Claude Code's words")
-    add("--input", dest="tool_input", type=decode, help="of the tool, JSON")
-    add("--agent", choices=PLATFORMS, default="", metavar="AGENT", help="who sends it")
-    given = parser.parse_args(argv)
-    event = decode(_content_of(given.event).decode()) if given.event else _sample(
-        given.agent or next(iter(PLATFORMS)), given.name, given.tool,
-        given.tool_input)
-    _content_of(given.hook)  # so that a missing file is told before anything runs
-    agent = given.agent or ("" if given.event else next(iter(PLATFORMS)))
-    found = _warnings(given.hook, event, agent)  # first: it compiles the library
-    done, took_ms = _ran(given.hook, event, agent)
-    said = normalise(event, agent)
-    shown = [f"{name}: {text}" for name, text in (
-        ("stdout", done.stdout.decode("utf-8", "replace").rstrip() or "(empty)"),
-        ("stderr", done.stderr.decode("utf-8", "replace").rstrip() or "(empty)"))]
-    _say(f"agent: {said.agent}, event {said.event_name}",
-         f"then: {_effect(done, said)}",
-         *shown, f"exit: {done.returncode}, after {took_ms:.0f} ms",
-         *(f"[WARNING] {line}" for line in found))
-    return EXIT_FAILED if found or done.returncode not in (0, 2) else EXIT_OK
-
-
-def _check_files(argv: "List[str]") -> int:
-    """Say what in some hooks breaks the contract."""
-    ours = [_own_file(name) for name in FILES]
-    theirs = [path for path in argv if os.path.realpath(path) not in ours]
-    lines = [line for path in theirs for line in check(path)]
-    _say(*(lines or [f"{len(theirs)} checked: nothing that is run()'s own business"]))
-    return EXIT_FAILED if lines else EXIT_OK
-
-
-def _content(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def _say(*lines: str) -> None:
+def say(*lines: str) -> None:
     """Print lines, whatever is in them; raise OSError where nobody reads."""
     if sys.stdout is None:
         raise OSError("stdout is closed, so that nobody would see what is done")
@@ -8044,6 +8062,10 @@ class _Plan:
             pass  # not there, or not empty
 
 
+def _own_file(name: str) -> str:
+    return os.path.join(os.path.dirname(os.path.realpath(__file__)), name)
+
+
 def _files(agent: str, is_user: bool) -> "List[str]":
     """Return the settings files of an agent, in a person's home or in a project."""
     row = PLATFORMS[agent]
@@ -8171,13 +8193,14 @@ def _fail_of(hook: str) -> str:
     """Return what a failure means by a hook's own text."""
     from re import search
 
-    return "closed" if search(rb"""fail\s*=\s*["']closed""", _content(hook)) else "open"
+    is_closed = search(rb"""fail\s*=\s*["']closed""", Trial.content(hook))
+    return "closed" if is_closed else "open"
 
 
 def _copy_hook(plan: _Plan, hook: str, is_registered: bool) -> None:
     """Plan to put a person's own hook where hooks are."""
     file = f"{HOOKS}/{os.path.basename(hook)}"
-    path, before, data = plan.own(file), plan.read(file), _content(hook)
+    path, before, data = plan.own(file), plan.read(file), Trial.content(hook)
     if before and before != data and not is_registered:
         raise ValueError(f"{path} is another hook: give one of them another name first")
     if before != data:
@@ -8192,7 +8215,7 @@ def _copy_files(plan: _Plan, files: "Sequence[str]") -> None:
     """Plan to put ours where hooks are, so that nothing else runs instead."""
     plan.inside(HOOKS)
     for name in files:
-        file, data = f"{HOOKS}/{name}", _content(_own_file(name))
+        file, data = f"{HOOKS}/{name}", Trial.content(_own_file(name))
         path, before = plan.own(file), plan.read(file)
         plan.own(file + BACKUP)
         if before and b", part of hook-io - " not in before[:500]:
@@ -8253,7 +8276,7 @@ def _remove_hook(plan: _Plan, hook: str) -> None:
     file = f"{HOOKS}/{os.path.basename(hook)}"
     path, data = plan.own(file), plan.read(file)
     is_copy = os.path.isfile(hook) and os.path.realpath(hook) != path
-    if data and is_copy and _content(hook) == data:
+    if data and is_copy and Trial.content(hook) == data:
         plan.removals.append(path)
         plan.lines.append(f"  removed    {file}")
     elif data:
@@ -8295,7 +8318,7 @@ def _remove_files(plan: _Plan, users: "List[str]", files: "Sequence[str]") -> No
         file = f"{HOOKS}/{name}"
         path, data = plan.own(file), plan.read(file)
         old = plan.read(file + BACKUP)  # of 0.1.0, which put others' files aside
-        if data and (users or data != _content(_own_file(name))):
+        if data and (users or data != Trial.content(_own_file(name))):
             why = f"{users[0]} uses it" if users else "it is not as this version has it"
             plan.lines.append(f"  kept       {file}: {why}")
         elif data and old:
@@ -8376,7 +8399,7 @@ def _check_hook(given: "Any", parser: "Any") -> None:
 
 def _main() -> None:
     """Install hook-io into a project, or take it out again; or try or check a hook."""
-    tool = {"try": _try, "check": _check_files}.get("".join(sys.argv[1:2]))
+    tool = {"try": Trial.run, "check": Trial.check_files}.get("".join(sys.argv[1:2]))
     if tool:
         try:
             sys.exit(tool(sys.argv[2:]))
@@ -8388,7 +8411,7 @@ def _main() -> None:
     plan = _Plan(given.root)
     try:
         (_install if given.action == "install" else _uninstall)(plan, agent, given)
-        _say(f"hook-io {__version__}, {given.action} in {plan.root}:")
+        say(f"hook-io {__version__}, {given.action} in {plan.root}:")
         if not given.dry_run:
             plan.apply()
     except (ValueError, OSError) as error:
@@ -8401,7 +8424,7 @@ def _main() -> None:
         lines += [*filter(None, [PLATFORMS[agent].get("then")])]
         lines += [] if given.hook else [NEXT_STEP]
     try:
-        _say(*lines)
+        say(*lines)
     except OSError:
         pass  # it is done all the same
 

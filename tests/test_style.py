@@ -29,7 +29,7 @@ POWERS = {
          "sys.exit", "os.write", "os._exit", "os.dup", "os.dup2", "os.abort"},
         {"Emitter", "StderrBuffer", "_write_part", "FailureStreak", "Spool",
          "_fork_away", "_append_whole",
-         "_main", "_say"}),  # a person's command, no hook: it says what it did
+         "_main", "say"}),  # a person's command, no hook: it says what it did
     "network": (
         {"socket", "_socket", "ssl", "__import__('_socket')", "__import__('socket')",
          "getaddrinfo", "connect", "sendall", "recv", "urllib", "http"},
@@ -41,11 +41,11 @@ POWERS = {
         {"FailureStreak", "_read_losses", "_unnamed_file", "_open_missing_fds",
          "StderrBuffer", "forget_compiled", "_fork_away", "Spool",
          "log_event", "_rotate", "_rotate_closed", "_Ledger",
-         "_open_own", "_read_own", "_settings_variables",
-         "_content", "_Plan", "_say"}),  # the installer's
+         "_open_own", "_read_own", "Check",
+         "Trial", "_Plan", "say"}),  # the installer's
     "processes": (
         {"os.system", "os.fork", "os.execv", "os.kill", "os.popen", "subprocess"},
-        {"_fork_away", "_start_worker", "_ran"}),
+        {"_fork_away", "_start_worker", "Trial"}),
 }
 
 

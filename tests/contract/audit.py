@@ -20,7 +20,7 @@ EMITS = {
     "emit_model_context": (hook_io.MODEL_CONTEXT, "stdout, one document",
                            "the agent: the model, or the person beside it"),
     "emit_text": (hook_io.USER_HINT, "stdout, text", "a person at a terminal"),
-    "_say": (hook_io.USER_HINT, "stdout, text", "a person at a terminal"),
+    "say": (hook_io.USER_HINT, "stdout, text", "a person at a terminal"),
     "emit_blocking_error": (hook_io.BLOCKING_FEEDBACK, "stderr and exit 2",
                             "the model"),
     "exit_graceful": (hook_io.EXIT_SIGNAL, "exit 0", "the agent"),

@@ -357,8 +357,8 @@ SENDERS = {
     "stays in the agent's process group": in_library(
         "    os.setsid()\n", "", "background/the-agent-waits-for-no-network"),
     "lets anybody's answer permit a tool": in_library(
-        'if intent not in _ALWAYS and errand.decide != "full":',
-        'if intent not in _ALWAYS and errand.decide == "off":',
+        'if intent in self._PERMITS and errand.decide != "full":',
+        'if intent in self._PERMITS and errand.decide == "off":',
         "decide/permission-and-another-input-need-full",
         "decide/a-denial-is-said-in-the-agents-own-shape"),
     "blocks a turn's end for ever": in_library(
@@ -374,11 +374,11 @@ SENDERS = {
         "decide/an-answer-is-one-object-and-nothing-else",
         "decide/a-denial-is-said-in-the-agents-own-shape"),
     "takes an echo of the event for another input": in_library(
-        "inputs = _INPUTS if verdict else _INPUTS[1:]", "inputs = _INPUTS",
+        "inputs = self._INPUTS[not verdict:]", "inputs = self._INPUTS",
         "decide/an-echo-of-the-event-is-no-other-input",
         "decide/permission-and-another-input-need-full"),
     "hands the keys to whoever is between": in_library(
-        'if errand.decide != "full" or url.lower().startswith("https:"):',
+        'if self.errand.decide != "full" or self.url.lower().startswith("https:"):',
         "if True:", "decide/full-is-deny-over-plain-http-to-another-machine",
         "decide/permission-and-another-input-need-full"),
     "has the hook's own budget in the background": in_library(
