@@ -94,6 +94,10 @@ story: ## Measure the story of 10,000 events, an export, and a Stop that exports
 page: $(VENV)/made ## Measure the page of make serve in Chromium, with 10,000 and 100,000 events
 	$(BIN)/python tests/measure/page.py
 
+.PHONY: load
+load: ## Send make serve 2,000 events a second for a minute (LOAD="--page --rounds 3")
+	$(PYTHON) tests/measure/load.py $(LOAD)
+
 .PHONY: soak
 soak: $(VENV)/made ## Fuzz, faults and load for 15 minutes (PART, SECONDS, SEED)
 	$(BIN)/python tests/measure/soak.py $(if $(PART),--part $(PART)) \

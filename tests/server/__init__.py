@@ -16,7 +16,8 @@
     GET  /         a page to look at them
     GET  /stream   server-sent events: the stored ones after since_id (or the header
                    Last-Event-ID), with last=N the newest N of them, then each as it is
-                   stored; one data line of JSON and an id each, comments in between
+                   stored; one data line of JSON and an id each, comments in between;
+                   with brief=1 the newest alone of those that came meanwhile, as {"id"}
     GET  /runs     from when to when this store had a server, and after which event id
 
 What a connection gets: the next of `replies`; else what ?fault=NAME in its path asks
@@ -29,7 +30,7 @@ taken by any name, as a hook may spell loopback in many ways, but from no other 
 
 Rooms: `contract` (what tests and ports are judged by), `http1` (one connection),
 `faults`, `store`, `stream`, `page`, `routes` (which function answers which path),
-`serving` (EventServer) and `command`.
+`serving` (EventServer) and `command`; README.md names the others.
 """
 
 from .contract import BODY_MAX_BYTES, FIELDS, checked_event, parsed

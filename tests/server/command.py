@@ -114,7 +114,8 @@ def opened_server(options):
     try:
         return EventServer(
             fault=options.fault, host=options.host, port=options.port, db=options.db,
-            keep_exchanges=False, keep_alive=True, names=options.name,
+            keep_exchanges=False, keep_alive=True, is_read_apart=True,
+            names=options.name,
             keys=opened_keys(options.keys), shared=opened_shared(options.redis),
             require_identity=options.require_identity, keep_s=options.keep,
             share_port=options.share_port, policy=opened_policy(options.policy),

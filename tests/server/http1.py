@@ -34,7 +34,9 @@ def body_of(reply):
         return "application/json", json.dumps(reply["json"]).encode()
     if "huge_body_bytes" in reply:
         return "application/json", b" " * reply["huge_body_bytes"]
-    return "text/plain; charset=utf-8", reply.get("body", "").encode()
+    body = reply.get("body", "")
+    return ("text/plain; charset=utf-8",
+            body if isinstance(body, bytes) else body.encode())
 
 
 def chunks(body):

@@ -104,6 +104,9 @@ ROUTES = {
     "/v1/logs": {"POST": post_logs}, "/v1/metrics": {"POST": post_metrics},
     "/v1/traces": {"POST": post_traces},
 }
+#: what only reads the store, and may be answered in another process, see `reader`
+READS = {get_events, get_health, get_sessions, get_telemetry, get_runs, get_story,
+         get_call, get_search}
 ANY_HOST = {("GET", "/health")}  # shows no events
 #: what hooks and agents send, by whatever name leads here: only a browser can be made
 #: to call a stranger's name, and it says so when it posts
@@ -164,6 +167,10 @@ def routed(exchange, server):
 def contract_reply(exchange, server):
     """Return the contract's answer to *exchange*, having done what it asks for."""
     try:
-        return routed(exchange, server)(exchange, server)
+        function = routed(exchange, server)
+        reply = None
+        if server.readers and function in READS:
+            reply = server.readers.ask(exchange.path)
+        return reply or function(exchange, server)
     except (Refused, sqlite3.Error) as error:
         return failure(error)

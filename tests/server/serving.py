@@ -25,6 +25,7 @@ from .http1 import (
 from .keys import Keys
 from .loop import Loop
 from .posts import failure, keep_all, post_event, read_post, reply_to
+from .reader import Readers
 from .routes import contract_reply, routed
 from .store import Store
 
@@ -44,6 +45,7 @@ class EventServer:
     request on a connection whose client asks for that.  names: what else this server
     is called.  keys: the Keys of who may send telemetry.  shared, require_identity,
     keep_s: see Attribution.  share_port: with other servers of this machine.
+    is_read_apart: the page's questions are answered in processes of their own.
 
     Raises one of UNUSABLE where it cannot listen, sqlite3.Error for an unusable db,
     ValueError for a reply or fault nobody knows.
@@ -52,7 +54,8 @@ class EventServer:
     def __init__(self, replies=(), *, fault=None, host="127.0.0.1", port=0,
                  db=":memory:", on_event=None, keep_exchanges=True,
                  keep_alive=False, names=(), keys=None, shared=None,
-                 require_identity=False, keep_s=None, share_port=False, policy=None):
+                 require_identity=False, keep_s=None, share_port=False, policy=None,
+                 is_read_apart=False):
         self._replies, self._fault, self._keep = list(replies), fault, keep_exchanges
         for reply in [*self._replies, fault or {}]:
             as_dict(reply)
@@ -61,6 +64,7 @@ class EventServer:
         self._changed, self._stopping = threading.Condition(), threading.Event()
         self._waiting, self._keep_alive = set(), keep_alive
         self.store, self.host = Store(db), host.lower()
+        self.readers, self._is_read_apart = None, is_read_apart and db != ":memory:"
         self.names = tuple(name.lower() for name in names)
         self.keys, self.policy, self.desk = keys or Keys(), policy, Desk()
         self.attribution = Attribution(self.store, shared, require_identity, keep_s)
@@ -74,6 +78,8 @@ class EventServer:
 
     def __enter__(self):
         self._started = time.monotonic()
+        if self._is_read_apart:
+            self.readers = Readers(self.store.path)
         # A reply or a fault may take its time before anything is read.
         is_looped = self._keep_alive and not (self._replies or self._fault)
         self._loop = Loop(self._listener, self._stopping, self._begin, self._answer,
@@ -102,13 +108,15 @@ class EventServer:
             thread.join(timeout=2)
         if self._loop:
             self._loop.close()
+        if self.readers:
+            self.readers.close()
         self.store.close()
 
     def events(self):
         """Return the stored events, oldest first; only inside the `with` block."""
         return self.store.select()
 
-    def wait(self, n, timeout=5):
+    def wait(self, n, timeout=60):
         """Return the ended exchanges, in order of acceptance, once there are *n*.
 
         timeout: seconds.  Raises AssertionError with what was seen by then.

@@ -13,12 +13,10 @@ import time
 
 from .contract import FIELDS, json_value, utc_now
 from .groups import Groups, together
+from .wal import Wal
 
 SCHEMA = 1  # of the file; the file of a newer server is refused
 BUSY_S = 5  # for another process that writes
-SYNC_S = 0.2  # how often the log of changes is brought to disk
-CHECKPOINT_S = 2  # how often the log of changes is put into the file
-LOG_MAX_PAGES = 25000  # of the log of changes; then it begins anew
 PURGED_AT_ONCE = 1000  # events; hooks wait meanwhile
 MEMBERS = ("id", *FIELDS, "created_at")
 #: of the identity that an event is attributed to
@@ -93,17 +91,21 @@ NOTICES = ("permission_prompt", "elicitation_dialog", "ToolPermission")
 class Store:
     """The events and their sessions in *db*: a file, or ":memory:".
 
-    who_of, pending_s: set by `attribution`.  Raises sqlite3.Error where *db* cannot
-    hold events.
+    reads_only: *db* is another Store's, and nothing in it is changed.
+    who_of, pending_s: set by `attribution`.
+    Raises sqlite3.Error where *db* cannot hold events.
     """
 
-    def __init__(self, db):
+    def __init__(self, db, reads_only=False):
         self.lock, self._own_run, self.path = threading.RLock(), None, db
         self._owner, self._groups = None, Groups(self._add_all)
         self.who_of = self.pending_s = None
         self._stopping = threading.Event()
         self._sqlite = sqlite3.connect(db, isolation_level=None, timeout=BUSY_S,
                                        check_same_thread=False)
+        if reads_only:
+            self.run("PRAGMA query_only=1")
+            return
         try:
             self._open()
         except sqlite3.Error:
@@ -120,9 +122,9 @@ class Store:
         _, self._own_run = self.run(
             "INSERT INTO runs (after_id, started_at) VALUES (?, ?)",
             self.newest_id(), utc_now())
-        if self.path != ":memory:":  # in a thread of its own, as it syncs
+        if self.path != ":memory:":
             self.run("PRAGMA wal_autocheckpoint=0")
-            threading.Thread(target=self._checkpoint, daemon=True).start()
+            self._wal = Wal(self, self._stopping)
 
     def _migrate(self):
         found = self.run("PRAGMA user_version")[0][0][0]
@@ -132,34 +134,6 @@ class Store:
         for statement in (TABLES + (ADDED if found < 1 else "")).split(";"):
             self.run(statement)
         self.run(f"PRAGMA user_version={SCHEMA}")
-
-    def _checkpoint(self):
-        """Bring what was written to disk: the log of changes often, the file seldom.
-
-        A write waits where much is on its way to the disk, so little is to be.
-        """
-        due = time.monotonic() + CHECKPOINT_S
-        with contextlib.suppress(sqlite3.Error, OSError), contextlib.closing(
-                sqlite3.connect(self.path, timeout=0)) as own, open(
-                    f"{self.path}-wal", "r+b") as log:
-            while not self._stopping.wait(SYNC_S):
-                os.fsync(log.fileno())
-                if time.monotonic() >= due:
-                    with contextlib.suppress(sqlite3.OperationalError):  # busy, or full
-                        self._put_into_file(own)
-                    due = time.monotonic() + CHECKPOINT_S
-
-    def _put_into_file(self, own):
-        """Put the log of changes into the file; begin it anew where it has grown.
-
-        Where events come all the time, there are always some that the first steps have
-        not put there, so the last one is done while nobody of this process writes.
-        """
-        for _ in range(2):
-            ((_, pages, _),) = own.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        if pages > LOG_MAX_PAGES:
-            with self.lock:
-                own.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
     def run(self, statement, *values):
         """Return the rows of *statement* and the id of the row that it added."""

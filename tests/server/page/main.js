@@ -96,7 +96,7 @@ async function connect() {
   const runs = await ask("/runs").catch(() => null);
   if (!runs || mine !== attempt) return retry();
   gaps = runs.slice(1).map((run, n) => ({from: Date.parse(runs[n].stopped_at || runs[n].started_at), to: Date.parse(run.started_at)}));
-  source = Object.assign(new EventSource("/stream?last=0"), {onmessage: news, onerror: retry, onopen: () => { say("live"); news(); }});
+  source = Object.assign(new EventSource("/stream?last=0&brief=1"), {onmessage: news, onerror: retry, onopen: () => { say("live"); news(); }});
 }
 turns.when.opened = (item, opens) => {
   $("detail").dataset.item = item.key;
