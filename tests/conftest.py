@@ -190,12 +190,33 @@ def filled(folder, python):
     return folder
 
 
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    """Return a function: an interpreter -> a filled folder, to be copied.
+
+    Whichever worker of a run is the first to need it has it compiled.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder_of(python):
+        folder = shared / f"compiled-{list(PYTHONS.values()).index(python)}"
+        if not folder.is_dir():
+            own = filled(tmp_path_factory.mktemp("compiled"), python)
+            with contextlib.suppress(OSError):  # another worker's is there by now
+                own.rename(folder)
+        return folder
+
+    return folder_of
+
+
 @pytest.fixture(scope="session", params=list(VARIANTS))
-def installed(request, tmp_path_factory):
+def installed(request, compiled, tmp_path_factory):
     """A hooks folder for one variant, kept for the session as a project would."""
     python, variables = VARIANTS[request.param]
-    folder = tmp_path_factory.mktemp(f"hooks-{request.param}-")
-    return python, filled(folder, python), variables
+    folder = tmp_path_factory.mktemp(f"hooks-{request.param}-") / "hooks"
+    shutil.copytree(str(compiled(python)), str(folder))
+    return python, folder, variables
 
 
 @pytest.fixture
@@ -204,17 +225,11 @@ def hook(installed, tmp_path):
     return Hook(python, folder, tmp_path, variables)
 
 
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory):
-    """A hooks folder in which the newest Python has compiled the library."""
-    return filled(tmp_path_factory.mktemp("compiled"), PYTHONS[NEWEST])
-
-
 @pytest.fixture
 def one_hook(compiled, tmp_path):
     """Like hook, on the newest Python alone: for what takes long, or is the same."""
     folder = tmp_path.with_name(f"{tmp_path.name}-hooks")
-    shutil.copytree(str(compiled), str(folder))
+    shutil.copytree(str(compiled(PYTHONS[NEWEST])), str(folder))
     yield Hook(PYTHONS[NEWEST], folder, tmp_path, {})
     shutil.rmtree(str(folder), ignore_errors=True)
 
