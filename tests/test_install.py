@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 import hook_io
-from conftest import NEWEST, PATIENCE_S, PYTHONS, ROOT, sample
+from conftest import NEWEST, PATIENCE_S, PYTHONS, ROOT, TESTS, sample
 from server import EventServer
 
 AGENTS = {name: row for name, row in hook_io.PLATFORMS.items() if "settings" in row}
@@ -40,13 +40,15 @@ def project(tmp_path):
 def command(action, *argv, folder=ROOT, home=os.devnull, **kwargs):
     """Run the installer; return its CompletedProcess with text streams.
 
-    As a module, which Python compiles once; as a script it is each time, by make.
+    As a module, which Python compiles once; as a script it is each time, by make.  The
+    library is compiled for the first project, and for the others as it was then.
     """
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **kwargs}
     return subprocess.run(
         [PYTHONS[NEWEST], "-m", "hook_io", action, *map(str, argv)],
         text=True, timeout=PATIENCE_S, cwd=str(folder), **streams,
-        env={"HOME": str(home), "USERPROFILE": str(home), **{
+        env={"HOME": str(home), "USERPROFILE": str(home),
+             "PYTHONPATH": str(TESTS / "quick"), **{
             name: os.environ[name] for name in ("PATH", "SYSTEMROOT")
             if name in os.environ}})
 
