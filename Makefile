@@ -34,10 +34,10 @@ install: ## Install into PROJECT=folder (AGENT=codex, SOURCE_APP=name)
 uninstall: ## Take it out of PROJECT=folder (AGENT=codex: for that agent alone)
 	$(PYTHON) hook_io.py uninstall $(TO)
 
-# on two cores: while two of the three have work, the third waits for a server or a hook
+# on two cores: while two of the four have work, the others wait for a server or a hook
 .PHONY: test
 test: $(VENV)/made ## Run every test on each Python that is found (K=word: some)
-	$(BIN)/python -m pytest -c tests/pytest.ini -n 3 --dist worksteal \
+	$(BIN)/python -m pytest -c tests/pytest.ini -n 4 --dist worksteal \
 	$(if $(K),-k "$(K)")
 
 .PHONY: conformance

@@ -87,6 +87,24 @@ VARIANTS = {version: (path, {}) for version, path in PYTHONS.items()}
 VARIANTS[f"{NEWEST}-pure"] = (PYTHONS[NEWEST], {"HOOK_IO_PURE": "1"})
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Have each worker begin with its share of what takes long, or waits long.
+
+    By `worksteal` each is given a run of items, as many as the others.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [item for item in items if item.get_closest_marker("long")]
+    others = [item for item in items if not item.get_closest_marker("long")]
+    left = len(items)
+    items.clear()
+    for number in range(workers):
+        share, count = long[number::workers], left // (workers - number)
+        left -= count
+        items += share + others[:count - len(share)]
+        del others[:count - len(share)]
+
+
 def pytest_terminal_summary(terminalreporter):
     terminalreporter.write_line(f"contract tests ran on: {', '.join(VARIANTS)}")
 

@@ -170,6 +170,7 @@ def check(hook, result, url, outcomes, words):
     assert error.isprintable() and warning.isprintable(), result
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("clock", ["monotonic", "process_time"])
 def test_neither_a_wait_nor_the_hooks_own_work_takes_the_networks_half(one_hook, clock):
     script = Path(one_hook.home) / "spending.py"

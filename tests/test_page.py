@@ -768,6 +768,7 @@ def whole(page, count):
     page.tab.locator(f'.row[aria-setsize="{count}"]').first.wait_for()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count, fetched", [(10_000, 9_988), (40_000, 10_200)])
 def test_many_events_take_as_many_elements_as_are_seen(page, server, count, fetched):
     fill(server, count)

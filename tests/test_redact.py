@@ -504,6 +504,7 @@ def times_as_long(text, small, other, large, at_most):
     return min(times[1]) / min(times[0])
 
 
+@pytest.mark.long
 def test_no_text_takes_more_than_linear_time():
     for text in TEXTS:  # eight times the text, as if each doubling took TWICE_MAX
         ratio = times_as_long(text, SMALL, text, 8 * SMALL, TWICE_MAX ** 3)

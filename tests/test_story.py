@@ -42,6 +42,7 @@ def test_ten_times_the_events_of_a_turn_take_ten_times_the_time(kind):
     assert ratio < 25, f"3,000 events take {ratio:.1f} times as long as 300"
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_events_of_a_turn_are_told_in_bounded_time():
     few, many = (lines_of(count, "with ids") for count in (10000, 100000))
     ratio = seconds_of(many) / seconds_of(few)

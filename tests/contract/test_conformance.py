@@ -1020,6 +1020,7 @@ def test_what_is_said_last_ends_with_a_line_s_end_and_is_one_line(kit):
     assert done.stdout.endswith(b"\n") and done.stdout.count(b"\n") == 2
 
 
+@pytest.mark.long
 def test_a_command_that_does_nothing_fails(kit):
     options = ["--contract", "send_event", "--vectors", str(VECTORS), "-k", "post/"]
     code, lines, _ = kit.run(*options, "--json", command=kit.command(PREAMBLE))

@@ -17,6 +17,7 @@ from conftest import PATIENCE_S, ROOT, RUNNER, VECTORS
 HOOK_IO, SEND_EVENT = "hook_io.py", "send_event.py"
 REFERENCE_HOOK = "tests/contract/reference_hook.py"
 REFERENCE_FUNCTIONS = "tests/contract/reference_functions.py"
+LIMIT_S = 600  # for many cases on a busy machine; never a measure
 DELIVERED = "post/an-event-is-one-post-and-silence"
 SILENT = "emit/no-opinion-is-silence"
 
@@ -484,7 +485,8 @@ FUNCTIONS = {
 #: contract -> (the file that is run, its mutants)
 CONTRACTS = {"send_event": (SEND_EVENT, SENDERS), "hook": (REFERENCE_HOOK, HOOKS),
              "functions": (REFERENCE_FUNCTIONS, FUNCTIONS)}
-MUTANTS = [pytest.param(contract, mutant, id=name)
+MUTANTS = [pytest.param(contract, mutant, id=name, marks=(
+               [pytest.mark.long] if mutant.case.startswith("time/") else []))
            for contract, (_, mutants) in CONTRACTS.items()
            for name, mutant in mutants.items()]
 
@@ -536,7 +538,7 @@ def judged(contract, command, *options):
     """Return (exit status, {case id: result}) of a run of the kit on *command*."""
     done = subprocess.run(
         [*kit(contract, *options), "--", *command],
-        capture_output=True, timeout=PATIENCE_S)
+        capture_output=True, timeout=LIMIT_S)
     assert done.returncode in (0, 1), done.stderr.decode()
     cases = json.loads(done.stdout.decode())["cases"]
     return done.returncode, {case["id"]: case["result"] for case in cases}
@@ -554,6 +556,7 @@ def test_a_fault_is_caught_by_the_case_that_names_it(contract, mutant, tmp_path)
         1, {mutant.case: "fail", mutant.control: "pass"})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("contract", CONTRACTS)
 def test_without_a_fault_the_same_cases_pass(contract, tmp_path):
     named = {name for mutant in CONTRACTS[contract][1].values()

@@ -19,6 +19,7 @@ def test_there_is_a_port():
     assert PORTS
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", PORTS, ids=lambda path: path.parent.name)
 def test_a_port_is_what_its_file_says(path):
     missing = [name for name in PROGRAMS[path.parent.name] if not shutil.which(name)]

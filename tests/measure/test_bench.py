@@ -96,6 +96,7 @@ def series(*ms, peak_mb=(10,), failed=(0,)):
     return bench.Series(list(ms), list(peak_mb), list(failed))
 
 
+@pytest.mark.long
 @processes
 def test_a_quick_run_shows_every_row_and_goal_and_leaves_nothing_behind(tmp_path):
     temporary, saved = tmp_path / "temporary", tmp_path / "figures.json"

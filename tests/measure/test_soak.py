@@ -67,12 +67,14 @@ def test_a_fault_of_the_state_is_told_or_does_not_matter(soak, name):
     assert long_soak.try_state(soak, long_soak.PLANTED[name]) == ""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("row", [
     long_soak.clock_row, long_soak.limits_row, long_soak.surroundings_row])
 def test_strange_surroundings_do_not_matter(soak, row):
     assert findings([row(soak)]) == []
 
 
+@pytest.mark.long
 def test_a_full_disk_and_a_read_only_one_do_not_matter(soak):
     (row,) = long_soak.file_system_rows(soak)
     if row.figure == "not allowed here":
