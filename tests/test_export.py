@@ -736,15 +736,62 @@ def test_a_line_that_was_cut_is_made_up_when_the_rest_of_it_comes(agent):
 
 # The dashboard.
 
-def test_every_query_of_the_dashboard_is_of_a_metric_there_is():
-    board = json.loads((TESTS / "grafana" / "hook-io.json").read_text())
-    queries = [target["expr"] for panel in board["panels"]
-               for target in panel.get("targets", ())]
-    told = {row[0] for row in hook_io.METRICS.values() if row[0]} | {*hook_io.GAUGES}
+GRAFANA = TESTS / "grafana"
+
+
+def panels():
+    return json.loads((GRAFANA / "hook-io.json").read_text())["panels"]
+
+
+def alerts():
+    """Return {alert: its expression} of the rules' file, which is plain YAML."""
+    text = re.sub(r"\s+", " ", re.sub(
+        r"(?m)^ *#.*$", "", (GRAFANA / "hook-io.rules.yml").read_text()))
+    return dict(re.findall(r"- alert: (\w+) expr: (?:>- )?(.*?) (?:for|labels):", text))
+
+
+def metrics_in(queries):
     asked = {name for query in queries for name in re.findall(r"hook_io_(\w+)", query)}
-    plain = {re.sub("_(bucket|sum|count)$", "", name) for name in asked}
-    assert plain <= told
-    assert told - plain == set()
+    return {re.sub("_(bucket|sum|count)$", "", name) for name in asked}
+
+
+def test_every_query_of_the_dashboard_and_the_alerts_is_of_a_metric_there_is():
+    told = {row[0] for row in hook_io.METRICS.values() if row[0]} | {*hook_io.GAUGES}
+    queries = [target["expr"] for panel in panels()
+               for target in panel.get("targets", ())]
+    assert metrics_in(queries) == told
+    watched = metrics_in(alerts().values())
+    assert watched <= told
+    assert watched >= {*hook_io.GAUGES} | {
+        hook_io.METRICS[name][0] for name in ("lost", "unread")}
+
+
+def test_what_is_red_in_a_panel_is_what_an_alert_asks_for():
+    rows = [row for panel in panels() for row in panel["fieldConfig"]["overrides"]]
+    red = {row["matcher"]["options"]: step["value"] for row in rows
+           for one in row["properties"] if one["id"] == "thresholds"
+           for step in one["value"]["steps"] if step["color"] == "red"}
+    full, still = alerts()["HookIoSpoolNearlyFull"], alerts()["HookIoReceivesNothing"]
+    limits = [float(text) for text in re.findall(r"> ([\d.e]+)", full + still)]
+    assert limits == [red["events"], red["bytes"], red["seconds ago"]]
+    assert limits[0] < hook_io.SPOOL_MAX_FILES
+    assert limits[1] < hook_io.SPOOL_MAX_BYTES
+
+
+@pytest.mark.parametrize("command", [
+    ("check", "rules", "hook-io.rules.yml"),
+    ("test", "rules", "hook-io.rules.test.yml")])
+def test_promtool_finds_the_alerts_to_fire_when_they_ought_to(command):
+    done = subprocess.run([tool("promtool"), *command], cwd=str(GRAFANA), check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, done.stdout.decode()
+
+
+def test_each_alert_is_seen_to_fire_and_to_be_silent():
+    text = (GRAFANA / "hook-io.rules.test.yml").read_text()
+    for alert in alerts():
+        assert f"alertname: {alert}, exp_alerts: []" in text
+        assert re.search(rf"alertname: {alert}\n +exp_alerts:\n", text)
 
 
 # Registered.
