@@ -30,7 +30,7 @@ section is complete in itself, and part one reaches them by the table EXTRAS alo
 
 A handler of one's own stands between normalise and HookResult.  All of these return
 values but Emitter, which alone touches the streams and the exit code.  post_json alone
-touches the network; FailureStreak, Spool and log_event alone write files that stay.
+touches the network; FailureStreak, Spool and EventLog alone write files that stay.
 
 Source: the agents as measured, see PLATFORMS.  Vectors: tests/contract/vectors/*.json.
 """
@@ -112,7 +112,7 @@ __all__ = (
     "Done", "Emitter", "Event", "FailureStreak", "HookResult", "InputError", "Outcome",
     "StderrBuffer", "account_for", "allow", "ask", "block", "canonical", "channel",
     "check", "clip", "commands", "context", "decode", "deny", "earlier_losses",
-    "encode", "fit", "hand_over", "hint", "is_within", "log_event", "normalise",
+    "encode", "fit", "hint", "is_within", "normalise",
     "parse_headers", "parse_options", "platform_of", "post_json", "read_event",
     "redact", "render", "rewrite", "run", "send", "shown_url", "story", "strings",
     "summary", "with_user_hint",
@@ -683,12 +683,9 @@ def _later(name: str) -> "Callable[..., Any]":
 
 #: what part one asks for -> the function of part two that does it
 EXTRAS: "Dict[str, Callable[..., Any]]" = {asked: _later(name) for asked, name in {
-    "raw_format": "FurtherFormats.raw", "otlp_format": "FurtherFormats.otlp",
-    "observability_format": "FurtherFormats.observability",
-    "cloudevents_format": "FurtherFormats.cloudevents",
-    "gram_format": "FurtherFormats.gram", "hand_over": "hand_over", "log": "_log",
-    "spool": "_spool", "flush_spool": "_flush_spool",
-    "asked_summary": "_asked_summary", "decide": "Decision.result", "export": "_export",
+    "further_formats": "FurtherFormats", "hand_over": "Background.hand_over",
+    "log": "EventLog.log", "spool": "Spool.keep", "flush_spool": "Spool.flush",
+    "asked_summary": "asked_summary", "decide": "Decision.result", "export": "_export",
     "check": "Check.result", "enter_settings": "Check.enter_settings"}.items()}
 
 # Errors -----------------------------------------------------------------------
@@ -2581,8 +2578,9 @@ def _instant(time_ns: int) -> str:
 #: name -> function of the redacted event and its errand that returns URL, headers and
 #: body
 FORMATS: "Dict[str, Callable[..., Envelope]]" = {"events": events_format, **{
-    name: EXTRAS[f"{name}_format"] for name in (
-        "raw", "observability", "otlp", "cloudevents", "gram")}}
+    name: lambda event, errand, name=name: getattr(
+        EXTRAS["further_formats"](event, errand), name)()
+    for name in ("raw", "observability", "otlp", "cloudevents", "gram")}}
 
 
 # The request ------------------------------------------------------------------
@@ -4497,19 +4495,19 @@ def _fails_as(argv: "List[str]") -> str:
 
 
 # Further formats --------------------------------------------------------------
-# Each is a method of the same kind as events_format, and named in FORMATS.
+# Each is a method that returns URL, headers and body, and named in FORMATS.
 
 #: event -> OpenTelemetry's name for what is going on
 OPERATIONS = {
     **dict.fromkeys(_each("PreToolUse PostToolUse PostToolUseFailure PermissionRequest "
                           "PermissionDenied PreSkillShellCommand"), "execute_tool"),
-    **dict.fromkeys(_each("UserPromptSubmit Stop StopFailure SubagentStart "
-                          "SubagentStop"), "invoke_agent")}
+    **dict.fromkeys(
+        _each("UserPromptSubmit Stop StopFailure SubagentStart SubagentStop"),
+        "invoke_agent")}
 #: attribute of a log record -> member of the event: Claude Code's names, then GenAI's
 LOGGED = {
-    "session.id": "session_id", "tool_name": "tool_name", "tool_use_id": "tool_use_id",
-    "prompt": "prompt", "duration_ms": "duration_ms", "error": "error",
-    "prompt.id": "prompt_id", "agent_id": "agent_id", "agent_type": "agent_type",
+    **_as_named("tool_name tool_use_id prompt duration_ms error agent_id agent_type"),
+    "session.id": "session_id", "prompt.id": "prompt_id",
     "gen_ai.request.model": "model", "gen_ai.conversation.id": "session_id",
     "gen_ai.tool.name": "tool_name", "gen_ai.tool.call.id": "tool_use_id",
     "gen_ai.tool.call.arguments": "tool_input",
@@ -4547,90 +4545,102 @@ INTEGER_BITS = 64  # of a number that protobuf holds
 
 
 class FurtherFormats:
-    """What other servers take of a redacted event: URL, headers and body."""
+    """A redacted event as other servers take it."""
 
-    @staticmethod
-    def raw(event: AgentEvent, errand: "Errand") -> "Envelope":
+    def __init__(self, event: AgentEvent, errand: "Errand") -> None:
+        self.errand, self.payload = errand, _payload(event, errand)
+        self.url = errand.settings.server_url or LOCAL_URL
+        self.summary = _summary_of(event, errand)
+
+    def raw(self) -> "Envelope":
         """Return the event itself, as agents' own http hooks post it.
 
         Taken by Datadog's Lapdog on /claude/hooks.
         """
-        url = errand.settings.server_url or LOCAL_URL
-        return url, {}, _payload(event, errand).native
+        return self.url, {}, self.payload.native
 
-    @staticmethod
-    def observability(event: AgentEvent, errand: "Errand") -> "Envelope":
+    def observability(self) -> "Envelope":
         """Return what claude-code-hooks-multi-agent-observability's server takes.
 
         It refuses an empty session id and sorts by a time that is a number.
         """
-        payload = _payload(event, errand)
-        return errand.settings.server_url or LOCAL_URL, {}, {
+        payload = self.payload
+        return self.url, {}, {
             **{name: payload[name] for name in PROMOTED if name in payload},
-            "source_app": errand.source_app, "hook_event_type": errand.event_type,
+            "source_app": self.errand.source_app,
+            "hook_event_type": self.errand.event_type,
             "session_id": str(payload.get("session_id") or NO_SESSION),
-            "payload": payload.native, "timestamp": errand.time_ns // 1000000,
-            "summary": _summary_of(event, errand),
-            "model_name": str(payload.get("model") or "")}
+            "payload": payload.native, "timestamp": self.errand.time_ns // 1000000,
+            "summary": self.summary, "model_name": str(payload.get("model") or "")}
 
-    @staticmethod
-    def cloudevents(event: AgentEvent, errand: "Errand") -> "Envelope":
+    def cloudevents(self) -> "Envelope":
         """Return a CloudEvent 1.0 in structured mode; its data is the event itself."""
-        payload, app = _payload(event, errand), errand.source_app
+        errand, app = self.errand, self.errand.source_app
         segment = "".join(
             chr(byte) if byte in b"-._~" or (byte < 128 and chr(byte).isalnum())
             else f"%{byte:02X}" for byte in app.encode("utf-8", "replace"))
         headers = {"Content-Type": "application/cloudevents+json; charset=UTF-8"}
-        return errand.settings.server_url or LOCAL_URL, headers, {**strings({
+        return self.url, headers, {**strings({
             "specversion": "1.0", "id": errand.key,
             "source": f"/{errand.agent}/{segment}",
             "type": f"agent.hook.{errand.event_type}",
-            "time": _instant(errand.time_ns), "subject": payload.get("tool_name"),
+            "time": _instant(errand.time_ns), "subject": self.payload.get("tool_name"),
             "datacontenttype": "application/json", "sourceapp": app,
-            "sessionid": payload.get("session_id"),
-            "summary": _summary_of(event, errand)}), "data": payload.native}
+            "sessionid": self.payload.get("session_id"),
+            "summary": self.summary}), "data": self.payload.native}
 
-    @staticmethod
-    def gram(event: AgentEvent, errand: "Errand") -> "Envelope":
+    def gram(self) -> "Envelope":
         """Return the hook.ingest.v1 envelope of Gram.
 
         Its server keeps nothing that comes without Gram-Key and Gram-Project.
         """
-        payload, env = _payload(event, errand), errand.settings.env
+        errand, said, env = self.errand, self.payload.get, self.errand.settings.env
         key, project = env.get("GRAM_HOOKS_API_KEY"), env.get("GRAM_HOOKS_PROJECT_SLUG")
         access = {"Gram-Key": key, "Gram-Project": project or "default"} if key else {}
         known = GRAM_EVENTS.get(errand.event_type, "session.updated")
         name, members = GRAM_DATA.get(known.partition(".")[0], ("", {}))
-        data = {own: payload[member] for own, member in members.items()
-                if payload.get(member) is not None}
+        data = {own: said(member) for own, member in members.items()
+                if said(member) is not None}
         data.update({"role": "assistant"} if name == "message" else {})
-        session = {"id": payload.get("session_id"), "cwd": payload.get("cwd"),
-                   "model": payload.get("model")}
-        url = Otlp.with_path(
-            errand.settings.server_url or LOCAL_URL, "/rpc/hooks.ingest")
-        return url, {"Idempotency-Key": errand.key, **access}, {
+        return Otlp.with_path(self.url, "/rpc/hooks.ingest"), {
+            "Idempotency-Key": errand.key, **access}, {
             "schema_version": "hook.ingest.v1",
             "source": {
                 "adapter": PLATFORMS[errand.agent].get("adapter", errand.agent),
                 "adapter_version": __version__, "raw_event_name": errand.event_type},
             "event": {"type": known, "occurred_at": _instant(errand.time_ns)},
-            "session": strings(session),
+            "session": strings({"id": said("session_id"), "cwd": said("cwd"),
+                                "model": said("model")}),
             "data": {name: data} if name else {},
-            "raw": {own: value for own, value in payload.native.items() if own not in (
-                "tool_input", "tool_response", "prompt", "last_assistant_message")}}
+            "raw": self._without((
+                "tool_input", "tool_response", "prompt", "last_assistant_message"))}
 
-    @staticmethod
-    def otlp(event: AgentEvent, errand: "Errand") -> "Envelope":
+    def _without(self, said: "Iterable[str]") -> "Event":
+        native = self.payload.native
+        return {name: value for name, value in native.items() if name not in said}
+
+    def otlp(self) -> "Envelope":
         """Return one log record in OTLP/HTTP JSON."""
-        otlp, now = Otlp(errand), str(errand.time_ns)
+        errand, now, otlp = self.errand, str(self.errand.time_ns), Otlp(self.errand)
         url, headers = otlp.endpoint("logs", errand.settings.server_url)
+        failed = errand.event_type in ("PostToolUseFailure", "StopFailure")
+        is_done = failed or errand.event_type == "PostToolUse"
         return url, {"Accept": "application/json", **headers}, otlp.body("logs", [{
             "timeUnixNano": now, "observedTimeUnixNano": now,
-            "severityNumber": 17 if otlp.failed else 9,
-            "severityText": "ERROR" if otlp.failed else "INFO",
+            "severityNumber": 17 if failed else 9,
+            "severityText": "ERROR" if failed else "INFO",
             "eventName": f"agent_hook.{errand.event_type}",
-            "body": {"stringValue": _encodable(_summary_of(event, errand))},
-            "attributes": otlp.attributes(otlp.members(_payload(event, errand)))}])
+            "body": {"stringValue": _encodable(self.summary)},
+            "attributes": otlp.attributes({
+                "event.name": errand.event_type, "source_app": errand.source_app,
+                "success": str(not failed).lower() if is_done else None,
+                "error.type": "_OTHER" if failed else None,
+                "gen_ai.operation.name": OPERATIONS.get(errand.event_type),
+                "gen_ai.provider.name": PLATFORMS[errand.agent].get("provider"),
+                "gen_ai.agent.name": errand.agent,
+                "gen_ai.harness.name": errand.agent,  # proposed, in no release yet
+                **{name: self.payload.get(own) for name, own in LOGGED.items()},
+                "agent_hook.event": self._without(LOGGED.values())})}])
 
 
 class Otlp:
@@ -4642,7 +4652,6 @@ class Otlp:
 
     def __init__(self, errand: "Errand") -> None:
         self.errand, self.env = errand, errand.settings.env
-        self.failed = errand.event_type in ("PostToolUseFailure", "StopFailure")
 
     def endpoint(self, signal: str, url: str) -> "Tuple[str, Dict[str, str]]":
         """Return where a collector takes a signal, and the headers meant for it alone.
@@ -4686,22 +4695,6 @@ class Otlp:
         return {outer: [{"resource": {"attributes": resource},
                          inner: [{"scope": scope, name: items}]}]}
 
-    def members(self, payload: AgentEvent) -> "Event":
-        """Return the attributes of a log record."""
-        event_type, agent = self.errand.event_type, self.errand.agent
-        is_done = event_type == "PostToolUse" or self.failed
-        return {
-            "event.name": event_type, "source_app": self.errand.source_app,
-            "success": str(not self.failed).lower() if is_done else None,
-            "error.type": "_OTHER" if self.failed else None,
-            "gen_ai.operation.name": OPERATIONS.get(event_type),
-            "gen_ai.provider.name": PLATFORMS[agent].get("provider"),
-            "gen_ai.agent.name": agent,
-            "gen_ai.harness.name": agent,  # proposed, in no release of the conventions
-            **{name: payload.get(member) for name, member in LOGGED.items()},
-            "agent_hook.event": {name: value for name, value in payload.native.items()
-                                 if name not in LOGGED.values()}}
-
     @staticmethod
     def attributes(members: "Event") -> "List[Event]":
         """Return OTLP's list of *members*, without those that say nothing."""
@@ -4721,91 +4714,89 @@ class Otlp:
 
 
 # The background ---------------------------------------------------------------
-# The event is delivered by a process that nobody waits for.  What
-# follows in that process is the same, with another budget and nobody to tell.
-
-
-def hand_over(event: AgentEvent, errand: "Errand") -> bool:
-    """Return True if another process delivers *event* now, so that this one is done.
-
-    It has a session of its own, its streams on the null device, and outlives the
-    agent.  In that process itself the answer is False, with the background's time
-    budget in *errand*; and so it is, with a note, where none could be started.
-    """
-    try:
-        if not errand.settings.env.get("HOOK_IO_WORKER"):
-            if not hasattr(os, "fork"):
-                return _start_worker(event, errand)
-            if _fork_away():
-                return True
-    except OSError as error:
-        errand.note(f"[WARNING] No background process: {Line.of_error(error)}")
-        return False
-    errand.timeout_ms = errand.settings.background_timeout_ms
-    budget_s = errand.timeout_ms / 1000
-    errand.deadline, errand.effort = time.monotonic() + budget_s, Effort(budget_s / 2)
-    errand.fail_loud, errand.is_away = "off", True
-    return False
-
-
-def _fork_away() -> bool:
-    """Return True in the hook, False in a process of its own; raises OSError."""
-    child = os.fork()
-    if child:
-        try:
-            status = os.waitpid(child, 0)[1]
-        except ChildProcessError:  # the agent has SIGCHLD ignored
-            status = 0
-        if status:
-            raise OSError("could not fork twice")
-        return True
-    os.setsid()
-    try:
-        if os.fork():
-            os._exit(EXIT_OK)  # so that the hook's wait is over
-    except OSError:
-        os._exit(EXIT_FAILED)
-    _close_others()  # whatever the agent left open must not stay so
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    sys.stdout = sys.stderr = open(null, "w", 1, "utf-8")  # noqa: SIM115 - for good
-    return False
-
-
-def _close_others() -> None:
-    """Close every descriptor from 3 on."""
-    try:
-        last = max(map(int, os.listdir("/dev/fd")))
-    except (OSError, ValueError):
-        last = 0
-    os.closerange(3, max(last, 1023) + 1)
-
+# The event is delivered by a process that nobody waits for.  What follows in that
+# process is the same, with another budget and nobody to tell.
 
 #: kind of system -> what makes a process outlive the one that starts it
 DETACHED: "Dict[str, Dict[str, Any]]" = {
     "posix": {"start_new_session": True},
     # CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW: beside DETACHED_PROCESS it is ignored
-    "nt": {"creationflags": 0x00000200 | 0x08000000},
-}
+    "nt": {"creationflags": 0x00000200 | 0x08000000}}
 
 
-def _start_worker(event: AgentEvent, errand: "Errand") -> bool:
-    """Start this script anew, with *event* on its stdin; for systems without fork."""
-    import subprocess
+class Background:
+    """A process with a session of its own, its streams on the null device."""
 
-    flags = [flag for flag, is_set in (("-I", sys.flags.isolated),
-                                       ("-S", sys.flags.no_site)) if is_set]
-    command = [sys.executable, *flags, os.path.abspath(sys.argv[0]),
-               *errand.settings.argv]
-    worker = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, env={**errand.settings.env, "HOOK_IO_WORKER": "1"},
-        **DETACHED[os.name])
-    if worker.stdin:
-        worker.stdin.write(encode(event.native).encode("ascii"))
-        worker.stdin.close()
-    return True
+    @staticmethod
+    def hand_over(event: AgentEvent, errand: "Errand") -> bool:
+        """Return True if such a process delivers *event* now, so that this one is done.
+
+        In that process itself the answer is False, with the background's time budget in
+        *errand*; and so it is, with a note, where none could be started.
+        """
+        is_worker, own = errand.settings.env.get("HOOK_IO_WORKER"), Background
+        try:
+            if not is_worker and (own._fork() if hasattr(os, "fork") else
+                                  own._start(event, errand.settings)):
+                return True
+        except OSError as error:
+            errand.note(f"[WARNING] No background process: {Line.of_error(error)}")
+            return False
+        errand.timeout_ms = errand.settings.background_timeout_ms
+        budget_s = errand.timeout_ms / 1000
+        errand.deadline = time.monotonic() + budget_s
+        errand.effort = Effort(budget_s / 2)
+        errand.fail_loud, errand.is_away = "off", True
+        return False
+
+    @staticmethod
+    def _fork() -> bool:
+        """Return True in the hook, False in a process of its own; raises OSError."""
+        child = os.fork()
+        if child:
+            try:
+                status = os.waitpid(child, 0)[1]
+            except ChildProcessError:  # the agent has SIGCHLD ignored
+                status = 0
+            if status:
+                raise OSError("could not fork twice")
+            return True
+        os.setsid()
+        try:
+            if os.fork():
+                os._exit(EXIT_OK)  # so that the hook's wait is over
+        except OSError:
+            os._exit(EXIT_FAILED)
+        Background._let_go()
+        return False
+
+    @staticmethod
+    def _let_go() -> None:
+        """Close whatever the agent left open; the streams go to the null device."""
+        try:
+            last = max(map(int, os.listdir("/dev/fd")))
+        except (OSError, ValueError):
+            last = 0
+        os.closerange(3, max(last, 1023) + 1)
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        sys.stdout = sys.stderr = open(null, "w", 1, "utf-8")  # noqa: SIM115 - for good
+
+    @staticmethod
+    def _start(event: AgentEvent, settings: "Settings") -> bool:
+        """Start this script anew, *event* on its stdin, for a system without fork."""
+        import subprocess
+
+        flags = [*["-I"] * sys.flags.isolated, *["-S"] * sys.flags.no_site]
+        worker = subprocess.Popen(
+            [sys.executable, *flags, os.path.abspath(sys.argv[0]), *settings.argv],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**settings.env, "HOOK_IO_WORKER": "1"}, **DETACHED[os.name])
+        if worker.stdin:
+            worker.stdin.write(encode(event.native).encode("ascii"))
+            worker.stdin.close()
+        return True
 
 
 # The spool --------------------------------------------------------------------
@@ -4815,52 +4806,149 @@ SPOOL_MAX_FILES = 2000
 SPOOL_MAX_BYTES = 1 << 26
 SPOOL_MAX_DAYS = 14
 TIME_MAX_NS = 1 << 63  # of a record's time stamp: the year 2262
-
 #: statuses of 400 to 499 after which the same event may be taken another time
 TRANSIENT = (408, 425, 429)
+#: what a spooled record holds -> its type
+RECORD = {
+    "key": str, "time_ns": int, "agent": str, "source_app": str, "event_type": str,
+    "session_id": str, "metadata": str, "summary": str, "event": dict}
+
+
+class WholeFile:
+    """A file of ours: it is written whole, or locked whole."""
+
+    @staticmethod
+    def write(path: str, data: bytes, mode: int = 0o600) -> None:
+        """Put *data* in the place of a file, or leave it.  Raises OSError."""
+        part = path + ".tmp"
+        try:
+            os.unlink(part)  # half of it, or somebody's trap
+        except OSError:
+            pass
+        fd = _open_own(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            while data:
+                data = data[os.write(fd, data):]
+            if mode != 0o600:
+                os.chmod(part, mode)
+        except OSError:
+            os.unlink(part)
+            raise
+        finally:
+            os.close(fd)
+        os.replace(part, path)
+
+    @staticmethod
+    def append(fd: int, data: bytes) -> None:
+        """Append all of *data* to an open file, or raise OSError and leave nothing."""
+        written = 0
+        try:
+            while written < len(data):  # once, but on a full disk
+                written += os.write(fd, data[written:])
+        except OSError:
+            end = os.lseek(fd, 0, os.SEEK_CUR)
+            if written and end == os.fstat(fd).st_size:  # nobody's follows ours
+                os.ftruncate(fd, end - written)
+            raise
+
+    @staticmethod
+    def lock(fd: int) -> bool:
+        """Take the lock of an open file, which ends with it; False: another has it.
+
+        Raises OSError on a file system without locks.
+        """
+        try:
+            if os.name == "nt":
+                msvcrt: "Any" = __import__("msvcrt")
+                msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
 
 
 class Spool:
-    """Keep lost events in *folder* and deliver them later.
+    """Keep lost events in a folder and deliver them later.
 
     A name holds the time (ns since the epoch), the event's key and its size in bytes,
     so that a listing of names says what is oldest and how much there is.  `.json`
     waits, `.rejected` was refused for good, `.tmp` is being written.  Beyond
     SPOOL_MAX_FILES, SPOOL_MAX_BYTES or SPOOL_MAX_DAYS the oldest go.
-    Raises OSError where the folder cannot be used.
     """
 
-    def __init__(self, folder: str) -> None:
-        self.folder = os.path.expanduser(folder)
+    def __init__(self, errand: "Errand") -> None:
+        self.errand = errand
+        self.folder = os.path.expanduser(errand.settings.spool_dir)
 
-    def keep(self, record: bytes, key: str, time_ns: int, suffix: str = "json") -> int:
-        """Keep the JSON *record* of an event; return how many old ones had to go."""
+    @staticmethod
+    def keep(event: "Event", errand: "Errand", outcome: Outcome) -> str:
+        """Keep the redacted *event*; return what was done with it, "" if it is lost."""
+        spool, suffix, done = Spool(errand), "json", "spooled to"
+        facts = {name: getattr(errand, name) for name in RECORD if name != "event"}
+        if spool.is_permanent(outcome):
+            facts["rejected"] = outcome.fact
+            suffix, done = "rejected", "set aside as .rejected in"
+        record = fit(event, lambda fitting: {**facts, "event": fitting}, BODY_MAX_BYTES)
+        try:
+            gone = spool.add(record, suffix)
+        except OSError as error:
+            errand.note(
+                "[WARNING] The event is not spooled: HOOK_IO_SPOOL_DIR "
+                f"({Line.clean(spool.folder)}) cannot be used: {Line.of_error(error)}")
+            return ""
+        if gone:
+            errand.note(
+                f"[WARNING] The spool is full: its {gone} oldest events are gone")
+        return f"{done} {spool.folder}"
+
+    @staticmethod
+    def is_permanent(outcome: Outcome) -> bool:
+        """Tell whether the server will not take the same event another time either."""
+        status = outcome.status or 0
+        return outcome.name == "rejected" and status not in TRANSIENT and (
+            400 <= status < 500 or 200 <= status < 300)
+
+    def add(self, record: bytes, suffix: str = "json") -> int:
+        """Write the errand's file; return how many old ones had to go.
+
+        Raises OSError where the folder cannot be used.
+        """
         if not os.path.isabs(self.folder):
             raise OSError("it is no absolute path")
         os.makedirs(self.folder, 0o700, exist_ok=True)
-        name = f"{time_ns:020}-{key}-{len(record)}.{suffix}"
-        self.write(os.path.join(self.folder, name), record)
-        return self._trim()
+        name = f"{self.errand.time_ns:020}-{self.errand.key}-{len(record)}.{suffix}"
+        WholeFile.write(self._path(name), record)
+        count, total, removed = 0, 0, 0
+        oldest = time.time_ns() - SPOOL_MAX_DAYS * 86400 * 10**9
+        for name in reversed(self.names()):
+            time_ns, size = self.facts(name)
+            count += not name.endswith(".tmp")  # which may be there twice
+            total += size
+            within = count <= SPOOL_MAX_FILES and total <= SPOOL_MAX_BYTES
+            if not within or time_ns < oldest:
+                removed += self._remove(name)
+        return removed
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.folder, name)
+
+    def _remove(self, name: str) -> bool:
+        try:
+            os.unlink(self._path(name))
+        except OSError:  # another process was here first
+            return False
+        return True
 
     @staticmethod
-    def write(path: str, data: bytes, mode: int = 0o600) -> None:
-        """Put *data* in the place of a file, whole or not at all.  Raises OSError."""
-        try:
-            os.unlink(path + ".tmp")  # half of it, or somebody's trap
-        except OSError:
-            pass
-        fd = _open_own(path + ".tmp", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        try:
-            while data:
-                data = data[os.write(fd, data):]
-            if mode != 0o600:
-                os.chmod(path + ".tmp", mode)
-        except OSError:
-            os.unlink(path + ".tmp")
-            raise
-        finally:
-            os.close(fd)
-        os.replace(path + ".tmp", path)
+    def facts(name: str) -> "Tuple[int, ...]":
+        """Return the time in ns and the size in bytes that a name holds, else ()."""
+        parts = name.partition(".")[0].split("-")
+        is_ours = len(parts) == 3 and all(
+            number.isascii() and number.isdigit() for number in parts[::2])
+        return tuple(map(int, parts[::2])) if is_ours else ()
 
     def names(self, *suffixes: str) -> "List[str]":
         """Return the names of our files, oldest first; only those with a suffix."""
@@ -4868,75 +4956,80 @@ class Spool:
             found = sorted(os.listdir(self.folder))
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return [name for name in found if _name_facts(name) and (
+        return [name for name in found if self.facts(name) and (
             not suffixes or name.partition(".")[2] in suffixes)]
 
-    def _trim(self) -> int:
-        names, removed = self.names(), 0
-        facts = [_name_facts(name) for name in names]
-        count = sum(not name.endswith(".tmp") for name in names)  # may be there twice
-        total = sum(size for _, size in facts)
-        oldest = time.time_ns() - SPOOL_MAX_DAYS * 86400 * 10**9
-        for name, (time_ns, size) in zip(names, facts):
-            within = count <= SPOOL_MAX_FILES and total <= SPOOL_MAX_BYTES
-            if within and time_ns >= oldest:
-                break
-            removed += self._remove(name)
-            count, total = count - (not name.endswith(".tmp")), total - size
-        return removed
-
-    def _remove(self, name: str) -> bool:
+    @staticmethod
+    def flush(event: AgentEvent, errand: "Errand") -> HookResult:
+        """Deliver what waits, in the background's time budget; say how many."""
+        spool = Spool(errand)
+        if errand.settings.background and Background.hand_over(event, errand):
+            return NOTHING
+        budget_s = errand.settings.background_timeout_ms / 1000
+        errand.deadline = time.monotonic() + budget_s
+        if not spool.folder:
+            errand.note("[WARNING] HOOK_IO_SPOOL_DIR names no folder")
         try:
-            os.unlink(os.path.join(self.folder, name))
-        except OSError:  # another process was here first
-            return False
-        return True
+            delivered, why = spool._deliver_alone()
+            left, aside = (len(spool.names(suffix)) for suffix in ("json", "rejected"))
+        except OSError as error:
+            errand.note("[ERROR] The spool HOOK_IO_SPOOL_DIR cannot be used: "
+                        f"{Line.of_error(error)}")
+            return HookResult(diagnostics=errand.notes)
+        if delivered:
+            _streak(_endpoint(errand), errand).end()
+        line = (f"{delivered} spooled events delivered, {left} left, {aside} set aside"
+                f"{why and ': '}{why}")
+        return HookResult(diagnostics=(*errand.notes, line))
 
-    def flush(self, deliver: "Callable[[Event], Outcome]") -> "Tuple[int, str]":
+    def _deliver_alone(self) -> "Tuple[int, str]":
         """Deliver what waits, oldest first; return how many, and why it stopped.
 
-        deliver: function of a record.  The first loss ends it; what is refused for
-        good is set aside.  Only one process does so at a time, and the lock goes with
-        it: killed anywhere, it leaves at most one event delivered and still there.
+        Only one process does so at a time, and the lock goes with it: killed anywhere,
+        it leaves at most one event delivered and still there.
         """
-        lock = self._lock() if os.path.isdir(self.folder) else -1
-        if lock < 0:
-            return 0, "" if lock == -1 else "another process is at it"
+        if not os.path.isdir(self.folder):
+            return 0, ""
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        lock = os.open(self._path(".lock"), flags, 0o600)
         try:
-            return self._flush(deliver)
+            is_first = WholeFile.lock(lock)
+        except OSError:
+            is_first = True  # without locks an event may go twice, with one key
+        try:
+            return self._deliver() if is_first else (0, "another process is at it")
         finally:
             os.close(lock)
 
-    def _flush(self, deliver: "Callable[[Event], Outcome]") -> "Tuple[int, str]":
+    def _deliver(self) -> "Tuple[int, str]":
         delivered = 0
         for name in self.names("json"):
             record: "Event" = {}
             try:
                 record = self._read(name)
-                outcome = deliver(record)
+                facts = {member: record[member] for member in RECORD}
+                outcome, _ = _post_event(record["event"], self.errand.like(facts))
             except (OSError, ValueError, LookupError, TypeError,
                     OverflowError) as error:
-                self.set_aside(name, record, f"unreadable: {Line.of_error(error)}")
+                self._set_aside(name, record, f"unreadable: {Line.of_error(error)}")
                 continue
             if not outcome.is_loss:
                 delivered += self._remove(name)
-            elif is_permanent(outcome):
-                self.set_aside(name, record, outcome.fact)
+            elif self.is_permanent(outcome):
+                self._set_aside(name, record, outcome.fact)
             else:
                 return delivered, outcome.fact
         return delivered, ""
 
-    def set_aside(self, name: str, record: "Event", reason: str) -> None:
-        """Put what nobody will take where no flush looks, with the reason."""
+    def _set_aside(self, name: str, record: "Event", reason: str) -> None:
+        """Put what nobody will take where it stays, with the reason."""
         data = encode({**record, "rejected": reason}).encode("ascii")
-        rejected = name.partition(".")[0] + ".rejected"
-        self.write(os.path.join(self.folder, rejected), data)
+        WholeFile.write(self._path(name.partition(".")[0] + ".rejected"), data)
         self._remove(name)
 
     def _read(self, name: str) -> "Event":
         """Return the record in a file; raises ValueError or OSError if it is none."""
-        path = os.path.join(self.folder, name)
-        record = decode(_read_own(path, 2 * BODY_MAX_BYTES).decode("utf-8"))
+        record = decode(_read_own(self._path(name), 2 * BODY_MAX_BYTES).decode("utf-8"))
         for member, kind in RECORD.items():
             if not isinstance(record, dict) or not isinstance(record.get(member), kind):
                 raise ValueError(f"no {member} in it")
@@ -4948,108 +5041,6 @@ class Spool:
             decode(record["metadata"])
         return dict(record)
 
-    def _lock(self) -> int:
-        """Return a descriptor that holds the lock, -2 if another process has it."""
-        path = os.path.join(self.folder, ".lock")
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
-        try:
-            lock_whole(fd)
-        except (BlockingIOError, PermissionError):
-            os.close(fd)
-            return -2
-        except OSError:
-            pass  # a file system without locks: an event may go twice, with one key
-        return fd
-
-
-#: what a spooled record holds -> its type
-RECORD = {
-    "key": str, "time_ns": int, "agent": str, "source_app": str, "event_type": str,
-    "session_id": str, "metadata": str, "summary": str, "event": dict,
-}
-
-
-def _name_facts(name: str) -> "Tuple[int, ...]":
-    """Return (time in ns, size in bytes) of a file of the spool's, else ()."""
-    parts = name.partition(".")[0].split("-")
-    if len(parts) != 3 or not _is_number(parts[0]) or (
-            not _is_number(parts[2])):
-        return ()
-    return int(parts[0]), int(parts[2])
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit()
-
-
-def lock_whole(fd: int) -> None:
-    """Take the lock of an open file; close() and the process's end let it go.
-
-    Raises BlockingIOError or PermissionError if another process has it.
-    """
-    if os.name == "nt":
-        msvcrt: "Any" = __import__("msvcrt")
-        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def is_permanent(outcome: "Outcome") -> bool:
-    """Tell whether the server will not take the same event another time either."""
-    status = outcome.status or 0
-    return outcome.name == "rejected" and status not in TRANSIENT and (
-        400 <= status < 500 or 200 <= status < 300)
-
-
-def _spool(event: "Event", errand: "Errand", outcome: Outcome) -> str:
-    """Keep the redacted *event*; return what was done with it, "" if it is lost."""
-    spool, final = Spool(errand.settings.spool_dir), is_permanent(outcome)
-    facts = {name: getattr(errand, name) for name in RECORD if name != "event"}
-    if final:
-        facts["rejected"] = outcome.fact
-    record = fit(event, lambda fitting: {**facts, "event": fitting}, BODY_MAX_BYTES)
-    try:
-        gone = spool.keep(record, errand.key, errand.time_ns,
-                          "rejected" if final else "json")
-    except OSError as error:
-        errand.note(
-            "[WARNING] The event is not spooled: HOOK_IO_SPOOL_DIR "
-            f"({Line.clean(spool.folder)}) cannot be used: {Line.of_error(error)}")
-        return ""
-    if gone:
-        errand.note(f"[WARNING] The spool is full: its {gone} oldest events are gone")
-    return f"{'set aside as .rejected in' if final else 'spooled to'} {spool.folder}"
-
-
-def _flush_spool(event: AgentEvent, errand: "Errand") -> HookResult:
-    """Deliver what is spooled, in the background's time budget; say how many."""
-    if errand.settings.background and hand_over(event, errand):
-        return NOTHING
-    budget_s = errand.settings.background_timeout_ms / 1000
-    errand.deadline = time.monotonic() + budget_s
-    spool, notes = Spool(errand.settings.spool_dir), errand.notes
-    if not errand.settings.spool_dir:
-        errand.note("[WARNING] HOOK_IO_SPOOL_DIR names no folder")
-
-    def deliver(record: "Event") -> Outcome:
-        facts = {name: record[name] for name in RECORD}
-        return _post_event(record["event"], errand.like(facts))[0]
-
-    try:
-        delivered, why = spool.flush(deliver)
-        left, aside = (len(spool.names(suffix)) for suffix in ("json", "rejected"))
-    except OSError as error:
-        why = Line.of_error(error)
-        return HookResult(diagnostics=(
-            *notes, f"[ERROR] The spool HOOK_IO_SPOOL_DIR cannot be used: {why}"))
-    if delivered:
-        _streak(_endpoint(errand), errand).end()
-    line = (f"{delivered} spooled events delivered, {left} left, {aside} set aside"
-            f"{why and ': '}{why}")
-    return HookResult(diagnostics=(*notes, line))
-
 
 # The event log ----------------------------------------------------------------
 # Every event as a line of a local file, sent or not.  Off unless named.
@@ -5058,94 +5049,83 @@ LOG_MAX_BYTES = 1 << 26  # of the event log, and of the one before it
 LOG_OVER_BYTES = 1 << 20  # more, by hooks that write while another one renames it
 
 
-def log_event(path: str, line: bytes) -> None:
-    """Append *line* to the file in one write, so that no two lines mix.
+class EventLog:
+    """Append lines to a file that its owner alone can read.
 
-    Above LOG_MAX_BYTES the file becomes `.1`, in place of the one before.  Raises
-    OSError where it cannot be written.
+    Above LOG_MAX_BYTES it becomes `.1`, in place of the one before.
     """
-    path = os.path.expanduser(path)
-    if not os.path.isabs(path):
-        raise OSError("it is no absolute path")
-    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-    fd = _open_log(path)
-    if os.fstat(fd).st_size + len(line) > LOG_MAX_BYTES:
-        put_away = _rotate_closed if os.name == "nt" else _rotate
-        put_away(fd, path)
-        fd = _open_log(path)
-    try:
-        if os.fstat(fd).st_size > LOG_MAX_BYTES + LOG_OVER_BYTES:
-            raise OSError(f"it is full, and {path}.1 cannot be replaced")
-        _lock_append(fd)
-        _append_whole(fd, line)
-    finally:
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.expanduser(path)
+
+    @staticmethod
+    def log(event: "Event", errand: "Errand") -> None:
+        """Append the redacted *event* as the object that the contract's server gets."""
+        path = errand.settings.event_log
+        line = fit(event, lambda fitting: {
+            **events_format(normalise(fitting, errand.agent), errand)[2],
+            **errand.decided}, BODY_MAX_BYTES) + b"\n"
+        try:
+            EventLog(path).append(line)
+        except OSError as error:
+            errand.note("[WARNING] The event is not logged: HOOK_IO_EVENT_LOG "
+                        f"({Line.clean(path)}) cannot be used: {Line.of_error(error)}")
+
+    def append(self, line: bytes) -> None:
+        """Append *line* in one write, so that no two lines mix.  Raises OSError."""
+        if not os.path.isabs(self.path):
+            raise OSError("it is no absolute path")
+        os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
+        fd = self._open()
+        if os.fstat(fd).st_size + len(line) > LOG_MAX_BYTES:
+            put_away = self._rotate_closed if os.name == "nt" else self._rotate
+            put_away(fd)
+            fd = self._open()
+        try:
+            if os.fstat(fd).st_size > LOG_MAX_BYTES + LOG_OVER_BYTES:
+                raise OSError(f"it is full, and {self.path}.1 cannot be replaced")
+            _lock_append(fd)
+            WholeFile.append(fd, line)
+        finally:
+            os.close(fd)
+
+    def _open(self) -> int:
+        fd = _open_own(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        try:
+            if os.name != "nt" and os.fstat(fd).st_mode & 0o077:
+                os.fchmod(fd, 0o600)  # it was somebody's before, and holds prompts now
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
+    def _rotate(self, fd: int) -> None:
+        """Put the open file away, if it still is the one at the path, and close it."""
+        try:
+            is_first = WholeFile.lock(fd)
+            if is_first and os.path.samestat(os.fstat(fd), os.stat(self.path)):
+                os.replace(self.path, self.path + ".1")
+        except OSError:
+            pass  # the next event tries again
         os.close(fd)
 
+    def _rotate_closed(self, fd: int) -> None:
+        """Do as _rotate() where no open file can be renamed, by one process at a time.
 
-def _append_whole(fd: int, line: bytes) -> None:
-    """Append all of *line*, or raise OSError and leave nothing of it."""
-    written = 0
-    try:
-        while written < len(line):  # once, but on a full disk
-            written += os.write(fd, line[written:])
-    except OSError:
-        end = os.lseek(fd, 0, os.SEEK_CUR)
-        if written and end == os.fstat(fd).st_size:  # nobody's line follows ours
-            os.ftruncate(fd, end - written)
-        raise
-
-
-def _open_log(path: str) -> int:
-    fd = _open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    try:
-        if os.name != "nt" and os.fstat(fd).st_mode & 0o077:
-            os.fchmod(fd, 0o600)  # it was somebody's before, and holds prompts now
-    except OSError:
+        While another one has the file open, it grows, and the next event tries again.
+        """
         os.close(fd)
-        raise
-    return fd
-
-
-def _rotate(fd: int, path: str) -> None:
-    """Put the open file away, if it still is the one at *path*, and close it."""
-    try:
-        lock_whole(fd)
-        if os.path.samestat(os.fstat(fd), os.stat(path)):
-            os.replace(path, path + ".1")
-    except OSError:
-        pass  # another process is at it
-    os.close(fd)
-
-
-def _rotate_closed(fd: int, path: str) -> None:
-    """Do as _rotate() where no open file can be renamed, by one process at a time.
-
-    While another process has the file open, it grows, and the next event tries again.
-    """
-    os.close(fd)
-    try:
-        flags = os.O_CREAT | os.O_EXCL | getattr(os, "O_TEMPORARY", 0)
-        turn = os.open(path + ".turn", flags, 0o600)  # gone when it is closed
-    except OSError:
-        return  # another process is at it
-    try:
-        if os.stat(path).st_size > LOG_MAX_BYTES // 2:  # nobody has begun it anew
-            os.replace(path, path + ".1")
-    except OSError:
-        pass
-    os.close(turn)
-
-
-def _log(event: "Event", errand: "Errand") -> None:
-    path = errand.settings.event_log
-    line = fit(event, lambda fitting: {
-        **events_format(normalise(fitting, errand.agent), errand)[2],
-        **errand.decided}, BODY_MAX_BYTES) + b"\n"
-    try:
-        log_event(path, line)
-    except OSError as error:
-        errand.note("[WARNING] The event is not logged: HOOK_IO_EVENT_LOG "
-                    f"({Line.clean(path)}) cannot be used: {Line.of_error(error)}")
+        try:
+            flags = os.O_CREAT | os.O_EXCL | getattr(os, "O_TEMPORARY", 0)
+            turn = os.open(self.path + ".turn", flags, 0o600)  # gone when it is closed
+        except OSError:
+            return  # another process is at it
+        try:
+            if os.stat(self.path).st_size > LOG_MAX_BYTES // 2:  # nobody began it anew
+                os.replace(self.path, self.path + ".1")
+        except OSError:
+            pass
+        os.close(turn)
 
 
 # Summaries --------------------------------------------------------------------
@@ -5155,7 +5135,7 @@ MODEL_MAX_BYTES = 4096  # of an event that a model is asked about
 MODEL_MAX_TOKENS = 120  # of its answer
 
 
-def _asked_summary(event: "Event", errand: "Errand") -> str:
+def asked_summary(event: "Event", errand: "Errand") -> str:
     """Return what a model says of the redacted *event*, on one line; "" if it fails.
 
     It has half of the time that is left.  Source: Claude Messages API, 2023-06-01.
@@ -5233,7 +5213,7 @@ class Check:
             return _post_event(event, errand)
         before = len(errand.notes)
         if log:
-            _log(event, errand)
+            EventLog.log(event, errand)
         is_kept = log and len(errand.notes) == before
         return Outcome("sent" if is_kept else "invalid", "to the event log"), "none"
 
@@ -5269,7 +5249,7 @@ class Check:
     def _file_lines(self, url: str) -> "List[str]":
         """Return what is said of the files: streak, spool, event log, state folder."""
         streak, log = _streak(url, self.errand), self.settings.event_log
-        spool, state = Spool(self.settings.spool_dir), os.path.dirname(streak.path)
+        spool, state = Spool(self.errand), os.path.dirname(streak.path)
         losses, since = streak.count()
         waits, aside = (len(spool.names(kind)) for kind in ("json", "rejected"))
         return [
@@ -5859,7 +5839,7 @@ def _export(event: AgentEvent, errand: "Errand") -> HookResult:
     if kinds == ["off"]:
         errand.note("[WARNING] Nothing is exported: HOOK_IO_EXPORT is off")
         return HookResult(diagnostics=errand.notes)
-    if errand.settings.background and hand_over(event, errand):
+    if errand.settings.background and Background.hand_over(event, errand):
         return _untold_turns(event, errand)
     begun = time.monotonic()
     if errand.is_away:
@@ -5931,15 +5911,10 @@ class _Ledger:
         if not os.path.isdir(os.path.dirname(self.path)):
             os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
         self.lock = os.open(self.path + ".lock", flags, 0o600)
-        while True:
-            try:
-                lock_whole(self.lock)
-                break
-            except (BlockingIOError, PermissionError):
-                if time.monotonic() > deadline:
-                    raise OSError("another export is at it; the next one makes up"
-                                  ) from None
-                time.sleep(0.01)
+        while not WholeFile.lock(self.lock):
+            if time.monotonic() > deadline:
+                raise OSError("another export is at it; the next one makes up")
+            time.sleep(0.01)
         known = self._latest()
         self.state = {name: known[name] if isinstance(
             known.get(name), type(empty)) else empty for name, empty in {
@@ -5967,11 +5942,11 @@ class _Ledger:
         self.size, self.is_torn = self.size + len(line), False
         if not len(line) < self.size <= LEDGER_MAX_BYTES:
             self.size = len(line)
-            Spool.write(self.path, line)
+            WholeFile.write(self.path, line)
             return
         fd = _open_own(self.path, os.O_WRONLY | os.O_APPEND)
         try:
-            _append_whole(fd, line)
+            WholeFile.append(fd, line)
         finally:
             os.close(fd)
 
@@ -5994,7 +5969,7 @@ def _write_text(folder: str, text: str) -> None:
     if not os.path.isabs(folder) or os.path.islink(folder) or os.path.islink(path):
         raise OSError("HOOK_IO_TEXTFILE_DIR is no absolute path of a folder, or it or "
                       f"{PROM_FILE} in it is a link: {Line.excerpt(folder)}")
-    Spool.write(path, text.encode("utf-8"), 0o644)
+    WholeFile.write(path, text.encode("utf-8"), 0o644)
 
 
 def _tell_turns(
@@ -6540,7 +6515,7 @@ def _settle(
     twice.
     """
     state, streak = ledger.state, _streak(_signal_url("traces", errand)[0], errand)
-    is_final = is_permanent(outcome) or (
+    is_final = Spool.is_permanent(outcome) or (
         signal == "metrics" and outcome.name == "unconfirmed")
     lost = 0
     if signal == "metrics":
@@ -6620,13 +6595,12 @@ def _gauges(errand: "Errand") -> "Dict[str, List[Tuple[Event, float]]]":
     urls = {"events": _endpoint(errand)}
     if "otlp" in errand.settings.export:
         urls["export"] = _signal_url("traces", errand)[0]
-    folder = errand.settings.spool_dir
-    spool = Spool(folder).names("json") if folder else []
+    spool = Spool(errand).names("json")
     return {
         "lost_in_a_row": [({"to": to}, _streak(url, errand).count()[0])
                           for to, url in urls.items()],
         "spool_events": [({}, len(spool))],
-        "spool_bytes": [({}, sum(_name_facts(name)[1] for name in spool))],
+        "spool_bytes": [({}, sum(Spool.facts(name)[1] for name in spool))],
         "last_export_timestamp_seconds": [({}, errand.time_ns // 10**9)]}
 
 
@@ -6695,9 +6669,9 @@ class Decision:
             facts = {"decision": said.intent,
                      "decided_by": self.by if said.intent else "",
                      "decision_text": redact(said.text)}
-            _log(self.leaving, errand.like({"decided": strings(facts)}))
+            EventLog.log(self.leaving, errand.like({"decided": strings(facts)}))
         is_kept = self.outcome.is_loss and settings.spool_dir
-        kept = _spool(self.leaving, errand, self.outcome) if is_kept else ""
+        kept = Spool.keep(self.leaving, errand, self.outcome) if is_kept else ""
         told = account_for(
             self.outcome, _under_session(event, errand), self.url, errand, kept)
         own = said if said.intent else told

@@ -261,7 +261,7 @@ def test_what_is_started_on_each_system(monkeypatch, fp, system, kwargs):
         patch.delattr(os, "fork", raising=False)
         patch.setattr(os, "name", system)
         event = hook_io.normalise({"prompt": "Grüße"})
-        assert hook_io.hand_over(event, under_way) is True
+        assert hook_io.Background.hand_over(event, under_way) is True
     (call,) = recorder.calls
     assert call.args == [sys.executable, os.path.abspath("send_event.py"), *argv]
     assert call.kwargs == {
@@ -275,6 +275,6 @@ def test_a_worker_has_the_budget_of_the_background_and_says_nothing(monkeypatch,
     under_way = of_worker(["--source-app", "demo", "--event-type", "Stop"])
     under_way.settings.env["HOOK_IO_WORKER"] = "1"
     before = time.monotonic()
-    assert hook_io.hand_over(hook_io.normalise({}), under_way) is False
+    assert hook_io.Background.hand_over(hook_io.normalise({}), under_way) is False
     assert under_way.deadline >= before + 10
     assert (under_way.fail_loud, under_way.timeout_ms) == ("off", 10000)

@@ -119,7 +119,7 @@ def test_many_that_rotate_at_once_lose_no_line(tmp_path):
         "import hook_io, sys\n"
         "hook_io.LOG_MAX_BYTES = int(sys.argv[2])\n"
         "for n in range(int(sys.argv[4])):\n"
-        "    hook_io.log_event(sys.argv[1], b'%s %03d %s\\n' % (\n"
+        "    hook_io.EventLog(sys.argv[1]).append(b'%s %03d %s\\n' % (\n"
         "        sys.argv[3].encode(), n, b'x' * 90))\n")
     processes = [subprocess.Popen(
         [sys.executable, "-c", script, str(log), str(limit), str(number), str(each)],
@@ -137,7 +137,7 @@ def test_who_rotates_late_leaves_the_new_file_alone(tmp_path):
     fd = os.open(str(log), os.O_WRONLY | os.O_APPEND)
     log.rename(old)  # by another process
     log.write_text("new")
-    hook_io._rotate(fd, str(log))  # which closes it
+    hook_io.EventLog(str(log))._rotate(fd)  # which closes it
     assert (log.read_text(), old.read_text()) == ("new", "old")
 
 

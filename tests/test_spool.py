@@ -11,6 +11,7 @@ import pytest
 
 import hook_io
 from conftest import PATIENCE_S, eventually, nowhere, sample
+from errands import errand
 from server import EventServer, closed_port
 
 pytestmark = pytest.mark.usefixtures("patient")
@@ -55,7 +56,8 @@ def fill(spool, count, time_ns=None):
         facts = {"key": key, "time_ns": now, "agent": "raw", "source_app": "demo",
                  "event_type": "Stop", "session_id": "", "metadata": "",
                  "summary": "", "event": {"n": len(made)}}
-        hook_io.Spool(str(spool)).keep(json.dumps(facts).encode(), key, now)
+        one = errand("Stop", spool_dir=str(spool), key=key, time_ns=now)
+        hook_io.Spool(one).add(json.dumps(facts).encode())
         made.append(key)
     return made
 

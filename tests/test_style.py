@@ -27,8 +27,8 @@ POWERS = {
     "streams and exit": (
         {"print", "input", "exit", "quit", "sys.stdout", "sys.stderr", "sys.stdin",
          "sys.exit", "os.write", "os._exit", "os.dup", "os.dup2", "os.abort"},
-        {"Emitter", "StderrBuffer", "_write_part", "FailureStreak", "Spool",
-         "_fork_away", "_append_whole",
+        {"Emitter", "StderrBuffer", "_write_part", "FailureStreak", "WholeFile",
+         "Background",
          "_main", "say"}),  # a person's command, no hook: it says what it did
     "network": (
         {"socket", "_socket", "ssl", "__import__('_socket')", "__import__('socket')",
@@ -39,13 +39,13 @@ POWERS = {
         {"open", "os.open", "os.replace", "os.rename", "os.unlink", "os.remove",
          "os.makedirs", "os.mkdir", "os.rmdir", "os.truncate"},
         {"FailureStreak", "_read_losses", "_unnamed_file", "_open_missing_fds",
-         "StderrBuffer", "forget_compiled", "_fork_away", "Spool",
-         "log_event", "_rotate", "_rotate_closed", "_Ledger",
+         "StderrBuffer", "forget_compiled", "Background", "WholeFile", "Spool",
+         "EventLog", "_Ledger",
          "_open_own", "_read_own", "Check",
          "Trial", "_Plan", "say"}),  # the installer's
     "processes": (
         {"os.system", "os.fork", "os.execv", "os.kill", "os.popen", "subprocess"},
-        {"_fork_away", "_start_worker", "Trial"}),
+        {"Background", "Trial"}),
 }
 
 
@@ -351,8 +351,8 @@ def test_part_one_names_part_two_in_one_table_alone():
 
 def test_a_call_from_part_one_into_part_two_is_seen():
     source = SOURCES["hook_io.py"].replace(
-        'EXTRAS["log"](leaving', "_log(leaving")
-    assert uses_of_part_two(source) == ["_log"]
+        'EXTRAS["log"](leaving', "EventLog.log(leaving")
+    assert uses_of_part_two(source) == ["EventLog"]
 
 
 def uses_of_a_later_section(source):
@@ -373,9 +373,9 @@ def uses_of_a_later_section(source):
 def test_a_section_of_part_two_is_complete_before_the_next():
     source = SOURCES["hook_io.py"]
     assert uses_of_a_later_section(source) == []
-    ahead = source.replace("        delivered, why = spool.flush(deliver)\n",
-                           "        delivered, why = _install(spool.flush(deliver))\n")
-    assert uses_of_a_later_section(ahead) == ["_flush_spool: _install"]
+    ahead = source.replace("delivered, why = spool._deliver_alone()\n",
+                           "delivered, why = _install(spool._deliver_alone())\n")
+    assert uses_of_a_later_section(ahead) == ["Spool: _install"]
 
 
 def test_what_was_set_never_changes_and_an_errand_of_its_kind_leaves_the_first_alone():

@@ -83,7 +83,7 @@ def test_a_stdout_that_nobody_empties_is_left(nt, monkeypatch):
 def test_an_append_without_its_lock_is_none(nt, tmp_path):
     path = tmp_path / "log"
     with pytest.raises(OSError, match="keeps it locked"):
-        hook_io.log_event(str(path), b"line\n")
+        hook_io.EventLog(str(path)).append(b"line\n")
     assert path.read_bytes() == b""
     streak = hook_io.FailureStreak("x")
     streak.folder, streak.path = str(tmp_path), str(tmp_path / "x")
@@ -97,7 +97,7 @@ def test_a_link_is_refused_where_opening_follows_it(monkeypatch, tmp_path):
     link.symlink_to(tmp_path / "theirs")
     monkeypatch.delattr(os, "O_NOFOLLOW")
     with pytest.raises(OSError, match="symbolic link"):
-        hook_io.log_event(str(link), b"line\n")
+        hook_io.EventLog(str(link)).append(b"line\n")
     streak = hook_io.FailureStreak("x")
     streak.folder, streak.path = str(tmp_path), str(link)
     with pytest.raises(OSError, match="symbolic link"):
@@ -111,7 +111,7 @@ def test_a_full_log_is_put_away_closed_and_by_one_process(monkeypatch, tmp_path)
 
     def put_away():
         fd = os.open(str(path), os.O_RDWR)
-        hook_io._rotate_closed(fd, str(path))
+        hook_io.EventLog(str(path))._rotate_closed(fd)
         with pytest.raises(OSError):
             os.fstat(fd)
         turn.unlink()  # on Windows it goes with its descriptor

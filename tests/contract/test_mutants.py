@@ -283,9 +283,9 @@ SENDERS = {
         "STDIN_TIMEOUT_MS = 5000", "STDIN_TIMEOUT_MS = 12000",
         "time/a-writer-without-end-is-waited-for-5-s"),
     "waits for the background": in_library(
-        "        if os.fork():\n            os._exit(EXIT_OK)",
-        "        child = os.fork()\n        if child:\n"
-        "            os.waitpid(child, 0)\n            os._exit(EXIT_OK)",
+        "            if os.fork():\n                os._exit(EXIT_OK)",
+        "            child = os.fork()\n            if child:\n"
+        "                os.waitpid(child, 0)\n                os._exit(EXIT_OK)",
         "time/nobody-waits-for-the-background"),
     "looks through all of a huge event": in_library(
         "        return self._is_spent\n", "        return False\n",
@@ -340,7 +340,7 @@ SENDERS = {
         "SPOOL_MAX_FILES and total <= SPOOL_MAX_BYTES", "SPOOL_MAX_FILES",
         "spool/it-holds-64-mib", "spool/it-holds-2000-events"),
     "keeps what is lost for ever": in_library(
-        "if within and time_ns >= oldest:", "if within:",
+        "if not within or time_ns < oldest:", "if not within:",
         "spool/it-holds-14-days", "spool/it-holds-2000-events"),
     "ends a flush at what it cannot read": in_library(
         '(name, record, f"unreadable: {Line.of_error(error)}")\n'
