@@ -3,8 +3,10 @@
 import json
 import os
 import random
+import signal
 import stat
 import subprocess
+import threading
 import time
 
 import pytest
@@ -326,35 +328,73 @@ def test_two_flushes_at_once_send_no_event_twice(one_hook, spool):
 
 
 def test_killed_200_times_every_event_arrives_and_exactly_once_by_key(one_hook, spool):
+    """A flush is killed at its start, before the answer to an event, or behind it."""
     chance, made, interrupted = random.Random(4711), [], 0
-    with EventServer() as server:
-        for _ in range(KILLS):
+    under_way = {"left": 0, "process": None, "reached": threading.Event()}
+
+    def seen(_event):
+        under_way["left"] -= 1
+        if under_way["left"] == 0:
+            if under_way["process"]:  # it is still to be answered
+                under_way["process"].kill()
+            under_way["reached"].set()
+
+    with EventServer(on_event=seen) as server:
+        for turn in range(KILLS):
             made += fill(spool, max(0, 15 - len(waiting(spool))))
-            before = len(server.exchanges)
+            under_way.update(left=chance.randrange(8), process=None)
+            is_begun = under_way["left"] > 0
+            under_way["reached"].clear()
             process = start_flush(one_hook, spool, server.url)
-            time.sleep(chance.uniform(0, 0.06))
+            if turn % 2:
+                under_way["process"] = process
+            assert not is_begun or under_way["reached"].wait(PATIENCE_S)
             process.kill()
             process.wait()
-            interrupted += len(server.exchanges) > before and bool(waiting(spool))
+            interrupted += is_begun and bool(waiting(spool))
+        under_way["left"] = 0
         while waiting(spool):
             flush(one_hook, spool, server.url)
         stored = keys(server)
     assert set(stored) == set(made)
     assert len(stored) - len(set(stored)) <= KILLS  # one again for each kill at most
-    assert interrupted > KILLS / 20  # else nothing was tried
+    assert interrupted > KILLS / 3  # all of those killed before an answer are
     assert [path.name for path in spool.iterdir()] == [".lock"]
 
 
-def test_hooks_killed_while_they_spool_leave_whole_events_only(one_hook, spool):
-    chance = random.Random(4711)
-    for _ in range(40):
+#: runs send_event.py, and ends it before its n-th step, or half-way in a write
+KILLED_AT = """
+import os, runpy, signal, sys
+left = [int(sys.argv.pop(1))]
+def watched(call):
+    def step(*args, **kwargs):
+        left[0] -= 1
+        if left[0] == 0:
+            if call.__name__ == "write":
+                call(args[0], args[1][:len(args[1]) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*args, **kwargs)
+    return step
+for name in ("open", "close", "write", "unlink", "replace", "makedirs", "listdir"):
+    setattr(os, name, watched(getattr(os, name)))
+sys.argv = [os.path.join(os.getcwd(), "send_event.py"), *sys.argv[1:]]
+sys.path.insert(0, os.getcwd())
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_hook_killed_at_any_step_leaves_whole_events_only(one_hook, spool):
+    (one_hook.folder / "killed_at.py").write_text(KILLED_AT)
+    for steps in range(1, 200):
         process = one_hook.start(
-            "send_event.py", "--source-app", "demo", "--event-type", "Stop",
+            "killed_at.py", str(steps), "--source-app", "demo", "--event-type", "Stop",
             "--server-url", "http://127.0.0.1:1/", stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={"HOOK_IO_SPOOL_DIR": str(spool)})
-        time.sleep(chance.uniform(0.005, 0.04))
-        process.kill()
-        process.wait()
-    for path in waiting(spool):
-        assert json.loads(path.read_text())["event_type"] == "Stop"
+            cwd=str(one_hook.folder), env={"HOOK_IO_SPOOL_DIR": str(spool)})
+        code = process.wait(timeout=PATIENCE_S)
+        for path in waiting(spool):
+            assert json.loads(path.read_text())["event_type"] == "Stop"
+        if code != -signal.SIGKILL:
+            break
+    assert code == 0 and steps > 8
+    assert 0 < len(waiting(spool)) < steps  # some died before, some behind it
