@@ -412,6 +412,8 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "hooked": "PreToolUse PostToolUse PostToolUseFailure PermissionRequest"
                   " UserPromptSubmit SessionStart SessionEnd Stop SubagentStart"
                   " SubagentStop PreCompact Notification ErrorOccurred",
+        "detached": "PreToolUse PostToolUse PostToolUseFailure PermissionRequest"
+                    " SubagentStart Notification ErrorOccurred",
     },
     "qwen": {
         "measured": "0.24.4",
@@ -451,6 +453,9 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
                   " PermissionDenied UserPromptSubmit SessionStart SessionEnd Stop"
                   " StopFailure SubagentStart SubagentStop PreCompact PostCompact"
                   " Notification",
+        "detached": "PreToolUse PostToolUse PostToolUseFailure PermissionRequest"
+                    " PermissionDenied StopFailure SubagentStart PostCompact"
+                    " Notification UserPromptSubmit",  # which tools' results raise, too
     },
     "gemini": {
         "measured": "0.61.0",
@@ -7553,7 +7558,7 @@ DECIDING = ("PreToolUse", "PermissionRequest", "UserPromptSubmit",
 #: agent that ends says so by SIGTERM, also to a hook that is still sending.
 #: A detached hook gets the shell's stdin, which a job in the background has not, and
 #: says nothing.  A shell that ends takes along what its agent has not written yet: up
-#: to 200 KB are with Linux by then, elsewhere a cat takes all; on Windows it is waited
+#: to 140 KB are with Linux by then, elsewhere a cat takes all; on Windows it is waited
 #: for.  A person's own hook fails as it promises: closed, the agent's denial is said.
 RUNS = {
     "detached": "trap '' TERM; {find}"

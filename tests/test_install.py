@@ -503,6 +503,8 @@ def test_codex_wants_the_top_folder_of_a_repository(project):
 def test_nobody_waits_but_where_a_person_is_told_or_the_agent_ends(project, agent):
     waited = {"SessionStart", "UserPromptSubmit", "Stop", "SubagentStop", "SessionEnd",
               "PreCompact"}
+    if agent == "qwen":  # which raises it for the results of tools, and tells nobody
+        waited.remove("UserPromptSubmit")
     row = AGENTS[agent]
     detached, hooked = row.get("detached", "").split(), row["hooked"].split()
     assert set(detached) == {name for name in hooked

@@ -25,7 +25,7 @@ ROOT = TESTS.parent
 sys.path[:0] = [str(TESTS), str(ROOT)]
 import hook_io
 
-INSTALL_S, RUN_S = 600, 60
+INSTALL_S, RUN_S = 600, 120
 PROMPT, FINAL = "MAIN: please work", "LIVE-DONE"
 LOOPBACK = "127.0.0.1"
 WITNESS = 'printf "%s\\n" {event} >> "{file}" || :'
@@ -90,15 +90,33 @@ def gemini_reply(body, steps):
              "usageMetadata": usage}]
 
 
+def completions_reply(body, steps):
+    done = sum(message.get("role") == "tool" for message in body["messages"])
+    delta, reason = {"role": "assistant", "content": FINAL}, "stop"
+    if done < len(steps) and body.get("tools"):
+        name, arguments = steps[done]
+        call = {"name": name, "arguments": json.dumps(arguments)}
+        delta = {"role": "assistant", "tool_calls": [
+            {"index": 0, "id": f"call_{done}", "type": "function", "function": call}]}
+        reason = "tool_calls"
+    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    usage = {"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18}
+    return [{**chunk, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]},
+            {**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}],
+             "usage": usage}]
+
+
 #: path of a request -> function of its body and the steps that returns the events
 REPLIES = {"/v1/messages": claude_reply, "/v1/responses": codex_reply,
+           "/chat/completions": completions_reply,
            ":streamGenerateContent": gemini_reply}
 
-#: client -> its package and program, how it is run ($MODEL is the fake model's URL,
-#: $HOME a folder of its own), its shell's tool and where that has the command, the
-#: tools that the model calls, the events that have to fire, how many hints its output
-#: shows of a dead server, what makes it send its own telemetry ($SERVER: where), other
-#: ways to register us
+#: client -> its package and program, what it needs beside them, how it is run ($MODEL
+#: is the fake model's URL, $HOME a folder of its own), its shell's tool and where that
+#: has the command, the tools that the model calls, the events that have to fire, how
+#: many hints its output shows of a dead server, what makes it send its own telemetry
+#: ($SERVER: where), other ways to register us, an event or kind of scene that it has
+#: not, how it ends where its prompt is refused
 CLIENTS = {
     "claude-code": {
         "package": "@anthropic-ai/claude-code", "bin": "claude",
@@ -152,6 +170,37 @@ CLIENTS = {
         "steps": [("read_file", {"file_path": "hello.txt"})],
         "fires": "SessionStart BeforeAgent BeforeTool AfterTool AfterAgent SessionEnd",
         "hints": 1, "backs": 2,  # what is said at SessionStart it prints twice
+    },
+    "qwen": {
+        "package": "@qwen-code/qwen-code", "bin": "qwen",
+        "beside": ["node@22"],  # older ones do not run it
+        "argv": ["-p", PROMPT, "--yolo", "--auth-type", "openai"],
+        "env": {"OPENAI_BASE_URL": "$MODEL/v1", "OPENAI_API_KEY": "dummy",
+                "OPENAI_MODEL": "m", "NO_COLOR": "1"},
+        "files": {".qwen/settings.json": json.dumps({
+            "security": {"auth": {"selectedType": "openai"},
+                         "folderTrust": {"enabled": False}},
+            "privacy": {"usageStatisticsEnabled": False},
+            "general": {"enableAutoUpdate": False}, "telemetry": {"enabled": False}})},
+        "shell": ("run_shell_command", "command"),
+        "steps": [("glob", {"pattern": "*.txt"})],
+        "fires": "SessionStart UserPromptSubmit PreToolUse PostToolUse Stop",
+        "hints": 1,
+        # -p raises no StopFailure, and does not end after three calls of the shell, of
+        # which deciding is made; without hooks neither
+        "lacks": ("StopFailure", "deciding"),
+    },
+    "copilot": {
+        "package": "@github/copilot", "bin": "copilot",
+        "argv": ["-p", PROMPT, "--allow-all-tools", "--no-auto-update",
+                 "--trust-folder"],
+        "env": {"COPILOT_OFFLINE": "true", "COPILOT_PROVIDER_BASE_URL": "$MODEL/v1",
+                "COPILOT_PROVIDER_TYPE": "openai", "COPILOT_MODEL": "gpt-4.1",
+                "COPILOT_PROVIDER_API_KEY": "dummy", "NO_COLOR": "1"},
+        "shell": ("bash", "command"),
+        "steps": [("bash", {"command": "cat hello.txt"})],
+        "fires": "SessionStart UserPromptSubmit PreToolUse PostToolUse Stop",
+        "hints": 1, "refused": 1,
     },
 }
 
@@ -229,7 +278,7 @@ def installed(client):
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run(
             ["npm", "install", "--prefix", str(folder), "--no-fund", "--no-audit",
-             "--loglevel=error", f"{row['package']}@{wanted}"],
+             "--loglevel=error", f"{row['package']}@{wanted}", *row.get("beside", ())],
             check=True, timeout=INSTALL_S, stdout=subprocess.DEVNULL)
     return folder / "node_modules" / ".bin" / row["bin"], wanted
 
@@ -246,14 +295,16 @@ def new_project(folder, client):
     project.mkdir(parents=True)
     (project / "hello.txt").write_text("hello\n")
     subprocess.run(["git", "init", "--quiet", str(project)], check=True)
-    settings = project / hook_io.PLATFORMS[client]["settings"]
-    settings.parent.mkdir()
+    row = hook_io.PLATFORMS[client]
+    settings = project / row["settings"]
+    settings.parent.mkdir(parents=True)
+    (member,) = [name for name, text in row["entry"].items() if text in ("$C", "$Q")]
     hooks = {}
     for event, group in hook_io.registration(client, "live").items():
         entry, *flush = group.get("hooks", [group])  # one witness, also of two hooks
-        entry["command"] = WITNESS.format(event=event, file=folder / "fired")
+        entry[member] = WITNESS.format(event=event, file=folder / "fired")
         hooks[event] = [{**group, "hooks": [entry]} if flush else group]
-    settings.write_text(json.dumps({"hooks": hooks}))
+    settings.write_text(json.dumps({**row.get("members", {}), "hooks": hooks}))
     return project
 
 
@@ -273,7 +324,9 @@ def install(project, client, *argv):
 
 def environment(client, folder, url, model):
     home = folder / "home"
-    env = {"PATH": os.environ["PATH"], "HOME": str(home), "TERM": "dumb",
+    beside = str(installed(client)[0].parent)
+    env = {"PATH": os.pathsep.join([beside, os.environ["PATH"]]),
+           "HOME": str(home), "TERM": "dumb",
            "HOOK_IO_SERVER_URL": url, "HOOK_IO_TIMEOUT_MS": "2000",
            "HOOK_IO_STATE_DIR": str(folder / "state")}
     if not alone():

@@ -156,7 +156,8 @@ def play(client, program, name, folder):
     notes = folder / "project" / NOTED
     noted = notes.read_text().split() if notes.exists() else []
     problems = [text for text, is_so in {
-        f"exit {code}": code,
+        f"exit {code}": code != (
+            CLIENTS[client].get("refused", 0) if scene.told is None else 0),
         f"ran {noted}": noted != scene.noted.split(),
         f"asked {len(asked)} times": len(asked) != turns(scene),
         f"not told {untold(scene, asked)} in time": untold(scene, asked),

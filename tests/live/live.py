@@ -165,12 +165,14 @@ def main():
 
 def scenes_of(client):
     """Yield (scene, what plays it) for all that a client can play."""
-    for scene in [*SCENES, *CLIENTS[client].get("ways", ())]:
+    row = CLIENTS[client]
+    lacks = row.get("lacks", ())
+    for scene in [*SCENES, *row.get("ways", ())]:
         yield scene, play
     for scene, (run, event) in turns.SCENES.items():
-        if event in hook_io.PLATFORMS[client]["hooked"].split():
+        if event in hook_io.PLATFORMS[client]["hooked"].split() and event not in lacks:
             yield scene, run
-    for scene in deciding.scenes_of(client):
+    for scene in () if "deciding" in lacks else deciding.scenes_of(client):
         yield scene, deciding.play
 
 
