@@ -82,9 +82,11 @@ def version_of(text):
 
 PYTHONS = found_pythons()
 NEWEST = list(PYTHONS)[-1]
-#: id of a variant -> interpreter, variables
-VARIANTS = {version: (path, {}) for version, path in PYTHONS.items()}
-VARIANTS[f"{NEWEST}-pure"] = (PYTHONS[NEWEST], {"HOOK_IO_PURE": "1"})
+#: id of a variant -> interpreter, variables, flags: without `site`, as agents run it by
+#: our registration, but for the newest, which has it as by hand
+VARIANTS = {version: (path, {}, () if version == NEWEST else ("-S",))
+            for version, path in PYTHONS.items()}
+VARIANTS[f"{NEWEST}-pure"] = (PYTHONS[NEWEST], {"HOOK_IO_PURE": "1"}, ())
 
 
 @pytest.hookimpl(trylast=True)
@@ -140,8 +142,9 @@ class Result:
 class Hook:
     """A hooks folder with the two files in it, and an agent that runs them."""
 
-    def __init__(self, python, folder, home, variables):
+    def __init__(self, python, folder, home, variables, flags=()):
         self.python, self.folder, self.home = python, Path(folder), Path(home)
+        self.flags = flags
         self.state = self.home / "state"
         keep = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR")
         self.env = {name: os.environ[name] for name in keep if name in os.environ}
@@ -156,7 +159,7 @@ class Hook:
         return os.pathsep.join([str(folder), self.env["PATH"]])
 
     def command(self, script, *argv, flags=()):
-        return [self.python, *flags, str(self.folder / script), *argv]
+        return [self.python, *(flags or self.flags), str(self.folder / script), *argv]
 
     def run(self, script, *argv, stdin=b"", env=None, flags=(), **kwargs):
         """Run *script* to its end and return the Result.
@@ -231,16 +234,16 @@ def compiled(tmp_path_factory):
 @pytest.fixture(scope="session", params=list(VARIANTS))
 def installed(request, compiled, tmp_path_factory):
     """A hooks folder for one variant, kept for the session as a project would."""
-    python, variables = VARIANTS[request.param]
+    python, variables, flags = VARIANTS[request.param]
     folder = tmp_path_factory.mktemp(f"hooks-{request.param}-") / "hooks"
     shutil.copytree(str(compiled(python)), str(folder))
-    return python, folder, variables
+    return python, folder, variables, flags
 
 
 @pytest.fixture
 def hook(installed, tmp_path):
-    python, folder, variables = installed
-    return Hook(python, folder, tmp_path, variables)
+    python, folder, variables, flags = installed
+    return Hook(python, folder, tmp_path, variables, flags)
 
 
 @pytest.fixture
