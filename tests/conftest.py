@@ -107,8 +107,14 @@ def pytest_collection_modifyitems(items):
         del others[:count - len(share)]
 
 
-def pytest_terminal_summary(terminalreporter):
-    terminalreporter.write_line(f"contract tests ran on: {', '.join(VARIANTS)}")
+def pytest_terminal_summary(terminalreporter, config):
+    """Say which Pythons ran in the very last line, behind pytest's own."""
+    ran = ", ".join(VARIANTS)
+    config.add_cleanup(lambda: terminalreporter.write_line(
+        f"HOOK_PYTHON IS SET: the contract tests ran on {ran} alone, and on none of "
+        "the others that are here; unset it for all of them"
+        if os.environ.get("HOOK_PYTHON") else
+        f"the contract tests ran on each Python found: {ran}"))
 
 
 #: pages whose prose, tables and snippets are held against the code, as one text
