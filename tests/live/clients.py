@@ -324,9 +324,7 @@ def install(project, client, *argv):
 
 def environment(client, folder, url, model):
     home = folder / "home"
-    beside = str(installed(client)[0].parent)
-    env = {"PATH": os.pathsep.join([beside, os.environ["PATH"]]),
-           "HOME": str(home), "TERM": "dumb",
+    env = {"PATH": os.environ["PATH"], "HOME": str(home), "TERM": "dumb",
            "HOOK_IO_SERVER_URL": url, "HOOK_IO_TIMEOUT_MS": "2000",
            "HOOK_IO_STATE_DIR": str(folder / "state")}
     if not alone():
@@ -342,12 +340,15 @@ def environment(client, folder, url, model):
     return env
 
 
-def ran(command, **kwargs):
-    """Run a client to its end or the limit; return exit, output and seconds."""
+def ran(command, env, **kwargs):
+    """Run a client, what npm put beside it first on its PATH, to its end or the limit;
+    return exit, output and seconds."""
     begun = time.monotonic()
+    path = os.pathsep.join([os.path.dirname(command[0]), env["PATH"]])
     with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, start_new_session=True, **kwargs) as process:
+            command, env={**env, "PATH": path}, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            **kwargs) as process:
         try:
             output = process.communicate(timeout=RUN_S)[0]
         except subprocess.TimeoutExpired:
