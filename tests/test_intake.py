@@ -15,7 +15,7 @@ import pytest
 import hook_io
 from conftest import PATIENCE_S, TESTS, eventually, sample
 from errands import errand
-from server import EventServer
+from server import EventServer, intake
 from server.keys import Keys, new_key
 from server.loop import OPEN_MAX
 from test_server import (
@@ -349,8 +349,11 @@ for _ in range(200):
 
 
 @pytest.mark.parametrize("body, where", [
-    (b"", "body"), (b'{"resourceLogs": [', "body"), (b"[]", "body"), (b"{}", "body"),
-    (b"[" * 100_000, "body"), ({"resourceLogs": {}}, "resourceLogs"),
+    (b"", "line 1 column 1"), (b'{"resourceLogs": [', "line 1 column 19"),
+    (b'{\n"resourceLogs": x}', "line 2 column 17"), (b"\xff{}", "position 0"),
+    (b'{"resourceLogs": NaN}', "NaN"), (b"[]", "body"), (b"{}", "body"),
+    (b"[" * 100_000, "nested too deeply"),
+    ({"resourceLogs": {}}, "Invalid resourceLogs"),
     ({"resourceLogs": [1]}, "resourceLogs[0]"),
     ({"resourceLogs": [{"scopeLogs": [{"logRecords": [7]}]}]},
      "resourceLogs[0].scopeLogs[0].logRecords[0]"),
@@ -368,6 +371,14 @@ def test_a_bad_body_is_refused_with_the_place_and_what_belongs_there(body, where
         assert (status, answer["error"]) == (400, "ValidationError")
         assert where in answer["message"] and " must " in answer["message"]
         assert send(server, "logs")[0] == 200
+
+
+def test_a_body_that_is_too_large_is_refused_as_that(monkeypatch):
+    monkeypatch.setattr(intake, "READ_MAX_BYTES", 1000)
+    with EventServer() as server:
+        status, answer = send(server, "logs", b" " * 1000)
+        assert (status, answer["error"]) == (413, "PayloadTooLarge")
+        assert send(server, "logs", b" " * 999)[0] == 400
 
 
 @pytest.mark.parametrize("span, where", [

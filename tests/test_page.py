@@ -962,6 +962,48 @@ def test_a_permission_to_notify_is_asked_for_when_somebody_wants_it(page, server
     assert page.tab.evaluate("asked") == 1  # not allowed, not shown
 
 
+def test_a_session_older_than_500_others_is_in_reach_and_its_link_opens(page, server):
+    with server.store.changing():
+        turn(server, session="old", prompt="Long ago")
+        for n in range(1020):
+            add(server, "Stop", 100 + n, f"n{n}")
+    page.open()
+    listed = page.tab.locator("#side [data-session]")
+    older = page.tab.locator("#side button", has_text="Older sessions")
+    for count in (500, 1000):
+        page.tab.locator(f"#side [data-session=n{1020 - count}]").wait_for(
+            state="attached")
+        assert listed.count() == count + 1  # and the button
+        assert not page.tab.locator("#side [data-session=old]").count()
+        older.focus()
+        page.tab.keyboard.press("Enter")
+    page.tab.locator("#side [data-session=old]").wait_for(state="attached")
+    assert not older.count()
+    page.tab.locator("#side [data-session=old]").click()
+    page.row("Long ago").wait_for()
+    again = Page(page.tab.context, server)
+    again.open("#session=old")
+    again.row("Long ago").wait_for()
+    assert "calls 2" in again.tab.locator("#totals").inner_text().replace("\n", " ")
+
+
+@pytest.mark.parametrize("query, ids", [
+    ("", [*"dcba"]), ("limit=2", ["d", "c"]), ("limit=2&also=a", ["d", "c", "a"]),
+    ("limit=2&also=c", ["d", "c"]), ("limit=2&also=x", ["d", "c"]),
+    ("session_id=b", ["b"])])
+def test_sessions_are_told_newest_first_as_many_as_are_asked_for(server, query, ids):
+    for second, session in enumerate("abcd"):
+        add(server, "Stop", second, session)
+    assert [one["session_id"] for one in get(server, f"/sessions?{query}")[1]] == ids
+
+
+@pytest.mark.parametrize("limit", ["0", "10001", "-1", "x", ""])
+def test_a_number_of_sessions_that_cannot_be_is_refused_by_name(server, limit):
+    status, answer = get(server, f"/sessions?limit={limit}")
+    assert (status, answer["message"]) == (
+        400, "Invalid limit: must be from 1 to 10000")
+
+
 def test_what_stays_in_the_list_of_sessions_is_the_same_element(page, server):
     turn(server)
     turn(server, 100, "s2")

@@ -36,8 +36,10 @@ REQUEST = {"input_tokens": "input", "output_tokens": "output",
            "cache_read_tokens": "cache_read",
            "cache_creation_tokens": "cache_creation", "cost_usd": "cost"}
 DELTA, CUMULATIVE = 1, 2
-LIST_MAX = 500  # sessions
+ASKED_AT_ONCE = 500  # ids in a statement; SQLite may take 999
 NAME_SHOWN_CHARS = 200
+SESSION = ("session_id", "source_app", "folder", "first_at", "last_at", "last_event",
+           "events", "begun", "ended", "failures", "waiting_since", "waited_ms")
 SERVER_NAME = ("project", "raw_server_name", "display_name", "updated_at")
 
 
@@ -213,23 +215,26 @@ class Attribution:
 
     # What is told.
 
-    def sessions(self, limit=LIST_MAX, session_id=None):
-        """Return the sessions, newest first, each with its people and its usage."""
-        names = ("session_id", "source_app", "folder", "first_at", "last_at",
-                 "last_event", "events", "begun", "ended", "failures", "waiting_since",
-                 "waited_ms")
+    def sessions(self, limit=-1, session_id=None, also=None):
+        """Return the sessions, newest first, each with its people and its usage.
+
+        session_id: that one alone.  also: one that is there beside the newest *limit*.
+        """
         rows, _ = self.store.run(
-            f"SELECT {', '.join(names)} FROM sessions"
+            f"SELECT {', '.join(SESSION)} FROM sessions"
             f"{' WHERE session_id = ?' if session_id else ''} ORDER BY last_at DESC"
             " LIMIT ?", *((session_id,) if session_id else ()), limit)
-        found = [named(names, row) for row in rows]
+        found, people, usage = [named(SESSION, row) for row in rows], {}, {}
         ids = [session["session_id"] for session in found]
-        people, usage = self._people(ids), self._usage(ids)
+        for n in range(0, len(ids), ASKED_AT_ONCE):
+            people.update(self._people(ids[n:n + ASKED_AT_ONCE]))
+            usage.update(self._usage(ids[n:n + ASKED_AT_ONCE]))
         for session in found:
             session["source_app"] = session["source_app"][:NAME_SHOWN_CHARS]
             session["people"] = people.get(session["session_id"], [])
             session["usage"] = usage.get(session["session_id"], {})
-        return found
+        missed = also and also not in ids
+        return [*found, *(self.sessions(session_id=also) if missed else ())]
 
     def people(self, session_id):
         """Return who a session's telemetry named, oldest first, with the times."""

@@ -9,6 +9,7 @@ BODY_MAX_BYTES = 1 << 20  # above it: 413
 NAME_MAX_CHARS = 10_000  # a hook clips strings at 8 KiB and says so
 #: parameter of GET /events -> (when absent, least, most)
 PAGING = {"since_id": ("0", 0, 10**15), "limit": ("100", 1, 10_000)}
+SESSIONS = {"limit": ("500", 1, 10_000)}  # as PAGING, of GET /sessions
 FILTERS = ("session_id", "event_type", "source_app", "tool_name")
 #: headers of what only this server's own page is to read
 PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff",

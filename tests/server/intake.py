@@ -70,6 +70,9 @@ OWN_SCOPE = "hook-io"
 
 def content(exchange):
     """Return the body of *exchange*, unpacked; raise Refused."""
+    too_much = Refused(413, f"Invalid body: must be at most {READ_MAX_BYTES} bytes")
+    if len(exchange.body) >= READ_MAX_BYTES:  # the rest was not read
+        raise too_much
     encoding = exchange.headers.get("content-encoding", "identity").lower()
     if encoding == "identity":
         return exchange.body
@@ -81,7 +84,7 @@ def content(exchange):
     except zlib.error:
         raise Refused(400, "Invalid body: must be gzip, as its header says") from None
     if unpacking.unconsumed_tail:
-        raise Refused(413, f"Invalid body: must be at most {READ_MAX_BYTES} bytes")
+        raise too_much
     if not unpacking.eof:
         raise Refused(400, "Invalid body: must be whole, and ends too early")
     return body

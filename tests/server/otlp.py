@@ -5,7 +5,7 @@ Source: opentelemetry-proto 1.10.  Not covered: protobuf and gRPC; histograms, g
 and summaries are accepted and not read.
 """
 
-from .contract import LONE_SURROGATE, Refused, json_value
+from .contract import LONE_SURROGATE, Refused, parsed
 
 DEPTH_MAX = 32
 TEXT_MAX_CHARS = 20_000  # of an attribute; a longer one keeps its head
@@ -30,8 +30,8 @@ def member(value, name, kind, where, default=None):
     if found is None:
         return kind() if default is None else default
     if not isinstance(found, kind):
-        raise bad(f"{where}.{name}", {list: "a list", dict: "an object",
-                                      str: "a string"}[kind])
+        rule = {list: "a list", dict: "an object", str: "a string"}[kind]
+        raise bad(f"{where}.{name}" if where else name, rule)
     return found
 
 
@@ -49,7 +49,10 @@ def carried(body, signal):
 
     Raises Refused with the place of what is wrong, as a collector would.
     """
-    value = json_value(body)
+    try:
+        value = parsed(body)
+    except ValueError as error:  # it says where
+        raise bad("body", f"JSON: {error}") from None
     top, middle, last = SIGNALS[signal]
     if not isinstance(value, dict):
         raise bad("body", "a JSON object")

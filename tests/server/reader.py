@@ -27,7 +27,6 @@ from .store import Store
 MOST = 3  # processes
 PATIENCE_S = 0.3  # for one that is busy; then another is started
 END_S = 1  # for one that is to end
-NICENESS = 5  # hooks go first
 FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 START = ("import sys; sys.path.insert(0, sys.argv[1]); from server.reader import main;"
          " main(sys.argv[2])")
@@ -112,9 +111,8 @@ def main(db):
 
 
 def step_back():
-    """Leave the processor to who answers hooks, where the system knows how."""
+    """Take the processor from nobody who answers a hook, where the system can tell."""
     with contextlib.suppress(AttributeError, OSError):
-        os.nice(NICENESS)
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 

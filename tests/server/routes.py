@@ -19,6 +19,7 @@ from .contract import (
     NAME,
     PAGING,
     PRIVATE,
+    SESSIONS,
     Refused,
     is_name,
     json_value,
@@ -43,7 +44,8 @@ def get_health(exchange, server):
 
 def get_sessions(exchange, server):
     query = {name: values[-1] for name, values in exchange.query.items()}
-    found = server.attribution.sessions(session_id=query.get("session_id"))
+    found = server.attribution.sessions(
+        numbers(query, SESSIONS)["limit"], query.get("session_id"), query.get("also"))
     return {"status": 200, "json": found, "headers": PRIVATE}
 
 

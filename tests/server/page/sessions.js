@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT. The sessions, by person and project, and which of them wait for a person.
 import {$, clock, count, duration, facts, make, money, number, short, total} from "./text.js";
 
-const SILENT_S = 300, WAITING_MAX = 20, IDLE = /^(Stop|StopFailure|SessionStart|Notification)$/;
+const SILENT_S = 300, WAITING_MAX = 20, MORE = " older", IDLE = /^(Stop|StopFailure|SessionStart|Notification)$/;
 let told = null;  // ids of the sessions that waited before; null: nothing was loaded yet
 let made = new Map();  // what stands in the list, by all that it says
 function state(session) {
@@ -25,10 +25,10 @@ function entry(session, chosen, choose) {
   return Object.assign(button, {title: session.session_id, ariaCurrent: String(session.session_id === chosen),
     onclick: () => choose(session.session_id)});
 }
-export function show(sessions, chosen, choose) {
+export function show(sessions, chosen, choose, more) {
   const parts = new Map(), held = document.activeElement?.dataset?.session, day = new Date().getDate();
   // What would say the same as before is the element that says it already.
-  const put = (said, build) => { const key = JSON.stringify(said); parts.set(key, made.get(key) ?? build()); };
+  const put = (said, build, key = JSON.stringify(said)) => parts.set(key, made.get(key) ?? build()).get(key);
   for (const [who, own] of Map.groupBy(sessions, person)) {
     put([who], () => make("h2", who));
     for (const [where, here] of Map.groupBy(own, project)) {
@@ -37,6 +37,7 @@ export function show(sessions, chosen, choose) {
       for (const one of here) put([one, state(one), one.session_id === chosen, day], () => entry(one, chosen, choose));
     }
   }
+  if (more) put(MORE, () => Object.assign(make("button", "Older sessions"), {onclick: more})).dataset.session = MORE;
   const elements = [...parts.values()];
   if (elements.some((one, n) => $("side").children[n] !== one) || elements.length !== made.size) $("side").replaceChildren(...elements);
   made = parts;
