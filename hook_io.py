@@ -100,6 +100,7 @@ if TYPE_CHECKING:
     Target = Tuple[str, str, int, str, str]
     Record = Tuple[str, str, Event, str]
     Logged = Tuple[int, int, bytes]
+    Fact = Tuple[int, int, str, "AgentEvent"]
 else:
     Event = dict
     is_cheap = "os" in sys.modules or "posix" not in sys.builtin_module_names
@@ -690,8 +691,9 @@ def _later(name: str) -> "Callable[..., Any]":
 EXTRAS: "Dict[str, Callable[..., Any]]" = {asked: _later(name) for asked, name in {
     "further_formats": "FurtherFormats", "hand_over": "Background.hand_over",
     "log": "EventLog.log", "spool": "Spool.keep", "flush_spool": "Spool.flush",
-    "asked_summary": "asked_summary", "decide": "Decision.result", "export": "_export",
-    "check": "Check.result", "enter_settings": "Check.enter_settings"}.items()}
+    "asked_summary": "asked_summary", "decide": "Decision.result",
+    "export": "Export.result", "check": "Check.result",
+    "enter_settings": "Check.enter_settings"}.items()}
 
 # Errors -----------------------------------------------------------------------
 # What ends the work early.  run() turns each into an answer, or into silence.
@@ -5392,108 +5394,24 @@ def story(events: "Iterable[Any]") -> "List[Event]":
     goes on in its session.  Without an id a turn goes on until the next prompt, and
     one that began with none until its Stop.  Vectors: story/*.
     """
-    facts: "List[Tuple[int, int, str, AgentEvent]]" = []
-    reader, at_ms = _Reader(), 0
-    for record in events:
-        name, said, own_ms = reader.fact(record)
-        at_ms = own_ms or at_ms
-        if name:
-            facts.append((at_ms, len(facts), name, said))
-    sessions: "Dict[str, _Session]" = {}
-    for at_ms, _, name, said in sorted(facts):
-        session_id = _text(said, "session_id")
+    sessions: "Dict[str, Turns]" = {}
+    for at_ms, _, name, said in sorted(Turns.facts(events)):
+        session_id = Turns.text(said, "session_id")
         if session_id not in sessions:
-            sessions[session_id] = _Session()
+            sessions[session_id] = Turns()
         sessions[session_id].tell(name, said, at_ms)
-    turns = [turn for session in sessions.values() for turn in session.turns]
-    return [_counted(turn) for turn in sorted(turns, key=lambda t: t["started_ms"])]
+    told = [turn for turns in sessions.values() for turn in turns.counted()]
+    return sorted(told, key=lambda turn: turn["started_ms"])
 
 
-class _Reader:
-    """Make facts of records; what one of them has told is not asked of the next."""
-
-    def __init__(self) -> None:
-        self.agents: "Dict[Any, str]" = {}
-        self.minute, self.minute_ms = "", 0
-
-    def fact(self, record: "Any") -> "Tuple[str, AgentEvent, int]":
-        """Return the canonical name of an event, the event, and its time in ms; "", 0.
-        """
-        outer = _decoded(record)
-        kept = outer if "event_type" in outer else {}
-        inner = kept.get("metadata")
-        native = _decoded(inner) if isinstance(inner, str) else outer
-        said = normalise(native, self._agent(native))
-        for member in ("session_id", "source_app"):
-            if isinstance(kept.get(member), str):
-                said[member] = kept[member]
-        name = str(kept.get("event_type") or said.get("hook_event_name") or "")
-        moment = kept.get("timestamp") or said.get("timestamp")
-        known = name if name in _ACTS else canonical(name) or name
-        return known, said, self._ms(moment)
-
-    def _agent(self, native: "Event") -> str:
-        """Return platform_of(), which events of one form have in common."""
-        form = (*native, "", *(_text(native, name) for name in SIGNING))
-        if form not in self.agents:
-            self.agents[form] = platform_of(native)
-        return self.agents[form]
-
-    def _ms(self, moment: "Any") -> int:
-        """Return _moment_ms(), of which most is the same for a minute's events."""
-        if not isinstance(moment, str) or len(moment) != 24 or moment[-1] != "Z":
-            return _moment_ms(moment)
-        if moment[:17] != self.minute:
-            self.minute, self.minute_ms = moment[:17], _moment_ms(moment[:17] + "00Z")
-        try:
-            return self.minute_ms and (
-                self.minute_ms + int(moment[17:19]) * 1000 + int(moment[20:23]))
-        except ValueError:
-            return 0
+def calls_of(turn: "Event") -> "List[Event]":
+    """Return the calls of a turn, those of its subagents behind its own."""
+    return [*turn["calls"],
+            *(call for agent in turn["subagents"] for call in agent["calls"])]
 
 
-def _decoded(value: "Any") -> "Event":
-    """Return the object that *value* is, or holds as JSON; {} if it is none."""
-    try:
-        if isinstance(value, bytes):
-            value = value.decode("utf-8", "replace")
-        value = decode(value) if isinstance(value, str) else value
-    except InputError:
-        pass
-    return value if isinstance(value, dict) else {}
-
-
-def _moment_ms(moment: "Any") -> int:
-    """Return a time, ISO 8601 or a number of s, ms or ns since the epoch, in ms; 0."""
-    text = str(moment)
-    try:
-        if text[4:5] != "-" and text.replace(".", "", 1).isdigit():
-            number, digits = float(text), len(text.partition(".")[0])
-            exact = number * 1000 if digits < 12 else number / 10 ** (digits // 17 * 6)
-            return int(exact) if digits < 21 else 0
-        year, month, day = int(text[:4]), int(text[5:7]), int(text[8:10])
-        minutes, rest = int(text[11:13]) * 60 + int(text[14:16]), text[19:].rstrip("Z")
-        sign = "-" if "-" in rest else "+"
-        fraction, _, zone = rest.partition(sign)
-        away = int(zone[:2]) * 60 + int(zone[2:].strip(":") or 0) if zone else 0
-        minutes -= away if sign == "+" else -away
-        seconds = _days(year, month, day) * 86400 + minutes * 60 + int(text[17:19])
-        return seconds * 1000 + int(f"{fraction[1:4]:0<3}")
-    except (ValueError, OverflowError):
-        return 0
-
-
-def _days(year: int, month: int, day: int) -> int:
-    """Return the days from 1970 on; raises ValueError.  Years begin in March here."""
-    if not 1 <= month <= 12:
-        raise ValueError(month)
-    year -= month < 3
-    return year * 365 + year // 4 - year // 100 + year // 400 + (
-        (month + 9) % 12 * 306 + 5) // 10 + day - 719469
-
-
-class _Session:
-    """What is known of a session while its events are told in their order."""
+class Turns:
+    """The turns of one session, while its events are told in their order."""
 
     def __init__(self) -> None:
         self.turns: "List[Event]" = []
@@ -5504,6 +5422,102 @@ class _Session:
         self.asked: "Dict[str, List[Event]]" = {}  # waits that go on, by agent_id
         self.waits: "Dict[int, Event]" = {}  # by id() of the call
 
+    @staticmethod
+    def facts(events: "Iterable[Any]") -> "Iterator[Fact]":
+        """Yield (ms since the epoch, place, canonical name, event) of what is one.
+
+        What events of one form, or of one minute, have in common is worked out once.
+        """
+        agents: "Dict[Any, str]" = {}
+        minutes: "Dict[str, int]" = {}
+        at_ms = 0
+        for place, record in enumerate(events):
+            outer = Turns.decoded(record)
+            kept = outer if "event_type" in outer else {}
+            inner = kept.get("metadata")
+            native = Turns.decoded(inner) if isinstance(inner, str) else outer
+            form = (*native, "", *[Turns.text(native, name) for name in SIGNING])
+            if form not in agents:
+                agents[form] = platform_of(native)
+            said = normalise(native, agents[form])
+            for member in ("session_id", "source_app"):
+                if isinstance(kept.get(member), str):
+                    said[member] = kept[member]
+            name = str(kept.get("event_type") or said.get("hook_event_name") or "")
+            moment = kept.get("timestamp") or said.get("timestamp")
+            at_ms = Turns.moment_ms(moment, minutes) or at_ms
+            known = name if name in _ACTS else canonical(name) or name
+            if known:
+                yield at_ms, place, known, said
+
+    @staticmethod
+    def decoded(value: "Any") -> "Event":
+        """Return the object that *value* is, or holds as JSON; {} if it is none."""
+        try:
+            if isinstance(value, bytes):
+                value = value.decode("utf-8", "replace")
+            value = decode(value) if isinstance(value, str) else value
+        except InputError:
+            pass
+        return value if isinstance(value, dict) else {}
+
+    @staticmethod
+    def moment_ms(moment: "Any", minutes: "Dict[str, int]") -> int:
+        """Return a time, ISO 8601 or a number of s, ms or ns since the epoch, in ms; 0.
+
+        minutes: what is known by now, of times of the form that _instant() makes.
+        """
+        text = str(moment)
+        try:
+            if text[4:5] != "-" and text.replace(".", "", 1).isdigit():
+                number, digits = float(text), len(text.partition(".")[0])
+                ms = number * 1000 if digits < 12 else number / 10 ** (digits // 17 * 6)
+                return int(ms) if digits < 21 else 0
+            day_text, rest = text[:10], text[19:].rstrip("Z")
+            if day_text not in minutes:
+                minutes[day_text] = Turns._days(
+                    int(text[:4]), int(text[5:7]), int(text[8:10])) * 86400
+            seconds = minutes[day_text] + int(text[11:13]) * 3600 + int(
+                text[14:16]) * 60 + int(text[17:19])
+            if len(rest) > 4 or rest[:1] != ".":
+                sign = "-" if "-" in rest else "+"
+                rest, _, zone = rest.partition(sign)
+                away = int(zone[:2]) * 60 + int(zone[2:].strip(":") or 0) if zone else 0
+                seconds -= away * 60 if sign == "+" else away * -60
+            return seconds * 1000 + int(f"{rest[1:4]:0<3}")
+        except (ValueError, OverflowError):
+            return 0
+
+    @staticmethod
+    def _days(year: int, month: int, day: int) -> int:
+        """Return the days from 1970 on; raises ValueError.  Years begin in March here.
+        """
+        if not 1 <= month <= 12:
+            raise ValueError(month)
+        year -= month < 3
+        return year * 365 + year // 4 - year // 100 + year // 400 + (
+            (month + 9) % 12 * 306 + 5) // 10 + day - 719469
+
+    @staticmethod
+    def text(said: "Event", member: str) -> str:
+        value = said.get(member)
+        return value if isinstance(value, str) else ""
+
+    @staticmethod
+    def count(value: "Any") -> "Optional[int]":
+        """Return a number that counts something, as a whole one; None if it is none."""
+        is_count = type(value) in (int, float) and 0 <= value < 1 << 53
+        return int(value) if is_count else None
+
+    @staticmethod
+    def begun(at_ms: int, **members: "Any") -> "Event":
+        return {**members, "started_ms": at_ms, "ended_ms": None, "duration_ms": None}
+
+    @staticmethod
+    def _end(record: "Event", at_ms: int) -> None:
+        lasted_ms = max(0, at_ms - record["started_ms"])
+        record.update(ended_ms=record["started_ms"] + lasted_ms, duration_ms=lasted_ms)
+
     def tell(self, name: str, said: AgentEvent, at_ms: int) -> None:
         """Add an event to the turn that it belongs to, if there is one."""
         turn = self._turn(name, said, at_ms)
@@ -5511,34 +5525,37 @@ class _Session:
             return
         turn["counts"]["events"] += 1
         for member in ("model", "user_email"):
-            turn[member] = _text(said, member) or turn[member]
+            if member in said:
+                turn[member] = self.text(said, member) or turn[member]
         if name in _ENDS and not (name == "SessionEnd" and turn["end"]):
             turn.update(end=name, ended_ms=max(at_ms, turn["started_ms"]),
-                        error=_error_of(said))
+                        error=self._error(said))
             self._answer(list(self.asked), at_ms)
         if name in _TELLERS:
             _TELLERS[name](self, turn, said, at_ms)
 
     def _turn(self, name: str, said: AgentEvent, at_ms: int) -> "Optional[Event]":
-        agent_id, prompt_id = _text(said, "agent_id"), _text(said, "prompt_id")
+        agent_id, prompt_id = self.text(said, "agent_id"), self.text(said, "prompt_id")
         turn = self.turn_of.get(agent_id) or self.turn_of.get(prompt_id)
         now = self.turns[-1] if self.turns else None
-        is_new = now is None or name == "UserPromptSubmit" or bool(
-            now["end"] and now["prompt_ms"] is None) or bool(
-            prompt_id and (now["prompt_id"] or now["end"]) and not agent_id)
-        if turn is None:
-            turn = self._begin(said, at_ms) if is_new and name in _ACTS else now
+        if turn is None and name in _ACTS and (
+                now is None or name == "UserPromptSubmit" or bool(
+                    now["end"] and now["prompt_ms"] is None) or bool(
+                    prompt_id and (now["prompt_id"] or now["end"]) and not agent_id)):
+            turn = self._begin(said, at_ms)
+        turn = turn or now
         if turn is not None:
             turn["prompt_id"] = turn["prompt_id"] or prompt_id
-            for known in filter(None, (turn["prompt_id"], agent_id)):
-                self.turn_of[known] = turn
+            for known in (turn["prompt_id"], agent_id):
+                if known:
+                    self.turn_of[known] = turn
         return turn
 
     def _begin(self, said: AgentEvent, at_ms: int) -> "Event":
         self.unended, self.asked = {}, {}
         members = ("session_id", "source_app", "prompt_id")
-        self.turns.append(_begun(
-            at_ms, **{member: _text(said, member) for member in members},
+        self.turns.append(self.begun(
+            at_ms, **{member: self.text(said, member) for member in members},
             agent=said.agent, model="", user_email="", prompt="", prompt_ms=None,
             end="", error="", calls=[], subagents=[], waits=[], compactions=[],
             counts={"events": 0}))
@@ -5546,20 +5563,20 @@ class _Session:
 
     def prompt(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
         if turn["prompt_ms"] is None:  # else it is told by two hooks
-            turn.update(prompt=_text(said, "prompt"), prompt_ms=at_ms)
+            turn.update(prompt=self.text(said, "prompt"), prompt_ms=at_ms)
 
     def call(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
-        self._answer([_text(said, "agent_id")], at_ms)
+        self._answer([self.text(said, "agent_id")], at_ms)
         call = self._known(turn, said) or self._new_call(turn, said, at_ms)
         call["started_ms"] = min(call["started_ms"], at_ms)
 
     def _known(self, turn: "Event", said: AgentEvent) -> "Optional[Event]":
-        return self.calls.get((id(turn), _text(said, "tool_use_id")))
+        return self.calls.get((id(turn), self.text(said, "tool_use_id")))
 
     def _new_call(self, turn: "Event", said: AgentEvent, at_ms: int) -> "Event":
-        agent_id, call_id = _text(said, "agent_id"), _text(said, "tool_use_id")
-        call = _begun(
-            at_ms, id=call_id, tool=_text(said, "tool_name"), agent_id=agent_id,
+        agent_id, call_id = self.text(said, "agent_id"), self.text(said, "tool_use_id")
+        call = self.begun(
+            at_ms, id=call_id, tool=self.text(said, "tool_name"), agent_id=agent_id,
             outcome="open", error="", input=said.get("tool_input"), output=None)
         if agent_id and agent_id not in self.agents:
             self.start_agent(turn, said, at_ms)
@@ -5571,7 +5588,8 @@ class _Session:
 
     def _likely(self, said: AgentEvent) -> "Optional[Event]":
         """Return the open call that an event without its id is about, or the latest."""
-        own = self.unended.get((_text(said, "agent_id"), _text(said, "tool_name")), [])
+        kind = self.text(said, "agent_id"), self.text(said, "tool_name")
+        own = self.unended.get(kind, [])
         while own and own[-1]["outcome"] != "open":
             own.pop()
         recent = [c for c in own[-CANDIDATES_MAX:] if c["outcome"] == "open"]
@@ -5580,31 +5598,47 @@ class _Session:
 
     def end_call(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
         known = self._known(turn, said)
-        if known is None and not _text(said, "tool_use_id"):
+        if known is None and not self.text(said, "tool_use_id"):
             known = self._likely(said)
-        took_ms = _count(said.get("duration_ms"))
+        took_ms = self.count(said.get("duration_ms"))
         call = known or self._new_call(turn, said, at_ms - (took_ms or 0))
         if call["outcome"] != "open":
             return  # it is told by two hooks
-        lasted_ms = max(0, at_ms - call["started_ms"])
-        call.update(
-            ended_ms=call["started_ms"] + lasted_ms, outcome=_outcome(said),
-            error=_error_of(said), output=said.get("tool_response"),
-            duration_ms=lasted_ms if took_ms is None else took_ms)
+        self._end(call, at_ms)
+        call.update(outcome=self._outcome(said), error=self._error(said),
+                    output=said.get("tool_response"))
+        if took_ms is not None:
+            call["duration_ms"] = took_ms
         if id(call) in self.waits:
-            _end_at(self.waits[id(call)], call["ended_ms"] - (took_ms or 0))
+            self._end(self.waits[id(call)], call["ended_ms"] - (took_ms or 0))
         launched = JSON.at(said, "tool_response.agentId")
         if isinstance(launched, str) and launched in self.agents:
             self.agents[launched]["call_id"] = call["id"]
 
+    @staticmethod
+    def _outcome(said: AgentEvent) -> str:
+        """Return how a call went, by the event that ended it."""
+        name = said.get("hook_event_name")
+        if name in ("PostToolUseFailure", "PermissionDenied"):
+            return "error" if name == "PostToolUseFailure" else "denied"
+        values = [JSON.at(said, path) for path in RESULT_MEMBERS.get(said.agent, ())]
+        told = next((value for value in values if value is not None), "")
+        return RESULTS.get(str(told).lower(), "error")
+
+    @staticmethod
+    def _error(said: AgentEvent) -> str:
+        error = said.get("error")
+        text = JSON.at(error, "message") if isinstance(error, dict) else error
+        return text if isinstance(text, str) else ""
+
     def wait(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
         latest = turn["calls"][-1:] if "tool_name" not in said else []
         call = self._known(turn, said) or self._likely(said) or (latest or [{}])[0]
-        wait = _begun(at_ms, tool=call.get("tool") or _text(said, "tool_name"),
-                      call_id=call.get("id", ""))
+        wait = self.begun(at_ms, tool=call.get("tool") or self.text(said, "tool_name"),
+                          call_id=call.get("id", ""))
         turn["waits"].append(wait)
         self.waits[id(call)] = wait
-        self.asked.setdefault(_text(said, "agent_id"), []).append(wait)
+        self.asked.setdefault(self.text(said, "agent_id"), []).append(wait)
 
     def notice(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
         if said.get("notification_type") == "ToolPermission":
@@ -5615,98 +5649,58 @@ class _Session:
         for agent_id in agent_ids:
             for wait in self.asked.pop(agent_id, ()):
                 if wait["ended_ms"] is None:
-                    _end_at(wait, at_ms)
+                    self._end(wait, at_ms)
 
     def start_agent(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
-        agent_id = _text(said, "agent_id")
-        known = self.agents.get(agent_id or _text(said, "agent_type"))
+        agent_id = self.text(said, "agent_id")
+        known = self.agents.get(agent_id or self.text(said, "agent_type"))
         if known is not None and (agent_id or known["ended_ms"] is None):
             known["ended_ms"] = None  # it goes on, or is told by two hooks
             return
-        agent = _begun(at_ms, agent_id=agent_id, agent_type=_text(said, "agent_type"),
-                       call_id="", calls=[])
+        agent = self.begun(at_ms, agent_id=agent_id, call_id="", calls=[],
+                           agent_type=self.text(said, "agent_type"))
         turn["subagents"].append(agent)
         self.agents[agent_id or agent["agent_type"]] = agent
 
     def end_agent(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
-        known = _text(said, "agent_id") or _text(said, "agent_type")
+        known = self.text(said, "agent_id") or self.text(said, "agent_type")
         if known not in self.agents:
             self.start_agent(turn, said, at_ms)
-        _end_at(self.agents[known], at_ms)
+        self._end(self.agents[known], at_ms)
 
     def compact(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
-        turn["compactions"].append(_begun(at_ms, trigger=_text(said, "trigger")))
+        trigger = self.text(said, "trigger")
+        turn["compactions"].append(self.begun(at_ms, trigger=trigger))
 
     def compacted(self, turn: "Event", said: AgentEvent, at_ms: int) -> None:
         if not turn["compactions"] or turn["compactions"][-1]["ended_ms"] is not None:
             self.compact(turn, said, at_ms)
-        _end_at(turn["compactions"][-1], at_ms)
+        self._end(turn["compactions"][-1], at_ms)
+
+    def counted(self) -> "List[Event]":
+        """Return the turns, each with its counts."""
+        for turn in self.turns:
+            outcomes = [call["outcome"] for call in calls_of(turn)]
+            if turn["ended_ms"] is not None:
+                turn["duration_ms"] = turn["ended_ms"] - turn["started_ms"]
+            turn["counts"].update(
+                {name: outcomes.count(name) for name in (
+                    "ok", "error", "denied", "open")}, calls=len(outcomes),
+                **{name: len(turn[name]) for name in (
+                    "subagents", "waits", "compactions")})
+        return self.turns
 
 
 #: event -> what it tells of a turn
-_TELLERS: "Dict[str, Callable[[_Session, Event, AgentEvent, int], None]]" = {
-    "UserPromptSubmit": _Session.prompt, "PreToolUse": _Session.call,
-    "PostToolUse": _Session.end_call, "PostToolUseFailure": _Session.end_call,
-    "PermissionDenied": _Session.end_call, "PermissionRequest": _Session.wait,
-    "Notification": _Session.notice, "SubagentStart": _Session.start_agent,
-    "SubagentStop": _Session.end_agent, "PreCompact": _Session.compact,
-    "PostCompact": _Session.compacted,
+_TELLERS: "Dict[str, Callable[[Turns, Event, AgentEvent, int], None]]" = {
+    "UserPromptSubmit": Turns.prompt, "PreToolUse": Turns.call,
+    "PostToolUse": Turns.end_call, "PostToolUseFailure": Turns.end_call,
+    "PermissionDenied": Turns.end_call, "PermissionRequest": Turns.wait,
+    "Notification": Turns.notice, "SubagentStart": Turns.start_agent,
+    "SubagentStop": Turns.end_agent, "PreCompact": Turns.compact,
+    "PostCompact": Turns.compacted,
 }
 _ACTS = {*_TELLERS, *_ENDS} - {"Notification", "SessionEnd"}  # begin a turn
-
-
-def _begun(at_ms: int, **members: "Any") -> "Event":
-    return {**members, "started_ms": at_ms, "ended_ms": None, "duration_ms": None}
-
-
-def _end_at(record: "Event", at_ms: int) -> None:
-    lasted_ms = max(0, at_ms - record["started_ms"])
-    record.update(ended_ms=record["started_ms"] + lasted_ms, duration_ms=lasted_ms)
-
-
-def _outcome(said: AgentEvent) -> str:
-    """Return how a call went, by the event that ended it."""
-    name = said.get("hook_event_name")
-    if name in ("PostToolUseFailure", "PermissionDenied"):
-        return "error" if name == "PostToolUseFailure" else "denied"
-    values = [JSON.at(said, path) for path in RESULT_MEMBERS.get(said.agent, ())]
-    told = next((value for value in values if value is not None), "")
-    return RESULTS.get(str(told).lower(), "error")
-
-
-def _error_of(said: AgentEvent) -> str:
-    error = said.get("error")
-    text = JSON.at(error, "message") if isinstance(error, dict) else error
-    return text if isinstance(text, str) else ""
-
-
-def _text(said: "Event", member: str) -> str:
-    value = said.get(member)
-    return value if isinstance(value, str) else ""
-
-
-def _count(value: "Any") -> "Optional[int]":
-    """Return a number that counts something, as a whole one; None if it is none."""
-    is_count = type(value) in (int, float) and 0 <= value < 1 << 53
-    return int(value) if is_count else None
-
-
-def calls_of(turn: "Event") -> "List[Event]":
-    """Return the calls of a turn, those of its subagents behind its own."""
-    return [*turn["calls"],
-            *(call for agent in turn["subagents"] for call in agent["calls"])]
-
-
-def _counted(turn: "Event") -> "Event":
-    calls = calls_of(turn)
-    outcomes = [call["outcome"] for call in calls]
-    if turn["ended_ms"] is not None:
-        turn["duration_ms"] = turn["ended_ms"] - turn["started_ms"]
-    turn["counts"].update(
-        {name: outcomes.count(name) for name in ("ok", "error", "denied", "open")},
-        calls=len(calls), **{name: len(turn[name]) for name in (
-            "subagents", "waits", "compactions")})
-    return turn
 
 
 # Export -----------------------------------------------------------------------
@@ -5719,7 +5713,7 @@ SPARE_MS = 50  # of it: what a request may take beyond its deadline
 LINES_MIN = 1000  # that are read however late it is
 SETTLE_MS = 150  # for hooks of the same turn that still write their lines
 READ_MAX_BYTES = 1 << 26  # of a log, of which one session's lines are wanted
-LEDGER_MAX_BYTES = 1 << 18  # of what has been exported, before the file begins anew
+LEDGER_MAX_BYTES = 1 << 17  # of what has been exported, before the file begins anew
 BACK_BYTES = 1 << 20  # looked through at once for where a session begins
 TRANSCRIPT_MAX_BYTES = 1 << 25  # that are new in one
 CONTENT_MAX_CHARS = 1024  # of one attribute
@@ -5733,6 +5727,11 @@ LABEL_VALUES_MAX = 100  # of a kind; any other is "other"
 PROM_FILE = "hook_io.prom"
 USAGE_AGENTS = ("claude-code",)  # whose transcripts hold usage
 
+#: what is kept, and what of each session, while there is nothing yet
+LEDGER: "Event" = {"sessions": {}, "counters": {}, "names": {}, "usage": {}, "owed": {},
+                   "waiting": [], "since": 0, "in_doubt": False}
+SESSION: "Event" = {"log": [], "done": "", "traces": {}, "files": {}, "paid": {},
+                    "fresh": True}
 #: kind of record -> attribute -> the member of it that leaves under that name
 EXPORTED = {
     "turn": {"gen_ai.agent.name": "agent", "gen_ai.request.model": "model",
@@ -5781,6 +5780,9 @@ ERROR_TYPES = {"error": "_OTHER", "denied": "permission_denied"}
 _TIMES, _LONG_TIMES, _AMOUNTS = (tuple(least * 2**n for n in range(count)) for (
     least, count) in ((0.01, 14), (0.1, 13), (1.0, 8)))
 _INFERENCE = "gen_ai.client.inference.usage."
+#: labels of what is counted under such a name
+INFERRED = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "anthropic",
+            "gen_ai.token.modality": "unknown"}
 #: metric -> its name for Prometheus, behind hook_io_, and for OTLP ("": not there),
 #: bounds of its buckets (none: a sum), unit, what it is
 METRICS: "Dict[str, Tuple[str, str, Tuple[float, ...], str, str]]" = {
@@ -5834,65 +5836,324 @@ LABELS = {"tool": "gen_ai.tool.name", "model": "gen_ai.request.model",
           "agent": "gen_ai.agent.name", "error": "error.type"}
 
 
-def _export(event: AgentEvent, errand: "Errand") -> HookResult:
-    """Export the turns that are new in the session of *event*, and say how many.
+class Export:
+    """What one run exports: the turns that are new in the session of its event."""
 
-    With --background another process does, and what that could not deliver before is
-    told to the person once in a session.
-    """
-    kinds = errand.settings.export.split(",")
-    if kinds == ["off"]:
-        errand.note("[WARNING] Nothing is exported: HOOK_IO_EXPORT is off")
-        return HookResult(diagnostics=errand.notes)
-    if errand.settings.background and Background.hand_over(event, errand):
-        return _untold_turns(event, errand)
-    begun = time.monotonic()
-    if errand.is_away:
-        time.sleep(SETTLE_MS / 1000)
-    ledger = _Ledger(_state_folder(), is_owing="otlp" in kinds)
-    try:
-        ledger.take(begun + EXPORT_TIMEOUT_MS / 1000)
-        if "otlp" in kinds and ledger.state["in_doubt"]:
-            _settle(ledger, "metrics", Outcome("unconfirmed"), event, errand)
-        until = begun + TELLING_MS / 1000
-        said = f"{_tell_turns(ledger, event, errand, until)} turns exported"
-        if "textfile" in kinds:
-            _write_text(errand.settings.textfile_dir, _textfile(ledger, errand))
-        ledger.save()
-        if "otlp" in kinds:
-            _post_turns(
-                ledger, event, begun + (EXPORT_TIMEOUT_MS - SPARE_MS) / 1000, errand)
+    def __init__(self, event: AgentEvent, errand: "Errand") -> None:
+        self.event, self.errand, self.settings = event, errand, errand.settings
+        self.kinds = self.settings.export.split(",")
+        self.begun = time.monotonic()
+        self.session_id = errand.session_id or Turns.text(event, "session_id")
+        self.is_last = errand.event_type == "SessionEnd"
+        self.ledger = Ledger(_state_folder(), is_owing="otlp" in self.kinds)
+
+    @staticmethod
+    def result(event: AgentEvent, errand: "Errand") -> HookResult:
+        """Export, and say how many turns.
+
+        With --background another process does, and what that could not deliver before
+        is told to the person once in a session.
+        """
+        if errand.settings.export == "off":
+            errand.note("[WARNING] Nothing is exported: HOOK_IO_EXPORT is off")
+            return HookResult(diagnostics=errand.notes)
+        if errand.settings.background and Background.hand_over(
+                event, errand):
+            return Export(event, errand)._untold()
+        said = Export(event, errand)._run()
+        return HookResult(diagnostics=(*errand.notes, said))
+
+    def _run(self) -> str:
+        if self.errand.is_away:
+            time.sleep(SETTLE_MS / 1000)
+        ledger = self.ledger
+        try:
+            ledger.take(self.begun + EXPORT_TIMEOUT_MS / 1000)
+            if "otlp" in self.kinds and ledger.state["in_doubt"]:
+                self._settle("metrics", Outcome("unconfirmed"))
+            count = self.tell()
+            if "textfile" in self.kinds:
+                self._write_text()
             ledger.save()
-    except OSError as error:
-        said = f"[ERROR] Turns are not exported: {_why(error)}"
-    finally:
-        ledger.leave()
-    return HookResult(diagnostics=(*errand.notes, said))
+            if "otlp" in self.kinds:
+                self.post()
+                ledger.save()
+        except OSError as error:
+            return f"[ERROR] Turns are not exported: {self.why(error)}"
+        finally:
+            ledger.leave()
+        return f"{count} turns exported"
+
+    @staticmethod
+    def why(error: OSError) -> str:
+        return Line.of_error(error) if error.strerror else str(error)
+
+    def _untold(self) -> HookResult:
+        """Return what the session is told of turns that were lost on their way."""
+        url = self._endpoint("traces")[0]
+        streak = _streak(url, self.errand)
+        losses, since = streak.count()
+        is_off = self.errand.fail_loud == "off"
+        try:
+            if losses < streak.threshold or is_off or channel(
+                    "hint", self.event) is None or (
+                    not streak.claim_notice(_session_of(self.event))):
+                return NOTHING
+        except OSError:
+            return NOTHING  # the hook that sends says so
+        return hint(
+            f"hook-io: {losses} exports in a row did not reach {shown_url(url)} since "
+            f"{since} ({streak.last_outcome()}). Your work is not blocked. Start the "
+            "collector, set HOOK_IO_EXPORT_URL, or HOOK_IO_EXPORT=off. Each loss is a "
+            f"line in {streak.path}")
+
+    def tell(self) -> int:
+        """Count and keep what is new in the session; return how many turns are.
+
+        The log is read on from where the last turn begins, or the earliest one of which
+        a subagent is at work: late lines come behind.  Ids tell what was counted
+        before, and calls of the last turn that have one are not read again.  What is
+        not read in TELLING_MS is left for the next export; the last one leaves nothing.
+        """
+        known = self.ledger.session(self.session_id)
+        lines = self._lines(known["log"])
+        read = lines if self.is_last else list(self._in_time(lines))
+        left = lines[len(read):]
+        turns = [turn for turn in story([
+            *(line for _, _, line in read), *([] if left else self._own(read))])
+            if turn["session_id"] == self.session_id]
+        if not turns:
+            return 0
+        place = [*left[0][:2]] if left else []
+        if left and turns[1:]:  # its beginning is told with the rest of it
+            place = self._place_of(read, turns.pop()["started_ms"])
+        kept = turns[-1:] if left else self._kept(turns)
+        count, ids = self._count(known, turns, kept, bool(left))
+        if left:
+            self.errand.note(f"[WARNING] {len(left)} events are left for the next "
+                             "export: there was no time to read them")
+        else:
+            place = self._place_of(read, kept[0]["started_ms"]) or known["log"][:2]
+            if place != known["log"][:2]:  # what came before is of turns that are over
+                known["done"] = known["done"][-IDS_KEPT * ID_CHARS:]
+            place += [at + len(line) for number, at, line in read[-1:]
+                      if number == place[0] and all(map(self._is_quiet, kept))]
+        known["log"], known["done"] = place, known["done"] + ids
+        return count
+
+    def _kept(self, turns: "List[Event]") -> "List[Event]":
+        """Return the turns that are told again: the last one, and those of which a
+        subagent is at work.
+        """
+        kept = turns[-TURNS_KEPT:]
+        while kept[1:] and self._is_quiet(kept[0]):
+            del kept[0]
+        return kept
+
+    @staticmethod
+    def _is_quiet(turn: "Event") -> bool:
+        return all(agent["ended_ms"] is not None for agent in turn["subagents"])
+
+    def _count(
+        self, known: "Event", turns: "List[Event]", kept: "List[Event]", is_cut: bool
+    ) -> "Tuple[int, str]":
+        """Count what is new; return of how many turns, and the ids to be known then."""
+        answers = Tokens(self.ledger, known, self.errand).answers(self.event, turns)
+        spans = Spans(known, self.errand)
+        spans.join(turns[-1])
+        told = known["done"]
+        before = {told[at:at + ID_CHARS] for at in range(0, len(told), ID_CHARS)}
+        count, done = 0, ""
+        for turn in turns:
+            is_kept = turn["started_ms"] >= kept[0]["started_ms"]
+            new = [record for record in spans.records(
+                turn, answers.get(id(turn), []), self.is_last or not is_kept)
+                if record[0] not in before and (
+                    not is_cut or record[2].get("outcome") != "open")]
+            done += "".join(number for number, kind, _, _ in new if is_kept and (
+                not is_cut or kind == "turn"))
+            count += any(kind == "turn" for _, kind, _, _ in new[:1])
+            self.ledger.count(turn, new)
+            if new and "otlp" in self.kinds:
+                self.ledger.state["waiting"].append(
+                    [turn["end"], spans.of(turn, new)])
+        return count, done
+
+    def _in_time(self, lines: "List[Logged]") -> "Iterator[Logged]":
+        until = self.begun + TELLING_MS / 1000
+        for n, line in enumerate(lines):
+            if n >= LINES_MIN and n % 100 == 0 and time.monotonic() > until:
+                return
+            yield line
+
+    @staticmethod
+    def _place_of(lines: "List[Logged]", since_ms: int) -> "List[int]":
+        """Return the file's number and where the first line since then stands; []."""
+        minutes: "Dict[str, int]" = {}
+        return next(([number, at] for number, at, line in lines if (
+            Turns.moment_ms(line[14:38].decode("ascii", "replace"), minutes)
+            or next(Turns.facts([line]), (0,))[0]) >= since_ms), [])
+
+    def _lines(self, place: "List[int]") -> "List[Logged]":
+        """Return the session's lines, each with its file's number and where it stands.
+
+        place: the number of the file and where to read on in it, also where it became
+        `.1`, and where what was told before ends; [] where the session is new, whose
+        beginning is then looked for from the end on.
+        """
+        wanted = encode(self.session_id).encode("ascii") if self.session_id else b""
+        found: "List[Logged]" = []
+        start, path = -1, os.path.expanduser(self.settings.event_log)
+        for name in (path + ".1", path):
+            try:
+                file = os.fdopen(_open_own(name, os.O_RDONLY), "rb")
+            except FileNotFoundError:
+                continue
+            with file:
+                facts, told = os.fstat(file.fileno()), 0
+                if place[:1] == [facts.st_ino]:
+                    start = place[1] if place[1] <= facts.st_size else 0
+                    told = place[-1]
+                elif start >= 0:
+                    start = 0  # all of it is behind the other
+                elif name == path:
+                    start = self._beginning(file, facts.st_size, wanted)
+                else:
+                    continue
+                found += [(facts.st_ino, at, line)
+                          for at, line in self._read(file, start, told, wanted)]
+        return found
+
+    @staticmethod
+    def _read(
+        file: "Any", start: int, told: int, wanted: bytes
+    ) -> "Iterator[Tuple[int, bytes]]":
+        """Yield the lines of a session, but for the calls of a turn that was told."""
+        file.seek(start)
+        at = start
+        for line in file.read(READ_MAX_BYTES).split(b"\n")[:-1]:
+            is_told = start < at < told and CALL_ID_MARK in line and any(
+                mark in line for mark in CALL_MARKS)
+            if wanted in line and not is_told:
+                yield at, line
+            at += len(line) + 1
+
+    @staticmethod
+    def _beginning(file: "Any", size: int, wanted: bytes) -> int:
+        """Return where the latest lines of a session begin that is new to us."""
+        start = size
+        while start > 0:
+            at = max(0, start - BACK_BYTES)
+            file.seek(at)
+            lines = [line for line in file.read(start - at).split(b"\n")
+                     if wanted in line]
+            start = at
+            if not lines or any(
+                    b'"event_type":"SessionStart"' in line for line in lines):
+                break
+        return start
+
+    def _own(self, lines: "List[Logged]") -> "List[Event]":
+        """Return the event itself, where the hook that logs it is not done yet."""
+        name, time_ns = self.errand.event_type, self.errand.time_ns
+        since = _instant(time_ns - 10 * 10**9).encode("ascii")
+        mark = f'"event_type":"{name}"'.encode()
+        if not name or any(mark in line and line[14:38] >= since
+                           for _, _, line in lines):
+            return []
+        return [{"timestamp": _instant(time_ns), "event_type": name,
+                 "source_app": self.errand.source_app,
+                 "metadata": encode(self.event.native),
+                 "session_id": self.errand.session_id or self.event.get("session_id")}]
+
+    def _write_text(self) -> None:
+        """Write what node_exporter reads.  Raises OSError for a folder that is none."""
+        folder = self.settings.textfile_dir
+        path = os.path.join(folder, PROM_FILE)
+        if not os.path.isabs(folder) or os.path.islink(folder) or os.path.islink(path):
+            raise OSError(
+                "HOOK_IO_TEXTFILE_DIR is no absolute path of a folder, or it or "
+                f"{PROM_FILE} in it is a link: {Line.excerpt(folder)}")
+        text = self.ledger.text(self._gauges())
+        WholeFile.write(path, text.encode("utf-8"), 0o644)
+
+    def _gauges(self) -> "Dict[str, List[Tuple[Event, float]]]":
+        urls = {"events": _endpoint(self.errand)}
+        if "otlp" in self.kinds:
+            urls["export"] = self._endpoint("traces")[0]
+        spool = Spool(self.errand).names("json")
+        return {
+            "lost_in_a_row": [({"to": to}, _streak(url, self.errand).count()[0])
+                              for to, url in urls.items()],
+            "spool_events": [({}, len(spool))],
+            "spool_bytes": [({}, sum(Spool.facts(name)[1] for name in spool))],
+            "last_export_timestamp_seconds": [({}, self.errand.time_ns // 10**9)]}
+
+    def _endpoint(self, signal: str) -> "Tuple[str, Dict[str, str]]":
+        """Return where a collector takes a signal, and the headers meant for it alone.
+        """
+        given = self.settings.export_headers
+        url, headers = Otlp(self.errand).endpoint(signal, self.settings.export_url)
+        return url, _overlaid(headers, _given_headers(
+            "HOOK_IO_EXPORT_HEADERS", given, url, self.errand))
+
+    def post(self) -> None:
+        """Send what waits, spans first.  What is not taken goes with the next turn."""
+        state = self.ledger.state
+        deadline = self.begun + (EXPORT_TIMEOUT_MS - SPARE_MS) / 1000
+        items = {"traces": [span for _, some in state["waiting"] for span in some],
+                 "metrics": self.ledger.deltas(
+                     state["since"] or self.errand.time_ns, time.time_ns())}
+        for signal in filter(items.get, items):
+            if time.monotonic() > deadline:
+                self.errand.note(f"[WARNING] {signal} go with the next turn: there was "
+                                 "no time left for them")
+                return
+            url, headers = self._endpoint(signal)
+            body = encode(Otlp(self.errand).body(signal, items[signal]))
+            if signal == "metrics":
+                state["in_doubt"] = True
+                self.ledger.save()
+            share = (deadline - time.monotonic()) / (2 if signal == "traces" else 1)
+            outcome = _post(
+                url, body.encode("ascii"), time.monotonic() + share,
+                {"Accept": "application/json", **headers}, self.errand,
+                self.settings.export_headers)
+            self._settle(signal, outcome)
+            if outcome.is_loss:
+                fact = f"{outcome.name}{outcome.fact and ', '}{outcome.fact}"
+                self.errand.note(f"[WARNING] {signal} were not taken: {fact} "
+                                 f"({shown_url(url)})")
+
+    def _settle(self, signal: str, outcome: Outcome) -> None:
+        """Forget what was taken, or will not be; count what is lost.
+
+        Spans go again after no answer, as they have ids; sums do not, as they would
+        count twice.
+        """
+        state, lost = self.ledger.state, 0
+        streak = _streak(self._endpoint("traces")[0], self.errand)
+        is_final = Spool.is_permanent(outcome)
+        if signal == "traces":
+            keep = 0 if is_final or not outcome.is_loss else TURNS_WAITING
+            lost = max(0, len(state["waiting"]) - keep) if outcome.is_loss else 0
+            state["waiting"] = state["waiting"][-keep:] if keep else []
+        else:
+            state["in_doubt"] = False
+            is_final = is_final or outcome.name == "unconfirmed"
+            if is_final or not outcome.is_loss:
+                state["owed"], state["since"] = {}, time.time_ns()
+                lost = int(is_final)
+        for _ in range(lost):
+            streak.record(
+                self.errand.event_type, outcome.name, _session_of(self.event))
+        if lost:
+            self.ledger.observe("lost", lost)
+        elif not outcome.is_loss:
+            streak.end_untold()
 
 
-def _why(error: OSError) -> str:
-    return Line.of_error(error) if error.strerror else str(error)
-
-
-def _untold_turns(event: AgentEvent, errand: "Errand") -> HookResult:
-    """Return what the session is told of turns that were lost on their way."""
-    url = _signal_url("traces", errand)[0]
-    streak = _streak(url, errand)
-    losses, since = streak.count()
-    is_told = errand.fail_loud != "off" and channel("hint", event) is not None
-    try:
-        if losses < streak.threshold or not is_told or (
-                not streak.claim_notice(_session_of(event))):
-            return NOTHING
-    except OSError:
-        return NOTHING  # the hook that sends says so
-    return hint(f"hook-io: {losses} exports in a row did not reach {shown_url(url)} "
-                f"since {since} ({streak.last_outcome()}). Your work is not blocked. "
-                "Start the collector, set HOOK_IO_EXPORT_URL, or HOOK_IO_EXPORT=off. "
-                f"Each loss is a line in {streak.path}")
-
-
-class _Ledger:
+class Ledger:
     """What has been exported, and what is owed: one file, one process at a time.
 
     Its last whole line counts.  A line is added, as a rename takes longer than all the
@@ -5900,15 +6161,21 @@ class _Ledger:
     sessions: id -> what to read on from.  counters: all that was ever counted.  owed:
     the same of what a collector, if there is one, has not taken, since the time (ns)
     "since", and in_doubt while it is asked: of an export that was killed meanwhile
-    nobody knows.  waiting: turns that it has not taken, as spans.  names: values of
-    labels.
+    nobody knows.  waiting: turns that it has not taken, as spans.  usage: id of an
+    answer -> its tokens.  names: values of labels.
     """
 
     def __init__(self, folder: str, is_owing: bool = True) -> None:
         self.path, self.lock = os.path.join(folder, "export.json"), -1
         self.sums = ("counters", "owed") if is_owing else ("counters",)
-        self.state: "Dict[str, Any]" = {}
+        self.state = self._whole(LEDGER, {})
         self.size, self.is_torn = 0, False
+
+    @staticmethod
+    def _whole(empty: "Event", known: "Event") -> "Event":
+        """Return the members that *empty* has, and of it what is not *known* so."""
+        return {name: known[name] if type(known.get(name)) is type(value) else (
+            type(value)(value)) for name, value in empty.items()}
 
     def take(self, deadline: float) -> None:
         """Wait for other exports, then read the file.  Raises OSError."""
@@ -5920,11 +6187,7 @@ class _Ledger:
             if time.monotonic() > deadline:
                 raise OSError("another export is at it; the next one makes up")
             time.sleep(0.01)
-        known = self._latest()
-        self.state = {name: known[name] if isinstance(
-            known.get(name), type(empty)) else empty for name, empty in {
-                "sessions": {}, "counters": {}, "names": {}, "usage": {}, "owed": {},
-                "waiting": [], "since": 0, "in_doubt": False}.items()}
+        self.state = self._whole(LEDGER, self._latest())
 
     def _latest(self) -> "Event":
         """Return what the last whole line holds; {}: counters begin anew."""
@@ -5934,7 +6197,7 @@ class _Ledger:
             data = b""  # none yet, or nobody's
         self.size, self.is_torn = len(data), data[-1:] not in (b"", b"\n")
         lines = reversed(data.rsplit(b"\n", 3))  # the last one may be half of one
-        return next(filter(None, map(_decoded, lines)), {})
+        return next(filter(None, map(Turns.decoded, lines)), {})
 
     def leave(self) -> None:
         if self.lock >= 0:
@@ -5942,7 +6205,7 @@ class _Ledger:
 
     def save(self) -> None:
         """Keep the state: killed anywhere, the file has the one before or this one."""
-        _keep_last(self.state["sessions"], SESSIONS_MAX)
+        self.keep_last(self.state["sessions"], SESSIONS_MAX)
         line = b"\n" * self.is_torn + encode(self.state).encode("ascii") + b"\n"
         self.size, self.is_torn = self.size + len(line), False
         if not len(line) < self.size <= LEDGER_MAX_BYTES:
@@ -5957,664 +6220,421 @@ class _Ledger:
 
     def session(self, session_id: str) -> "Event":
         """Return what is known of a session, the latest one from now on."""
-        known = {"log": [], "done": "", "traces": {}, "files": {}, "paid": {},
-                 "fresh": True, **self.state["sessions"].pop(session_id, {})}
-        self.state["sessions"][session_id] = known
-        return known
+        sessions = self.state["sessions"]
+        known = sessions.pop(session_id, None)
+        sessions[session_id] = self._whole(
+            SESSION, known if isinstance(known, dict) else {})
+        found: "Event" = sessions[session_id]
+        return found
 
+    @staticmethod
+    def keep_last(rows: "Event", count: int) -> None:
+        for old in list(rows)[:-count]:
+            del rows[old]
 
-def _keep_last(rows: "Event", count: int) -> None:
-    for old in list(rows)[:-count]:
-        del rows[old]
-
-
-def _write_text(folder: str, text: str) -> None:
-    """Write what node_exporter reads.  Raises OSError for a folder that is none."""
-    path = os.path.join(folder, PROM_FILE)
-    if not os.path.isabs(folder) or os.path.islink(folder) or os.path.islink(path):
-        raise OSError("HOOK_IO_TEXTFILE_DIR is no absolute path of a folder, or it or "
-                      f"{PROM_FILE} in it is a link: {Line.excerpt(folder)}")
-    WholeFile.write(path, text.encode("utf-8"), 0o644)
-
-
-def _tell_turns(
-    ledger: _Ledger, event: AgentEvent, errand: "Errand", until: float
-) -> int:
-    """Count and keep what is new in the session of *event*; return how many turns are.
-
-    The log is read on from where the last turn begins, or the earliest one of which a
-    subagent is at work: late lines come behind.  Ids tell what was counted before, and
-    calls of the last turn that have one are not read again.  What is not read until
-    then (monotonic seconds) is left for the next export; the last one leaves nothing.
-    """
-    session_id = errand.session_id or _text(event, "session_id")
-    known = ledger.session(session_id)
-    lines = _session_lines(errand.settings.event_log, session_id, known["log"])
-    read = list(_in_time(lines, until)) if errand.event_type != "SessionEnd" else lines
-    left = lines[len(read):]
-    events = read if left else _with_own(read, event, errand)
-    turns = [turn for turn in story(line if isinstance(line, dict) else line[2]
-                                    for line in events)
-             if turn["session_id"] == session_id]
-    if not turns:
-        return 0
-    answers = _new_usage(ledger, known, event, turns, errand)
-    _join_trace(known, turns[-1], errand)
-    place: "List[int]" = [*left[0][:2]] if left else []
-    if left and turns[1:]:  # its beginning is told with the rest of it
-        place = _place_of(read, turns.pop()["started_ms"])
-    kept = turns[-TURNS_KEPT:]
-    while kept[1:] and (left or all(
-            a["ended_ms"] is not None for a in kept[0]["subagents"])):
-        del kept[0]
-    since_ms = kept[0]["started_ms"]
-    count, ids = _count_turns(ledger, known, [
-        (turn, answers.get(id(turn), []), turn["started_ms"] >= since_ms)
-        for turn in turns], bool(left), errand)
-    if left:
-        errand.note(f"[WARNING] {len(left)} events are left for the next export: there "
-                    "was no time to read them")
-        known["log"] = place
-    else:
-        place = _place_of(read, since_ms) or known["log"][:2]
-        is_open = any(a["ended_ms"] is None for turn in kept for a in turn["subagents"])
-        if place != known["log"][:2]:  # what came before is of turns that are over
-            known["done"] = known["done"][-IDS_KEPT * ID_CHARS:]
-        known["log"] = [*place, *(at + len(line) for number, at, line in read[-1:]
-                                  if number == place[0] and not is_open)]
-    known["done"] += ids
-    return count
-
-
-def _count_turns(
-    ledger: _Ledger, known: "Event",
-    turns: "List[Tuple[Event, List[Event], bool]]", is_cut: bool, errand: "Errand",
-) -> "Tuple[int, str]":
-    """Count what is new; return of how many turns, and the ids that are to be known.
-
-    turns: each with the answers in it, and whether it is told again.
-    """
-    ids = {known["done"][at:at + ID_CHARS]
-           for at in range(0, len(known["done"]), ID_CHARS)}
-    count, done = 0, ""
-    for turn, answers, is_kept in turns:
-        is_over = not is_kept or errand.event_type == "SessionEnd"
-        new = [record for record in _records_of(turn, answers, is_over)
-               if record[0] not in ids and (
-                   not is_cut or record[2].get("outcome") != "open")]
-        done += "".join(number for number, kind, _, _ in new if is_kept and (
-            not is_cut or kind == "turn"))
-        count += any(kind == "turn" for _, kind, _, _ in new[:1])
-        _count_new(ledger, turn, new)
-        if new and "otlp" in errand.settings.export:
-            _keep_spans(ledger, turn, new, known, errand)
-    return count, done
-
-
-def _keep_spans(
-    ledger: _Ledger, turn: "Event", new: "List[Record]", known: "Event",
-    errand: "Errand",
-) -> None:
-    if len(new) > SPANS_MAX:
-        errand.note(f"[WARNING] {len(new) - SPANS_MAX} spans of a turn are left out: "
-                    f"it has more than {SPANS_MAX}")
-    spans = _spans_of(turn, new[:SPANS_MAX], known, errand)
-    ledger.state["waiting"].append([turn["end"], spans])
-
-
-def _in_time(lines: "List[Logged]", until: float) -> "Iterator[Logged]":
-    for n, line in enumerate(lines):
-        if n >= LINES_MIN and n % 100 == 0 and time.monotonic() > until:
-            return
-        yield line
-
-
-def _place_of(lines: "List[Logged]", since_ms: int) -> "List[int]":
-    """Return the file's number and where the first line since then stands; []."""
-    return next(([number, at] for number, at, line in lines
-                 if _logged_ms(line) >= since_ms), [])
-
-
-def _session_lines(
-    path: str, session_id: str, place: "List[int]"
-) -> "List[Logged]":
-    """Return the lines of a session, each with its file's number and where it stands.
-
-    place: the number of the file and where to read on in it, also where it became
-    `.1`, and where what was told before ends; [] where the session is new, whose
-    beginning is then looked for from the end on.
-    """
-    wanted = encode(session_id).encode("ascii") if session_id else b""
-    found: "List[Logged]" = []
-    start, path = -1, os.path.expanduser(path)
-    for name in (path + ".1", path):
-        try:
-            file = os.fdopen(_open_own(name, os.O_RDONLY), "rb")
-        except FileNotFoundError:
-            continue
-        with file:
-            facts, told = os.fstat(file.fileno()), 0
-            if place[:1] == [facts.st_ino]:
-                start, told = place[1] if place[1] <= facts.st_size else 0, place[-1]
-            elif start >= 0:
-                start = 0  # all of it is behind the other
-            elif name == path:
-                start = _beginning(file, facts.st_size, wanted)
-            else:
+    def observe(self, metric: str, value: float, **labels: str) -> None:
+        """Add to a sum, or to a histogram's buckets, for good and for the collector."""
+        for label, given in labels.items():
+            seen = self.state["names"].setdefault(label, [])
+            text = Line.clamp(Line.clean(given), NAME_MAX_CHARS)
+            if text not in seen and len(seen) < LABEL_VALUES_MAX:
+                seen.append(text)
+            labels[label] = text if text in seen else "other"
+        key, bounds = encode(labels), METRICS[metric][2]
+        for sums in self.sums:
+            rows = self.state[sums].setdefault(metric, {})
+            if not bounds:
+                rows[key] = rows.get(key, 0) + value
                 continue
-            found += [(facts.st_ino, at, line)
-                      for at, line in _lines_from(file, start, told, wanted)]
-    return found
+            row = rows.setdefault(key, [0] * (len(bounds) + 3))  # count, sum, buckets
+            row[0] += 1
+            row[1] += value
+            row[2 + sum(bound < value for bound in bounds)] += 1
+
+    def count(self, turn: "Event", records: "List[Record]") -> None:
+        """Count what is new; a duration that nobody knows is not counted as one."""
+        for _, kind, item, _ in records:
+            lasted_ms = item["duration_ms"]
+            lasted_s = None if lasted_ms is None else lasted_ms / 1000
+            facts = {**item, "source_app": turn["source_app"], "": 1,
+                     "agent": item.get("agent_type", turn["agent"]),
+                     "end": item.get("end") or "none",
+                     "call_count": len(turn["calls"]),
+                     "duration_s": lasted_s if kind != "wait" else lasted_s or 0,
+                     "ran_s": None if item.get("outcome") == "denied" else lasted_s}
+            for metric, (member, labels) in COUNTED[kind].items():
+                if facts[member] is not None:
+                    self.observe(metric, facts[member], **{
+                        label: facts[label] for label in labels.split()})
+
+    def deltas(self, since_ns: int, now_ns: int) -> "List[Event]":
+        """Return OTLP's sums and histograms of what is owed since then."""
+        metrics, times = [], {"timeUnixNano": str(now_ns),
+                              "startTimeUnixNano": str(min(since_ns, now_ns))}
+        for name, (_, told, bounds, unit, text) in METRICS.items():
+            points: "List[Event]" = []
+            for key, row in self.state["owed"].get(name, {}).items() if told else ():
+                labels = {LABELS.get(n, n): value for n, value in decode(key).items()}
+                labels.update(INFERRED if told.startswith(_INFERENCE) else {})
+                value = {"count": str(row[0]), "sum": row[1], "bucketCounts": [
+                    str(count) for count in row[2:]], "explicitBounds": bounds} if (
+                    bounds) else {"asInt": str(row)} if isinstance(row, int) else {
+                    "asDouble": row}
+                points.append({"attributes": Otlp.attributes(labels), **times, **value})
+            kind: "Event" = {"aggregationTemporality": 1, "dataPoints": points}
+            if points:
+                metrics.append({"name": told, "unit": unit, "description": text, **(
+                    {"histogram": kind} if bounds else
+                    {"sum": {**kind, "isMonotonic": True}})})
+        return metrics
+
+    def text(self, gauges: "Dict[str, List[Tuple[Event, float]]]") -> str:
+        """Return all that was ever counted as Prometheus' text, and what is now."""
+        lines: "List[str]" = []
+        for metric, (name, _, bounds, _, text) in METRICS.items():
+            rows, told = self.state["counters"].get(metric, {}), f"hook_io_{name}"
+            if rows and name:
+                lines += [f"# HELP {told} {text}",
+                          f"# TYPE {told} {'histogram' if bounds else 'counter'}"]
+            for key in sorted(rows) if name else ():
+                labels, row = self._labels(decode(key)), rows[key]
+                if not bounds:
+                    lines.append(f"{told}{labels} {row}")
+                    continue
+                total, within = 0, labels[:-1]  # of a histogram, which has some
+                for bound, count in zip([*bounds, "+Inf"], row[2:]):
+                    total += count
+                    lines.append(f'{told}_bucket{within},le="{bound}"}} {total}')
+                lines += [f"{told}_sum{labels} {row[1]}",
+                          f"{told}_count{labels} {row[0]}"]
+        for name, samples in gauges.items():
+            told = f"hook_io_{name}"
+            lines += [f"# HELP {told} {GAUGES[name]}", f"# TYPE {told} gauge", *(
+                f"{told}{self._labels(labels)} {value}" for labels, value in samples)]
+        return "\n".join([*lines, ""])
+
+    @staticmethod
+    def _labels(labels: "Event") -> str:
+        texts = []
+        for name, value in labels.items():
+            text = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+            texts.append(f'{name}="{_encodable(text)}"')
+        return f"{{{','.join(texts)}}}" if texts else ""
 
 
-def _logged_ms(line: bytes) -> int:
-    return _moment_ms(line[14:38].decode("ascii", "replace")) or _Reader().fact(line)[2]
+class Tokens:
+    """The tokens that transcripts of Claude Code tell of.
 
-
-def _lines_from(
-    file: "Any", start: int, told: int, wanted: bytes
-) -> "Iterator[Tuple[int, bytes]]":
-    """Yield the lines of a session, but for the calls of a turn that was told."""
-    file.seek(start)
-    at = start
-    for line in file.read(READ_MAX_BYTES).split(b"\n")[:-1]:
-        is_told = start < at < told and CALL_ID_MARK in line and any(
-            mark in line for mark in CALL_MARKS)
-        if wanted in line and not is_told:
-            yield at, line
-        at += len(line) + 1
-
-
-def _beginning(file: "Any", size: int, wanted: bytes) -> int:
-    """Return where the latest lines of a session begin that is new to us."""
-    start = size
-    while start > 0:
-        at = max(0, start - BACK_BYTES)
-        file.seek(at)
-        lines = [line for line in file.read(start - at).split(b"\n") if wanted in line]
-        start = at
-        if not lines or any(b'"event_type":"SessionStart"' in line for line in lines):
-            break
-    return start
-
-
-def _with_own(
-    lines: "List[Logged]", event: AgentEvent, errand: "Errand"
-) -> "List[Any]":
-    """Return the *lines*, and *event* where the hook that logs it is not done yet."""
-    name, time_ns = errand.event_type, errand.time_ns
-    since = _instant(time_ns - 10 * 10**9).encode("ascii")
-    mark = f'"event_type":"{name}"'.encode()
-    events: "List[Any]" = list(lines)
-    if name and not any(
-            mark in line and line[14:38] >= since for _, _, line in lines):
-        events.append({
-            "timestamp": _instant(time_ns), "source_app": errand.source_app,
-            "event_type": name, "metadata": encode(event.native),
-            "session_id": errand.session_id or event.get("session_id")})
-    return events
-
-
-def _new_usage(
-    ledger: _Ledger, known: "Event", event: AgentEvent, turns: "List[Event]",
-    errand: "Errand",
-) -> "Dict[int, List[Event]]":
-    """Count the tokens that transcripts tell of; return the new answers of a model.
-
-    They are by id() of the turn: the subagent's, else the one in which they came; what
-    is older belongs to none.  One that is told again with more tokens counts with the
-    difference, and is not returned again.
+    Only names of models, numbers, times and ids are taken from them.
     """
-    path = _text(event, "transcript_path")
-    paid: "Event" = {}
-    new: "Dict[int, List[Event]]" = {}
-    if event.agent not in USAGE_AGENTS or not os.path.isabs(path):
+
+    def __init__(self, ledger: Ledger, known: "Event", errand: "Errand") -> None:
+        self.ledger, self.known, self.errand = ledger, known, errand
+
+    def answers(
+        self, event: AgentEvent, turns: "List[Event]"
+    ) -> "Dict[int, List[Event]]":
+        """Count the tokens of the session; return the new answers of a model.
+
+        They are by id() of the turn: the subagent's, else the one in which they came;
+        what is older belongs to none.  One that is told again with more tokens counts
+        with the difference, and is not returned again.
+        """
+        path, known = Turns.text(event, "transcript_path"), self.known
+        paid: "Event" = {}
+        new: "Dict[int, List[Event]]" = {}
+        if event.agent not in USAGE_AGENTS or not os.path.isabs(path):
+            return new
+        turn_of = {agent["agent_id"]: turn for turn in turns
+                   for agent in turn["subagents"] if agent["agent_id"]}
+        for name in (path, *self._others(path[:-len(".jsonl")] + "/subagents")):
+            agent_id = "" if name == path else os.path.basename(name)[len("agent-"):-6]
+            for answer in self._read(name, paid):
+                turn = turn_of.get(agent_id) or next(
+                    (turn for turn in reversed(turns)
+                     if turn["started_ms"] <= answer["ended_ms"]), None)
+                known["fresh"] = known["fresh"] and turn is not None
+                if turn is not None and self._count(turn, answer):
+                    new.setdefault(id(turn), []).append(
+                        {**answer, "agent_id": agent_id})
+        self._count_paid(turns[-1], paid)
         return new
-    turn_of = {agent["agent_id"]: turn for turn in turns for agent in turn["subagents"]
-               if agent["agent_id"]}
-    for name in (path, *_transcripts(path[:-len(".jsonl")] + "/subagents")):
-        agent_id = "" if name == path else os.path.basename(name)[len("agent-"):-6]
-        for answer in _read_answers(ledger, known, name, paid, errand):
-            turn = turn_of.get(agent_id) or next(
-                (turn for turn in reversed(turns)
-                 if turn["started_ms"] <= answer["ended_ms"]), None)
-            known["fresh"] = known["fresh"] and turn is not None
-            if turn is not None and _count_tokens(ledger, known, turn, answer):
-                new.setdefault(id(turn), []).append({**answer, "agent_id": agent_id})
-    _count_paid(ledger, known, turns[-1], paid)
-    return new
+
+    @staticmethod
+    def _others(folder: str) -> "List[str]":
+        """Return the transcripts of subagents in a folder."""
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError:
+            return []
+        return [os.path.join(folder, name) for name in names
+                if name[:6] == "agent-" and name[-6:] == ".jsonl"]
+
+    def _read(self, path: str, paid: "Event") -> "List[Event]":
+        """Return the answers that are new in a transcript; say what cannot be read."""
+        answers: "List[Event]" = []
+        files = self.known["files"]
+        try:
+            data, files[path] = self._lines(path, files.get(path, 0))
+            answers, cost, unknown = self.told(data)
+            paid.update(cost)
+            if unknown or (data and b'"type":"' not in data):
+                raise OSError(f"{Line.clean(path)} has lines of an unknown form")
+        except OSError as error:
+            self.errand.note("[WARNING] Tokens are missing in what is exported: "
+                             f"{Export.why(error)}")
+            self.ledger.observe("unread", 1)
+        return answers
+
+    @staticmethod
+    def _lines(path: str, start: int) -> "Tuple[bytes, int]":
+        """Return the whole lines of a transcript from *start* on, and where they end.
+
+        Raises OSError, also for more than TRANSCRIPT_MAX_BYTES, or less than a line.
+        """
+        with os.fdopen(_open_own(path, os.O_RDONLY), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = start if start <= size else 0
+            if size - start > TRANSCRIPT_MAX_BYTES:
+                raise OSError(f"{Line.clean(path)} has more than "
+                              f"{TRANSCRIPT_MAX_BYTES} new bytes")
+            file.seek(start)
+            data = file.read(TRANSCRIPT_MAX_BYTES)
+        whole = data[:data.rfind(b"\n") + 1]
+        if data and not whole:
+            raise OSError(f"{Line.clean(path)} ends within a line")
+        return whole, start + len(whole)
+
+    @staticmethod
+    def told(data: bytes) -> "Tuple[List[Event], Event, int]":
+        """Return the answers in lines of a transcript, what its cost-state says, and
+        how many lines ought to hold an answer, and do not as far as is known here.
+
+        Of lines with one id the one with the most output counts; the answer began when
+        the line before it ended.
+        """
+        found: "Dict[str, Event]" = {}
+        minutes: "Dict[str, int]" = {}
+        cost: "Event" = {}
+        before_ms = unknown = 0
+        for line in data.split(b"\n"):
+            at = line.rfind(b'"timestamp":"') + 13
+            now_ms = Turns.moment_ms(line[at:at + 24].decode("ascii", "replace"),
+                                     minutes) if at > 12 else before_ms
+            said = Turns.decoded(line) if any(
+                mark in line for mark in ANSWER_MARKS) else None
+            if said and isinstance(said.get("modelUsage"), dict):
+                cost = said["modelUsage"]
+            elif said is not None and (not said or said.get("type") == "assistant"):
+                unknown += not Tokens._keep(
+                    found, said.get("message"), before_ms, now_ms)
+            before_ms = now_ms
+        return list(found.values()), cost, unknown
+
+    @staticmethod
+    def _keep(
+        found: "Dict[str, Event]", message: "Any", before_ms: int, now_ms: int
+    ) -> bool:
+        """Keep a model's answer among those *found*; tell whether its form is known."""
+        name, model, usage = (JSON.at(message, member)
+                              for member in ("id", "model", "usage"))
+        if not (isinstance(name, str) and isinstance(model, str) and (
+                isinstance(usage, dict))):
+            return False
+        told = {kind: Turns.count(usage.get(kind) or 0) for kind in TOKENS}
+        counts = {kind: count for kind, count in told.items() if count is not None}
+        if model[:1] == "<" or len(counts) < len(told):
+            return model[:1] == "<"  # "<synthetic>": no model said it
+        known = found.get(name) or {
+            "output_tokens": 0, "started_ms": before_ms or now_ms}
+        if counts["output_tokens"] >= known["output_tokens"]:
+            found[name] = {
+                **Turns.begun(min(known["started_ms"], now_ms), id=name,
+                              model=Line.clean(model), **counts), "ended_ms": now_ms,
+                "all_input_tokens": sum(counts.values()) - counts["output_tokens"]}
+        return True
+
+    def _count(self, turn: "Event", answer: "Event") -> bool:
+        """Count the tokens of an answer; tell whether it is a new one."""
+        counted, key = self.ledger.state["usage"], Spans.hash(16, answer["id"])
+        before, now = counted.pop(key, None), [answer[kind] for kind in TOKENS]
+        more = [max(0, count - old) for count, old in zip(
+            now, before or [0] * len(now))]
+        counted[key] = now
+        self.ledger.keep_last(counted, ANSWERS_KEPT)
+        paid = self.known["paid"].get(answer["model"]) or [0] * (len(TOKENS) + 1)
+        self.known["paid"][answer["model"]] = [
+            *(old + count for old, count in zip(paid, more)), paid[-1]]
+        self._observe(turn, answer["model"], more)
+        return before is None
+
+    def _observe(self, turn: "Event", model: str, more: "Iterable[int]") -> None:
+        labels = {"source_app": turn["source_app"], "model": model}
+        for (kind, _), count in zip(TOKENS.values(), more):
+            if count:
+                self.ledger.observe("tokens", count, **labels, kind=kind)
+                self.ledger.observe(kind, count, **labels)
+            if count and kind[:5] == "cache":
+                self.ledger.observe("input", count, **labels)
+
+    def _count_paid(self, turn: "Event", paid: "Event") -> None:
+        """Count what cost-state knows and no answer said: the cost, other requests.
+
+        It holds all of a session, also what was before we knew that, which is not
+        counted.
+        """
+        known = self.known
+        for model, row in paid.items():
+            told = [Turns.count(JSON.at(row, name)) or 0
+                    for _, name in TOKENS.values()]
+            cost = JSON.at(row, "costUSD")
+            if not isinstance(cost, (int, float)) or not 0 <= cost < 1e9:
+                continue
+            before = known["paid"].get(model) or [0] * (len(TOKENS) + 1)
+            known["paid"][model] = [*told, cost]
+            if known["fresh"]:
+                *more, cost = (max(0, now - old) for now, old in zip(
+                    known["paid"][model], before))
+                self._observe(turn, Line.clean(model), more)
+                self.ledger.observe("cost", cost, source_app=turn["source_app"],
+                                    model=model)
+        known["fresh"] = known["fresh"] or bool(paid)
 
 
-def _transcripts(folder: str) -> "List[str]":
-    """Return the transcripts of subagents in a folder."""
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError:
-        return []
-    return [os.path.join(folder, name) for name in names
-            if name[:6] == "agent-" and name[-6:] == ".jsonl"]
+class Spans:
+    """What a turn holds, as records with ids that are always the same, and as spans."""
 
+    def __init__(self, known: "Event", errand: "Errand") -> None:
+        self.known, self.errand = known, errand
+        self.effort = Effort(EXPORT_TIMEOUT_MS / 4000)
 
-def _read_answers(
-    ledger: _Ledger, known: "Event", path: str, paid: "Event", errand: "Errand"
-) -> "List[Event]":
-    """Return the answers that are new in a transcript; say what could not be read."""
-    answers: "List[Event]" = []
-    try:
-        data, known["files"][path] = _new_lines(path, known["files"].get(path, 0))
-        answers, cost, unknown = _answers(data)
-        paid.update(cost)
-        if unknown or (data and b'"type":"' not in data):
-            raise OSError(f"{Line.clean(path)} has lines of an unknown form")
-    except OSError as error:
-        errand.note("[WARNING] Tokens are missing in what is exported: "
-                    f"{_why(error)}")
-        _observe(ledger, "unread", 1)
-    return answers
+    @staticmethod
+    def hash(digits: int, *words: str) -> str:
+        """Return an id that the same words always have."""
+        from hashlib import sha256
 
+        said = "\0".join(words).encode("utf-8", "replace")
+        return sha256(said).hexdigest()[:digits]
 
-def _new_lines(path: str, start: int) -> "Tuple[bytes, int]":
-    """Return the whole lines of a transcript from *start* on, and where they end.
+    @staticmethod
+    def _key(turn: "Event") -> "Tuple[str, str]":
+        return turn["session_id"], turn["prompt_id"] or str(turn["started_ms"])
 
-    Raises OSError, also for more than TRANSCRIPT_MAX_BYTES, or less than a line.
-    """
-    with os.fdopen(_open_own(path, os.O_RDONLY), "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        start = start if start <= size else 0
-        if size - start > TRANSCRIPT_MAX_BYTES:
-            raise OSError(
-                f"{Line.clean(path)} has more than {TRANSCRIPT_MAX_BYTES} new bytes")
-        file.seek(start)
-        data = file.read(TRANSCRIPT_MAX_BYTES)
-    whole = data[:data.rfind(b"\n") + 1]
-    if data and not whole:
-        raise OSError(f"{Line.clean(path)} ends within a line")
-    return whole, start + len(whole)
+    def records(
+        self, turn: "Event", answers: "List[Event]", is_over: bool
+    ) -> "Iterator[Record]":
+        """Yield (id, kind, record, id of what it is within) of all that a turn holds.
 
+        is_over: nothing of it comes any more, so that a subagent without an end has
+        none.
+        """
+        key = self._key(turn)
+        root = self.hash(ID_CHARS, *key, "turn")
+        spans = {"": root}
 
-def _answers(data: bytes) -> "Tuple[List[Event], Event, int]":
-    """Return the answers in lines of a transcript, what its cost-state says, and how
-    many lines ought to hold an answer, and do not as far as is known here.
+        def calls(items: "List[Event]", above: str) -> "Iterator[Record]":
+            n = 0  # of the calls without an id
+            for call in items:
+                name = call["id"] or f"{n} {call['started_ms']}"
+                n += not call["id"]
+                own = self.hash(ID_CHARS, *key, "call", call["agent_id"], name)
+                spans[call["id"]] = own
+                yield own, "call", call, above
 
-    Only names of models, numbers, times and ids are taken.  Of lines with one id the
-    one with the most output counts; the answer began when the line before it ended.
-    """
-    found: "Dict[str, Event]" = {}
-    cost: "Event" = {}
-    before_ms = unknown = 0
-    for line in data.split(b"\n"):
-        at = line.rfind(b'"timestamp":"')
-        now_ms = _moment_ms(line[at + 13:at + 37].decode("ascii", "replace")) if (
-            at >= 0) else before_ms
-        said = _decoded(line) if any(mark in line for mark in ANSWER_MARKS) else None
-        if said and isinstance(said.get("modelUsage"), dict):
-            cost = said["modelUsage"]
-        elif said is not None and (not said or said.get("type") == "assistant"):
-            unknown += not _keep_answer(found, said.get("message"), before_ms, now_ms)
-        before_ms = now_ms
-    return list(found.values()), cost, unknown
+        for member, counted in (("input_tokens", "all_input_tokens"),
+                                ("output_tokens", "output_tokens")):
+            turn[member] = sum(answer[counted] for answer in answers) or None
+        yield root, "turn", turn, ""
+        yield from calls(turn["calls"], root)
+        for agent in turn["subagents"]:
+            spans[""] = root
+            name = agent["agent_id"] or f"{agent['agent_type']} {agent['started_ms']}"
+            own = spans[f"agent {name}"] = self.hash(ID_CHARS, *key, "agent", name)
+            if is_over or agent["ended_ms"] is not None:
+                yield own, "agent", agent, spans.get(agent["call_id"], root)
+                yield from calls(agent["calls"], own)
+        for kind in ("wait", "compaction"):
+            for item in turn[f"{kind}s"]:
+                begun = str(item["started_ms"])
+                yield self.hash(ID_CHARS, *key, kind, begun), kind, item, root
+        for answer in answers:
+            above = spans.get(f"agent {answer['agent_id']}", root)
+            own = self.hash(ID_CHARS, *key, "chat", answer["id"])
+            yield own, "usage", answer, above
 
+    def join(self, turn: "Event") -> None:
+        """Keep the trace that the agent itself has of the turn that ends now, if any.
+        """
+        parts = self.errand.settings.env.get("TRACEPARENT", "").lower().split("-")
+        is_one = [len(part) for part in parts[:4]] == [2, 32, 16, 2] and all(
+            c in "0123456789abcdef" for part in parts[:4] for c in part)
+        if is_one and parts[0] != "ff" and int(parts[1], 16) and int(parts[2], 16) and (
+                self.errand.event_type != "SessionEnd"):
+            self.known["traces"] = {self._key(turn)[1]: parts[1:3]}
 
-def _keep_answer(
-    found: "Dict[str, Event]", message: "Any", before_ms: int, now_ms: int
-) -> bool:
-    """Keep a model's answer among those *found*; tell whether its form is known."""
-    name, model = JSON.at(message, "id"), JSON.at(message, "model")
-    usage = JSON.at(message, "usage")
-    if not (isinstance(name, str) and isinstance(model, str) and (
-            isinstance(usage, dict))):
-        return False
-    told = {kind: _count(usage.get(kind) or 0) for kind in TOKENS}
-    counts = {kind: count for kind, count in told.items() if count is not None}
-    if model[:1] == "<" or len(counts) < len(told):
-        return model[:1] == "<"  # "<synthetic>": no model said it
-    known = found.get(name) or {"output_tokens": 0, "started_ms": before_ms or now_ms}
-    if counts["output_tokens"] >= known["output_tokens"]:
-        started_ms = min(known["started_ms"], now_ms)
-        found[name] = {**_begun(started_ms, id=name, model=Line.clean(model), **counts),
-                       "ended_ms": now_ms, "all_input_tokens": sum(
-                           counts.values()) - counts["output_tokens"]}
-    return True
-
-
-def _count_tokens(
-    ledger: _Ledger, known: "Event", turn: "Event", answer: "Event"
-) -> bool:
-    """Count the tokens of an answer; tell whether it is a new one."""
-    counted, key = ledger.state["usage"], _hash(16, answer["id"])
-    before, now = counted.pop(key, None), [answer[kind] for kind in TOKENS]
-    more = [max(0, count - old) for count, old in zip(now, before or [0] * len(now))]
-    counted[key] = now
-    _keep_last(counted, ANSWERS_KEPT)
-    paid = known["paid"].get(answer["model"]) or [0] * (len(TOKENS) + 1)
-    known["paid"][answer["model"]] = [
-        *(old + count for old, count in zip(paid, more)), paid[-1]]
-    _observe_tokens(ledger, turn, answer["model"], more)
-    return before is None
-
-
-def _observe_tokens(
-    ledger: _Ledger, turn: "Event", model: str, more: "Iterable[int]"
-) -> None:
-    labels = {"source_app": turn["source_app"], "model": model}
-    for (kind, _), count in zip(TOKENS.values(), more):
-        if count:
-            _observe(ledger, "tokens", count, **labels, kind=kind)
-            _observe(ledger, kind, count, **labels)
-        if count and kind[:5] == "cache":
-            _observe(ledger, "input", count, **labels)
-
-
-def _count_paid(ledger: _Ledger, known: "Event", turn: "Event", paid: "Event") -> None:
-    """Count what cost-state knows and no answer said: the cost, and other requests.
-
-    It holds all of a session, also what was before we knew that, which is not counted.
-    """
-    for model, row in paid.items():
-        told = [_count(JSON.at(row, name)) or 0 for _, name in TOKENS.values()]
-        cost = JSON.at(row, "costUSD")
-        if not isinstance(cost, (int, float)) or not 0 <= cost < 1e9:
-            continue
-        before = known["paid"].get(model) or [0] * (len(TOKENS) + 1)
-        known["paid"][model] = [*told, cost]
-        if known["fresh"]:
-            *more, cost = (max(0, now - old) for now, old in zip(
-                known["paid"][model], before))
-            _observe_tokens(ledger, turn, Line.clean(model), more)
-            _observe(ledger, "cost", cost, source_app=turn["source_app"], model=model)
-    known["fresh"] = known["fresh"] or bool(paid)
-
-
-def _observe(ledger: _Ledger, metric: str, value: float, **labels: str) -> None:
-    """Add to a sum, or to a histogram's buckets, for good and for the collector."""
-    for label, given in labels.items():
-        seen = ledger.state["names"].setdefault(label, [])
-        text = Line.clamp(Line.clean(given), NAME_MAX_CHARS)
-        if text not in seen and len(seen) < LABEL_VALUES_MAX:
-            seen.append(text)
-        labels[label] = text if text in seen else "other"
-    key, bounds = encode(labels), METRICS[metric][2]
-    for sums in ledger.sums:
-        rows = ledger.state[sums].setdefault(metric, {})
-        if not bounds:
-            rows[key] = rows.get(key, 0) + value
-            continue
-        row = rows.setdefault(key, [0] * (len(bounds) + 3))  # count, sum, buckets
-        row[0] += 1
-        row[1] += value
-        row[2 + sum(bound < value for bound in bounds)] += 1
-
-
-def _hash(digits: int, *words: str) -> str:
-    """Return an id that the same words always have."""
-    from hashlib import sha256
-
-    return sha256("\0".join(words).encode("utf-8", "replace")).hexdigest()[:digits]
-
-
-def _turn_key(turn: "Event") -> "Tuple[str, str]":
-    return turn["session_id"], turn["prompt_id"] or str(turn["started_ms"])
-
-
-def _records_of(
-    turn: "Event", answers: "List[Event]", is_over: bool
-) -> "Iterator[Record]":
-    """Yield (id, kind, record, id of what it is within) of all that a turn holds.
-
-    is_over: nothing of it comes any more, so that a subagent without an end has none.
-    """
-    key = _turn_key(turn)
-    root = _hash(16, *key, "turn")
-    spans = {"": root}
-
-    def calls(items: "List[Event]", above: str) -> "Iterator[Record]":
-        n = 0  # of the calls without an id
-        for call in items:
-            name = call["id"] or f"{n} {call['started_ms']}"
-            n += not call["id"]
-            spans[call["id"]] = _hash(16, *key, "call", call["agent_id"], name)
-            yield spans[call["id"]], "call", call, above
-
-    for member, counted in (("input_tokens", "all_input_tokens"),
-                            ("output_tokens", "output_tokens")):
-        turn[member] = sum(answer[counted] for answer in answers) or None
-    yield root, "turn", turn, ""
-    yield from calls(turn["calls"], root)
-    for agent in turn["subagents"]:
-        spans[""] = root
-        name = agent["agent_id"] or f"{agent['agent_type']} {agent['started_ms']}"
-        own = spans[f"agent {name}"] = _hash(16, *key, "agent", name)
-        if is_over or agent["ended_ms"] is not None:
-            yield own, "agent", agent, spans.get(agent["call_id"], root)
-            yield from calls(agent["calls"], own)
-    for kind in ("wait", "compaction"):
-        for item in turn[f"{kind}s"]:
-            yield _hash(16, *key, kind, str(item["started_ms"])), kind, item, root
-    for answer in answers:
-        above = spans.get(f"agent {answer['agent_id']}", root)
-        yield _hash(16, *key, "chat", answer["id"]), "usage", answer, above
-
-
-def _count_new(ledger: _Ledger, turn: "Event", records: "List[Record]") -> None:
-    """Count what is new; a duration that nobody knows is not counted as one."""
-    for _, kind, item, _ in records:
-        lasted_ms = item["duration_ms"]
-        lasted_s = None if lasted_ms is None else lasted_ms / 1000
-        facts = {**item, "source_app": turn["source_app"], "": 1,
-                 "agent": item.get("agent_type", turn["agent"]),
-                 "end": item.get("end") or "none", "call_count": len(turn["calls"]),
-                 "duration_s": lasted_s if kind != "wait" else lasted_s or 0,
-                 "ran_s": None if item.get("outcome") == "denied" else lasted_s}
-        for metric, (member, labels) in COUNTED[kind].items():
-            if facts[member] is not None:
-                _observe(ledger, metric, facts[member], **{
-                    label: facts[label] for label in labels.split()})
-
-
-def _join_trace(known: "Event", turn: "Event", errand: "Errand") -> None:
-    """Keep the trace that the agent itself has of the turn that ends now, if any."""
-    parts = errand.settings.env.get("TRACEPARENT", "").lower().split("-")
-    is_one = [len(part) for part in parts[:4]] == [2, 32, 16, 2] and all(
-        c in "0123456789abcdef" for part in parts[:4] for c in part)
-    if is_one and parts[0] != "ff" and int(parts[1], 16) and int(parts[2], 16) and (
-            errand.event_type != "SessionEnd"):
-        known["traces"] = {_turn_key(turn)[1]: parts[1:3]}
-
-
-def _spans_of(
-    turn: "Event", records: "List[Record]", known: "Event", errand: "Errand"
-) -> "List[Event]":
-    """Return OTLP's spans of *records*, and as events of the turn's what has none."""
-    key = _turn_key(turn)
-    trace_id, parent = known["traces"].get(key[1]) or [_hash(32, *key), ""]
-    common = {"session.id": key[0], "gen_ai.conversation.id": key[0],
-              "user.id": errand.settings.user}
-    effort = Effort(EXPORT_TIMEOUT_MS / 4000)
-    spans: "List[Event]" = []
-    for span_id, kind, item, above in records:
-        start_ms = item["started_ms"]
-        attributes = _leaving(kind, item, errand, effort)
-        if kind not in SPANS:
-            if spans and spans[0]["spanId"] == above:
+    def of(self, turn: "Event", records: "List[Record]") -> "List[Event]":
+        """Return OTLP's spans of *records*, and as events of the turn's what has none.
+        """
+        if len(records) > SPANS_MAX:
+            left = len(records) - SPANS_MAX
+            self.errand.note(f"[WARNING] {left} spans of a turn are left out: it has "
+                             f"more than {SPANS_MAX}")
+        key = self._key(turn)
+        trace = self.known["traces"].get(key[1]) or [self.hash(32, *key), ""]
+        spans: "List[Event]" = []
+        for span_id, kind, item, above in records[:SPANS_MAX]:
+            if kind in SPANS:
+                spans.append(self._span(span_id, kind, item, above, turn, trace))
+            elif spans and spans[0]["spanId"] == above:
                 spans[0].setdefault("events", []).append({
-                    "timeUnixNano": _nano(start_ms), "name": f"hook_io.{kind}",
-                    "attributes": Otlp.attributes(attributes)})
-            continue
+                    "timeUnixNano": self._nano(item["started_ms"]),
+                    "name": f"hook_io.{kind}",
+                    "attributes": Otlp.attributes(self._leaving(kind, item))})
+        return spans
+
+    def _span(
+        self, span_id: str, kind: str, item: "Event", above: str, turn: "Event",
+        trace: "List[str]",
+    ) -> "Event":
         operation, member, number, shown = SPANS[kind]
+        start_ms, session_id = item["started_ms"], turn["session_id"]
         end_ms = max(start_ms, item["ended_ms"] or turn["ended_ms"] or 0)
         if kind == "call" and item["duration_ms"] is not None:
             start_ms = max(start_ms, end_ms - item["duration_ms"])
-        error = _error_type(item)
+        error = self._error_type(item)
         provider = PLATFORMS[turn["agent"]].get("provider") if kind == "usage" else ""
-        attributes.update(common, **{
+        attributes = {
+            **self._leaving(kind, item), "session.id": session_id,
+            "gen_ai.conversation.id": session_id, "user.id": self.errand.settings.user,
             "gen_ai.operation.name": operation, "openinference.span.kind": shown,
-            "gen_ai.provider.name": provider, "error.type": error})
-        spans.append({
-            "traceId": trace_id, "spanId": span_id, "parentSpanId": above or parent,
+            "gen_ai.provider.name": provider, "error.type": error}
+        return {
+            "traceId": trace[0], "spanId": span_id, "parentSpanId": above or trace[1],
             "name": _encodable(f"{operation} {Line.clamp(item[member], 64)}".strip()),
-            "kind": number, "startTimeUnixNano": _nano(start_ms),
-            "endTimeUnixNano": _nano(end_ms), "attributes": Otlp.attributes(attributes),
-            "status": {"code": 2, "message": error} if error else {}})
-    return spans
+            "kind": number, "startTimeUnixNano": self._nano(start_ms),
+            "endTimeUnixNano": self._nano(end_ms),
+            "attributes": Otlp.attributes(attributes),
+            "status": {"code": 2, "message": error} if error else {}}
 
+    def _leaving(self, kind: str, item: "Event") -> "Event":
+        """Return what of a record leaves, under the names that it has there."""
+        members = {name: item.get(member) for name, member in EXPORTED[kind].items()}
+        if self.errand.settings.export_content:
+            for name, member in CONTENT.get(kind, {}).items():
+                members[name] = redact(
+                    item.get(member), CONTENT_MAX_CHARS, self.effort)
+        leaving: "Event" = clip(members, CONTENT_MAX_CHARS)
+        return leaving
 
-def _leaving(
-    kind: str, item: "Event", errand: "Errand", effort: "Effort"
-) -> "Event":
-    """Return what of a record leaves, under the names that it has there."""
-    members = {name: item.get(member) for name, member in EXPORTED[kind].items()}
-    for name, member in CONTENT.get(kind, {}).items() if (
-            errand.settings.export_content) else ():
-        members[name] = redact(item.get(member), CONTENT_MAX_CHARS, effort)
-    leaving: "Event" = clip(members, CONTENT_MAX_CHARS)
-    return leaving
+    @staticmethod
+    def _error_type(item: "Event") -> str:
+        if item.get("end") == "StopFailure":
+            return item["error"] if item["error"].isidentifier() else "_OTHER"
+        return ERROR_TYPES.get(item.get("outcome", ""), "")
 
-
-def _error_type(item: "Event") -> str:
-    if item.get("end") == "StopFailure":
-        return item["error"] if item["error"].isidentifier() else "_OTHER"
-    return ERROR_TYPES.get(item.get("outcome", ""), "")
-
-
-def _nano(at_ms: int) -> str:
-    return str(min(max(at_ms, 0) * 10**6, TIME_MAX_NS - 1))  # a clock may be wrong
-
-
-def _post_turns(
-    ledger: _Ledger, event: AgentEvent, deadline: float, errand: "Errand"
-) -> None:
-    """Send what waits, spans first.  What is not taken goes with the next turn."""
-    state, now = ledger.state, time.time_ns()
-    items = {"traces": [span for _, some in state["waiting"] for span in some],
-             "metrics": _otlp_metrics(
-                 state["owed"], state["since"] or errand.time_ns, now)}
-    for signal in ("traces", "metrics"):
-        if not items[signal]:
-            continue
-        if time.monotonic() > deadline:
-            errand.note(f"[WARNING] {signal} go with the next turn: there was no time "
-                        "left for them")
-            return
-        url, headers = _signal_url(signal, errand)
-        body = encode(Otlp(errand).body(signal, items[signal])).encode("ascii")
-        if signal == "metrics":
-            state["in_doubt"] = True
-            ledger.save()
-        share = (deadline - time.monotonic()) / (2 if signal == "traces" else 1)
-        outcome = _post(url, body, time.monotonic() + share, {
-            "Accept": "application/json", **headers}, errand,
-            errand.settings.export_headers)
-        _settle(ledger, signal, outcome, event, errand)
-        if outcome.is_loss:
-            errand.note(f"[WARNING] {signal} were not taken: {outcome.name}"
-                        f"{outcome.fact and ', '}{outcome.fact} ({shown_url(url)})")
-
-
-def _settle(
-    ledger: _Ledger, signal: str, outcome: Outcome, event: AgentEvent,
-    errand: "Errand",
-) -> None:
-    """Forget what was taken, or will not be; count what is lost.
-
-    Spans go again after no answer, as they have ids; sums do not, as they would count
-    twice.
-    """
-    state, streak = ledger.state, _streak(_signal_url("traces", errand)[0], errand)
-    is_final = Spool.is_permanent(outcome) or (
-        signal == "metrics" and outcome.name == "unconfirmed")
-    lost = 0
-    if signal == "metrics":
-        state["in_doubt"] = False
-    if signal == "metrics" and (is_final or not outcome.is_loss):
-        state["owed"], state["since"], lost = {}, time.time_ns(), int(is_final)
-    elif signal == "traces":
-        keep = 0 if is_final or not outcome.is_loss else TURNS_WAITING
-        lost = max(0, len(state["waiting"]) - keep) if outcome.is_loss else 0
-        state["waiting"] = state["waiting"][-keep:] if keep else []
-    for _ in range(lost):
-        streak.record(errand.event_type, outcome.name, _session_of(event))
-    if lost:
-        _observe(ledger, "lost", lost)
-    elif not outcome.is_loss:
-        streak.end_untold()
-
-
-def _signal_url(signal: str, errand: "Errand") -> "Tuple[str, Dict[str, str]]":
-    """Return where a collector takes a signal, and the headers meant for it alone."""
-    url, headers = Otlp(errand).endpoint(signal, errand.settings.export_url)
-    return url, _overlaid(headers, _given_headers(
-        "HOOK_IO_EXPORT_HEADERS", errand.settings.export_headers, url, errand))
-
-
-def _otlp_metrics(owed: "Event", since_ns: int, now_ns: int) -> "List[Event]":
-    """Return OTLP's sums and histograms of what happened since then: deltas."""
-    metrics, times = [], {"timeUnixNano": str(now_ns),
-                          "startTimeUnixNano": str(min(since_ns, now_ns))}
-    for name, (_, told, bounds, unit, text) in METRICS.items():
-        points: "List[Event]" = []
-        for key, row in owed.get(name, {}).items() if told else ():
-            labels = {LABELS.get(n, n): value for n, value in decode(key).items()}
-            if told.startswith(_INFERENCE):
-                labels.update({"gen_ai.operation.name": "chat",
-                               "gen_ai.provider.name": "anthropic",
-                               "gen_ai.token.modality": "unknown"})
-            value = {"count": str(row[0]), "sum": row[1], "bucketCounts": [
-                str(count) for count in row[2:]], "explicitBounds": bounds} if (
-                bounds) else {"asInt": str(row)} if isinstance(row, int) else {
-                "asDouble": row}
-            points.append({"attributes": Otlp.attributes(labels), **times, **value})
-        if points:
-            kind: "Event" = {"aggregationTemporality": 1, "dataPoints": points}
-            metrics.append({"name": told, "unit": unit, "description": text, **(
-                {"histogram": kind} if bounds else
-                {"sum": {**kind, "isMonotonic": True}})})
-    return metrics
-
-
-def _textfile(ledger: _Ledger, errand: "Errand") -> str:
-    """Return all that was ever counted as Prometheus' text, with what is now."""
-    lines = []
-    for metric, (name, _, bounds, _, text) in METRICS.items():
-        rows, told = ledger.state["counters"].get(metric, {}), f"hook_io_{name}"
-        if rows and name:
-            lines += [f"# HELP {told} {text}",
-                      f"# TYPE {told} {'histogram' if bounds else 'counter'}"]
-        for key in sorted(rows) if name else ():
-            labels, row = _labels(decode(key)), rows[key]
-            if not bounds:
-                lines.append(f"{told}{labels} {row}")
-                continue
-            total, within = 0, labels[:-1]  # of a histogram, which has some
-            for bound, count in zip([*bounds, "+Inf"], row[2:]):
-                total += count
-                lines.append(f'{told}_bucket{within},le="{bound}"}} {total}')
-            lines += [f"{told}_sum{labels} {row[1]}", f"{told}_count{labels} {row[0]}"]
-    for name, samples in _gauges(errand).items():
-        told = f"hook_io_{name}"
-        lines += [f"# HELP {told} {GAUGES[name]}", f"# TYPE {told} gauge",
-                  *(f"{told}{_labels(labels)} {value}" for labels, value in samples)]
-    return "\n".join([*lines, ""])
-
-
-def _gauges(errand: "Errand") -> "Dict[str, List[Tuple[Event, float]]]":
-    urls = {"events": _endpoint(errand)}
-    if "otlp" in errand.settings.export:
-        urls["export"] = _signal_url("traces", errand)[0]
-    spool = Spool(errand).names("json")
-    return {
-        "lost_in_a_row": [({"to": to}, _streak(url, errand).count()[0])
-                          for to, url in urls.items()],
-        "spool_events": [({}, len(spool))],
-        "spool_bytes": [({}, sum(Spool.facts(name)[1] for name in spool))],
-        "last_export_timestamp_seconds": [({}, errand.time_ns // 10**9)]}
-
-
-def _labels(labels: "Event") -> str:
-    texts = []
-    for name, value in labels.items():
-        text = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        texts.append(f'{name}="{_encodable(text)}"')
-    return f"{{{','.join(texts)}}}" if texts else ""
+    @staticmethod
+    def _nano(at_ms: int) -> str:
+        return str(min(max(at_ms, 0) * 10**6, TIME_MAX_NS - 1))  # a clock may be wrong
 
 
 # Deciding ---------------------------------------------------------------------

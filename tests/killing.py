@@ -48,7 +48,7 @@ def export(folder, prompt, kinds, url, system=os):
         os.dup2(writer, 2)
         hook_io.os = system
         event = {"hook_event_name": "Stop", "session_id": "s", "prompt_id": prompt}
-        hook_io._export(hook_io.normalise(event), errand(
+        hook_io.Export.result(hook_io.normalise(event), errand(
             "Stop", "demo", event_log=str(folder / "events.jsonl"), export=kinds,
             export_url=url, export_headers=f"X-Step: {folder.name}",
             textfile_dir=str(folder), time_ns=NOW_NS))

@@ -251,10 +251,9 @@ def test_lines_that_are_none_and_another_session_between_cost_a_turn_nothing(age
 
 
 def test_labels_have_so_many_values_and_no_more(agent, monkeypatch):
-    ledger = hook_io._Ledger(str(agent.folder))
-    ledger.state = {"names": {}, "counters": {}, "owed": {}}
+    ledger = hook_io.Ledger(str(agent.folder))
     for n in range(150):
-        hook_io._observe(ledger, "waits", 1, source_app=f'a "{n}"\\\n')
+        ledger.observe("waits", 1, source_app=f'a "{n}"\\\n')
     rows = ledger.state["counters"]["waits"]
     assert len(rows) == hook_io.LABEL_VALUES_MAX + 1
     assert rows['{"source_app":"other"}'] == 50
@@ -412,23 +411,21 @@ def test_what_was_not_taken_goes_with_the_next_turn(tmp_path):
     assert sums["hook_io.turns"]["sum"]["dataPoints"][0]["asInt"] == "2"
 
 
-def test_turns_beyond_twenty_are_lost_and_counted_as_such(tmp_path):
-    ledger = hook_io._Ledger(str(tmp_path))
-    ledger.state = {"names": {}, "counters": {}, "owed": {}, "since": 0,
-                    "waiting": [["Stop", []] for _ in range(23)]}
-    stop = errand("Stop", export_url="http://127.0.0.1:9")
-    os.environ["HOOK_IO_STATE_DIR"], before = str(tmp_path), os.environ.get(
-        "HOOK_IO_STATE_DIR")
-    try:
-        hook_io._settle(ledger, "traces", hook_io.Outcome("refused", "no"),
-                        hook_io.normalise({"session_id": "s"}), stop)
-        losses = hook_io._streak("http://127.0.0.1:9/v1/traces", stop).count()[0]
-    finally:
-        os.environ.pop("HOOK_IO_STATE_DIR")
-        if before is not None:
-            os.environ["HOOK_IO_STATE_DIR"] = before
-    assert len(ledger.state["waiting"]) == hook_io.TURNS_WAITING
-    assert ledger.state["counters"]["lost"] == {"{}": 3}
+def exporting(tmp_path, monkeypatch, url="http://127.0.0.1:9", **given):
+    """Return an export that is about to begin, over OTLP."""
+    monkeypatch.setenv("HOOK_IO_STATE_DIR", str(tmp_path))
+    return hook_io.Export(hook_io.normalise({"session_id": "s"}), errand(
+        "Stop", export="otlp", export_url=url, **given))
+
+
+def test_turns_beyond_twenty_are_lost_and_counted_as_such(tmp_path, monkeypatch):
+    export = exporting(tmp_path, monkeypatch)
+    state = export.ledger.state
+    state["waiting"] = [["Stop", []] for _ in range(23)]
+    export._settle("traces", hook_io.Outcome("refused", "no"))
+    losses = hook_io._streak("http://127.0.0.1:9/v1/traces", export.errand).count()[0]
+    assert len(state["waiting"]) == hook_io.TURNS_WAITING
+    assert state["counters"]["lost"] == {"{}": 3}
     assert losses == 3
 
 
@@ -466,24 +463,22 @@ def test_an_export_whose_collector_is_silent_takes_its_time_and_no_more(
         clock.now = deadline
         return hook_io.Outcome("unconfirmed", "no answer in time")
 
-    def told(*_):
+    def told(export):
         clock.now += telling_s
-        ledger.state["waiting"].append(["Stop", [{}]])
-        ledger.state["owed"] = {"turns": {"{}": 1}}
+        export.ledger.state["waiting"].append(["Stop", [{}]])
+        export.ledger.state["owed"] = {"turns": {"{}": 1}}
         return 1
 
-    monkeypatch.setenv("HOOK_IO_STATE_DIR", str(tmp_path))
     monkeypatch.setattr(hook_io, "_post", silent)
-    monkeypatch.setattr(hook_io, "_tell_turns", told)
-    ledger = hook_io._Ledger(str(tmp_path))
-    monkeypatch.setattr(hook_io, "_Ledger", lambda *_, **__: ledger)
-    said = hook_io._export(hook_io.normalise({}), errand(
-        "Stop", export="otlp", export_url="http://127.0.0.1:9")).diagnostics
+    monkeypatch.setattr(hook_io.Export, "tell", told)
+    export = exporting(tmp_path, monkeypatch)
+    assert export._run() == "1 turns exported"
+    state, said = export.ledger.state, export.errand.notes
     in_time = telling_s < 1.45
     assert asked == ["traces", "metrics"] * in_time
     assert clock.now - 1000 <= max(telling_s, 1.45) + 1e-6
-    assert len(ledger.state["waiting"]) == 1
-    assert ("turns" in ledger.state["owed"]) != in_time  # else they would be told again
+    assert len(state["waiting"]) == 1
+    assert ("turns" in state["owed"]) != in_time  # else they would be told again
     assert any("traces go with the next turn" in line for line in said) != in_time
 
 
@@ -624,7 +619,7 @@ def test_rotel_reads_every_span_and_metric(tmp_path):
 
 def test_tokens_are_those_that_the_api_returned():
     files = (TRANSCRIPT, TRANSCRIPT.parent / "agent.jsonl")
-    told = [hook_io._answers(file.read_bytes()) for file in files]
+    told = [hook_io.Tokens.told(file.read_bytes()) for file in files]
     sums = [sum(answer[kind] for answers, _, _ in told for answer in answers)
             for kind in hook_io.TOKENS]
     assert sums == [9045, 675, 274500, 18450]
@@ -632,7 +627,7 @@ def test_tokens_are_those_that_the_api_returned():
 
 
 def test_of_a_transcript_only_models_numbers_times_and_ids_are_kept():
-    answers, _, _ = hook_io._answers(TRANSCRIPT.read_bytes())
+    answers, _, _ = hook_io.Tokens.told(TRANSCRIPT.read_bytes())
     kept = {"id", "model", "started_ms", "ended_ms", "duration_ms", "all_input_tokens",
             *hook_io.TOKENS}
     assert all(answer.keys() == kept for answer in answers)

@@ -40,7 +40,7 @@ POWERS = {
          "os.makedirs", "os.mkdir", "os.rmdir", "os.truncate"},
         {"FailureStreak", "_read_losses", "_unnamed_file", "_open_missing_fds",
          "StderrBuffer", "forget_compiled", "Background", "WholeFile", "Spool",
-         "EventLog", "_Ledger",
+         "EventLog", "Ledger",
          "_open_own", "_read_own", "Check",
          "Trial", "_Plan", "say"}),  # the installer's
     "processes": (

@@ -71,7 +71,7 @@ def exports(folder, turns):
         this = errand("Stop", "demo", event_log=str(log), export="textfile",
                       textfile_dir=folder, time_ns=time.time_ns())
         started, cpu = time.perf_counter(), time.process_time()
-        result = hook_io._export(event, this)
+        result = hook_io.Export.result(event, this)
         took.append((time.perf_counter() - started, time.process_time() - cpu))
         assert result.diagnostics[-1] == "1 turns exported", result.diagnostics
     return took
