@@ -4173,7 +4173,10 @@ def _problem(takes: str, text: str) -> str:
         problem = "" if inside else f"is no whole number from {low} to {high}"
     elif takes.islower() and text not in takes.split("|"):
         problem = f"is none of {takes.replace('|', ', ')}"
-    return problem and f"{problem}: {Line.excerpt(text)}"
+    words = problem.partition("is none of ")[2].split(", ")
+    near = next((word for word in words if word and _is_near(word, text)), "")
+    hint = near and f" (did you mean {near}?)"
+    return problem and f"{problem}: {Line.excerpt(text)}{hint}"
 
 
 def _event_problem(text: str) -> str:
@@ -5203,7 +5206,7 @@ class Check:
             f"endpoint: {shown_url(url)}, from {self._source()}{self._resolved(url)}",
             f"outcome: {outcome.name}{fact and ': '}{fact}, after {took_ms} ms "
             f"of {budget_ms}",
-            *self._file_lines(url),
+            *self._file_lines(url), *self._not_understood(),
             f"It did not arrive. {REMEDIES[outcome.name]}" if outcome.is_loss else
             "The test event arrived."]
         return HookResult("failed" if outcome.is_loss else "print", "\n".join(lines),
@@ -5231,7 +5234,10 @@ class Check:
         names = ["HOOK_IO_SERVER_URL"]
         if self.settings.format == "otlp":
             names += ["OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]
-        name = next(filter(self.settings.env.get, names), "the default")
+        return self._named(next(filter(self.settings.env.get, names), "the default"))
+
+    def _named(self, name: str) -> str:
+        """Return a variable's *name*, with the settings file that sets it."""
         file = self.settings.sources.get(name)
         return f"{name} in {Line.clean(file)}" if file else name
 
@@ -5252,6 +5258,23 @@ class Check:
                         and name[:8] == "HOOK_IO_"] for file in sources.values()}
         return [Line.clean(f"settings: {file} sets {clip(', '.join(names), 500)}")
                 for file, names in named.items() if names]
+
+    def _not_understood(self) -> "List[str]":
+        """Return a line that names each variable of no use, and what was meant."""
+        said = {}
+        for note in self.errand.notes:
+            name, _, problem = note.partition("] ")[2].partition(" ")
+            if name[:8] == "HOOK_IO_" or name[:5] == "OTEL_":
+                _, sign, meant = problem.rpartition(" (did you mean ")
+                said[name.rstrip(":")] = sign and f"{sign}{meant.partition(')')[0]})"
+        switches = [name for name, value in vars(self.settings).items()
+                    if isinstance(value, bool)]
+        for name in (f"HOOK_IO_{word.upper()}" for word in (*switches, "off", "pure")):
+            text = self.settings.env.get(name, "")
+            if text not in _OFF_WORDS and text.lower() in _OFF_WORDS:
+                said[name] = f" (did you mean {text.lower()}?)"
+        line = ", ".join(self._named(name) + hint for name, hint in said.items())
+        return [f"not understood: {line}"] if line else []
 
     def _file_lines(self, url: str) -> "List[str]":
         """Return what is said of the files: streak, spool, event log, state folder."""

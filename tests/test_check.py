@@ -260,6 +260,39 @@ def test_an_unsound_value_is_told_once_and_not_the_shells(one_hook, project):
         "is ignored"]
 
 
+@pytest.mark.parametrize(("variable", "text", "hint"), [
+    ("HOOK_IO_DECIDE", "DENY", " (did you mean deny?)"),
+    ("HOOK_IO_DECIDE_FAIL", "deny", ""),
+    ("HOOK_IO_FORMAT", "otpl", " (did you mean otlp?)"),
+    ("HOOK_IO_FAIL_LOUD", "blok", " (did you mean block?)"),
+    ("HOOK_IO_EXPORT", "textfile, otlp", " (did you mean textfile,otlp?)"),
+    ("HOOK_IO_PLATFORM", "claude_code", " (did you mean claude-code?)"),
+    ("HOOK_IO_TIMEOUT_MS", "1s", ""),
+    ("HOOK_IO_HEADERS", "tok-4711-squeamish", ""),
+    ("HOOK_IO_BACKGROUND", "False", " (did you mean false?)"),
+])
+def test_a_variable_that_is_not_understood_is_named_with_the_nearest_right_value(
+    one_hook, project, variable, text, hint
+):
+    result, said, _ = settled(
+        one_hook, "--server-url", nowhere(), env={variable: text})
+    assert said["not understood"] == variable + hint
+    assert "squeamish" not in result.stdout + result.stderr
+    path = settle(project, **{variable: text})
+    _, said, _ = settled(one_hook, "--server-url", nowhere())
+    assert said["not understood"] == f"{variable} in {path}{hint}"
+
+
+def test_what_is_understood_is_named_in_no_such_line(one_hook):
+    env = {"HOOK_IO_DECIDE": "off", "HOOK_IO_BACKGROUND": "yes", "HOOK_IO_PURE": "0"}
+    result, _, _ = settled(one_hook, "--server-url", nowhere(), env=env)
+    assert "not understood" not in result.stdout
+    env = {"HOOK_IO_DECIDE": "DENY", "HOOK_IO_FORMAT": "xml"}
+    _, said, _ = settled(one_hook, "--server-url", nowhere(), env=env)
+    assert said["not understood"] == (
+        "HOOK_IO_FORMAT, HOOK_IO_DECIDE (did you mean deny?)")
+
+
 def test_metadata_of_the_settings_leaves_redacted(one_hook, project):
     with EventServer() as server:
         settle(project, HOOK_IO_METADATA='{"password": "squeamish-4711"}',
