@@ -7587,21 +7587,19 @@ def say(*lines: str) -> None:
 # All that is to change is found out first: what is refused has changed nothing.
 
 BACKUP = ".hook-io.bak"
+INSTALLABLE = [agent for agent, row in PLATFORMS.items() if "settings" in row]
 NOT_RUN = ("hook-io: send_event.py could not run, so no event is recorded. Your work is"
            f" not blocked. Try: python3 {HOOKS}/send_event.py --version")
 EXPORTED_AT = ("Stop", "StopFailure", "SessionEnd")  # what ends a turn
 NEXT_STEP = ("Run `make serve` in hook-io's folder, or a server of yours on"
              f" {LOCAL_URL},\nand start the agent: its first event arrives.")
-#: events on which a server may decide
-DECIDING = ("PreToolUse", "PermissionRequest", "UserPromptSubmit",
-            "PreSkillShellCommand", "Stop", "SubagentStop")
 #: how a hook runs -> its command, which sets d to the scripts' folder and p to an
 #: interpreter that is there: on Windows, python3 is often an alias that is none.
 #: A missing file makes Python exit 2, which stops an agent: each ends in a guard.  An
 #: agent that ends says so by SIGTERM, also to a hook that is still sending.
 #: A detached hook gets the shell's stdin, which a job in the background has not, and
 #: says nothing.  A shell that ends takes along what its agent has not written yet: up
-#: to 140 KB are with Linux by then, elsewhere a cat takes all; on Windows it is waited
+#: to 200 KB are with Linux by then, elsewhere a cat takes all; on Windows it is waited
 #: for.  A person's own hook fails as it promises: closed, the agent's denial is said.
 RUNS = {
     "detached": "trap '' TERM; {find}"
@@ -7609,7 +7607,7 @@ RUNS = {
                 "q() {{ exec 3<&0; h --fail-loud off <&3 3<&- >/dev/null 2>&1 & }}; "
                 'if [ "$OS" = Windows_NT ]; then (h) || :;'
                 " elif [ -e /proc/self ]; then q; else cat | q; fi",
-    "foreground": "trap '' TERM; {find}"
+    "foreground": "trap '' TERM; {find}{decides}"
                   '$p -IS "$d/send_event.py" {said} || {guard}',
     "flush": '[ -n "$HOOK_IO_SPOOL_DIR" ] || exit 0; {find}'
              '$p -IS "$d/send_event.py" --flush-spool --background || :',
@@ -7620,9 +7618,8 @@ RUNS = {
                          " [ $? = 2 ] && exit 2 || :",
     "closed": """{find}$p -IS "$d/{script}" || echo '{denial}' || exit 2""",
 }
-_FIND = ('{folder}; p=python3; [ "$OS" = Windows_NT ] && p=py;'
+_FIND = ('; p=python3; [ "$OS" = Windows_NT ] && p=py;'
          ' command -v $p >/dev/null || p=python; ')
-_HOME_FOLDER = "d=$HOME/.claude/hooks"  # with --user
 #: the commands that 0.1.0 wrote
 _WRITTEN_BEFORE = (
     r'(\[ -[nz] "\$HOOK_IO_SPOOL_DIR" \] (&&|\|\|) )?'
@@ -7634,357 +7631,346 @@ _RUNS_HOOK = r'\$p -IS "\$d/[\w.-]+\.py"'  # whatever its name
 HOOK_TIME_FACTOR = 6  # a person's own hook may take so many times as long as ours
 
 
-def registration(
-    agent: str, source_app: str = "", is_user: bool = False, foreground: bool = False,
-    decide: bool = False,
-) -> "Dict[str, Event]":
-    """Return event -> what registers the hook for it in *agent*'s settings.
+class Registration:
+    """What registers hooks in *agent*'s settings, of a project or of a home.
 
-    source_app: a word of a shell's command, with its quotes; by default the name of
-        the folder that the agent works in.  is_user: for all projects of a person.
-    foreground: the agent waits for every hook, as --fail-loud block wants.
-    decide: it waits for those that may decide, and asks the server by HOOK_IO_DECIDE.
-
-    The guard of SessionStart says that the hook could not run, where a person sees it.
-    A second one there delivers what is spooled, and one behind each end of a turn
-    exports it, if a list of entries has room for it.
+    Each table that is made here is event -> what stands there for it.
     """
-    row, hints = PLATFORMS[agent], PLATFORMS[agent].get("hint", {})
-    find = _find(row, row.get("plugin", ""), is_user)
-    flush = _entry(row, RUNS["flush"].format(find=find))
-    wanted: "Dict[str, Event]" = {}
-    for event in f"{row['hooked']} {row.get('decided', '') if decide else ''}".split():
-        starts = canonical(event) == "SessionStart"
-        told = starts and hints.get(event, hints.get("*")) == _MESSAGE
-        decides = decide and canonical(event) in DECIDING
-        runs = "detached" if not foreground and not decides and (
-            event in row.get("detached", "").split()) else "foreground"
-        said = f"--source-app {source_app or row['named']} --event-type {event}"
-        entry = _entry(row, RUNS[runs].format(
-            find=find + "HOOK_IO_DECIDE=${HOOK_IO_DECIDE:-deny} " * decides, said=said,
-            guard=f"echo '{encode({'systemMessage': NOT_RUN})}'" if told else ":"))
-        entries = [entry, flush] if starts else [entry]
-        if canonical(event) in EXPORTED_AT:
-            entries.append(_entry(row, RUNS["export"].format(find=find, said=said)))
-        wanted[event] = {**row["group"], "hooks": entries} if "group" in row else entry
-    return wanted
+
+    def __init__(self, agent: str, is_user: bool = False) -> None:
+        self.agent, self.row = agent, PLATFORMS[agent]
+        self.plugin = "" if is_user else self.row.get("plugin", "")
+        self.find = ("d=$HOME/.claude/hooks" if is_user else self.row["folder"]) + _FIND
+
+    def sender(
+        self, source_app: str = "", foreground: bool = False, decide: bool = False
+    ) -> "Dict[str, Event]":
+        """Register the hook that sends.
+
+        source_app: a word of a shell's command, with its quotes; by default the name
+            of the folder that the agent works in.  foreground: the agent waits for
+            every hook, as --fail-loud block wants.  decide: it waits for those that
+            may decide, and asks the server by HOOK_IO_DECIDE.
+
+        The guard of SessionStart says that the hook could not run, where a person sees
+        it.  A second one there delivers what is spooled, and one behind each end of a
+        turn exports it, if a list of entries has room for it.
+        """
+        row, hints, wanted = self.row, self.row.get("hint", {}), {}
+        for event in f"{row['hooked']} {row.get('decided', '') * decide}".split():
+            name, decides = canonical(event), decide and canonical(event) in DECIDED
+            is_detached = event in row.get("detached", "").split() and not (
+                foreground or decides)
+            is_told = name == "SessionStart" and (
+                hints.get(event, hints.get("*")) == _MESSAGE)
+            runs = ["detached" if is_detached else "foreground",
+                    *["flush"] * (name == "SessionStart"),
+                    *["export"] * (name in EXPORTED_AT)]
+            wanted[event] = self._group([self._entry(RUNS[run].format(
+                find=self.plugin + self.find,
+                decides="HOOK_IO_DECIDE=${HOOK_IO_DECIDE:-deny} " * decides,
+                said=f"--source-app {source_app or row['named']} --event-type {event}",
+                guard=f"echo '{encode({'systemMessage': NOT_RUN})}'" if is_told else ":"
+            )) for run in runs])
+        return wanted
+
+    def _entry(self, command: str) -> "Shape":
+        from shlex import quote
+
+        filled: "Shape" = _fill(self.row["entry"], {
+            "$C": command, "$Q": f"exec sh -c {quote(command)}"})
+        return filled
+
+    def _group(self, entries: "List[Shape]", **members: str) -> "Shape":
+        if "group" not in self.row:
+            return {**entries[0], **members}
+        return {**self.row["group"], **members, "hooks": entries}
+
+    def hook(
+        self, script: str, events: "List[str]", fail: str = "open", matcher: str = ""
+    ) -> "Dict[str, Event]":
+        """Register a person's own hook.
+
+        script: its name in the folder of hooks.  matcher: tools, joined by |, in any
+            words; an agent's own stand beside Claude Code's, as some match either.
+        Raises ValueError for an event that the agent has not, or takes nothing on.
+        """
+        wanted, tools = {}, self.row.get("tools", {})
+        words = [name for word in matcher.split("|") for name in (
+            *(own for own, name in tools.items() if name == word), word)]
+        for event in [own for name in events for own in self._own_names(name)]:
+            name = canonical(event)
+            is_tool = matcher and OPERATIONS.get(name) == "execute_tool"
+            factor = 1 if name == "SessionEnd" else HOOK_TIME_FACTOR
+            entry = {name: value * factor if isinstance(value, int) else value
+                     for name, value in self._entry(
+                         self._hook_command(event, script, fail)).items()}
+            wanted[event] = self._group(
+                [entry], **({"matcher": "|".join(words)} if is_tool else {}))
+        return wanted
+
+    def _own_names(self, event: str) -> "List[str]":
+        """Return the agent's own names of an event that is named in any one's words."""
+        said, known = canonical(event), self.row["events"]
+        hooked = self.row.get("hooked", "").split()
+        usual = [name for name in hooked if canonical(name) == said]
+        names = [name for name, each in known.items() if each == said]
+        found = [event] if event in known and event != said else usual or names[:1]
+        if not said or not found:
+            raise ValueError(
+                f"{self.agent} has no event {event}, but {', '.join(known)}")
+        return found
+
+    def _hook_command(self, event: str, script: str, fail: str) -> str:
+        """Return the command of a hook; raise ValueError where nothing can be said."""
+        said = normalise({"hook_event_name": event}, self.agent)
+        shapes = {intent: channel(intent, said) for intent in INTENTS
+                  if intent != "loud"}
+        if not any(shape is not None for shape in shapes.values()):
+            raise ValueError(f"{self.agent} takes nothing that a hook says on {event}")
+        if fail == "closed" and shapes["deny"] is None:
+            raise ValueError(f"{self.agent} can be denied nothing on {event}, so that "
+                             "no hook fails closed there: say --fail open")
+        exits = fail == "open" and _EXIT in shapes.values()
+        told = (f"{script} could not run, and fails closed. Try: python3 "
+                f"{HOOKS}/hook_io.py try {HOOKS}/{script}")
+        return RUNS["open, with exit 2" if exits else fail].format(
+            find=self.find, script=script,
+            denial=encode(render(HookResult("deny", told), said)))
+
+    @classmethod
+    def texts(cls, value: "Any") -> "Iterator[str]":
+        """Yield every text in *value*: of what registers hooks, also each command."""
+        inner = value.values() if isinstance(value, dict) else value
+        if isinstance(value, str):
+            yield value
+        for each in inner if isinstance(value, (dict, list)) else ():
+            yield from cls.texts(each)
+
+    @classmethod
+    def pattern(cls) -> "Any":
+        """Return the pattern of every command that a version of hook-io has written."""
+        import re
+        from itertools import product
+
+        wanted = [cls(agent, is_user).sender("SOURCE", *said) for agent in INSTALLABLE
+                  for is_user, *said in product((False, True), repeat=3)]
+        texts = {re.sub(r"--event-type \w+", "EVENT", text)
+                 for text in cls.texts(wanted) if "$d/" in text}
+        ours = [re.escape(text).replace("EVENT", r"--event\-type \w+").replace(
+            "SOURCE", "[^\n]+?") for text in texts]
+        return re.compile("|".join([*ours, _WRITTEN_BEFORE]))
+
+    @classmethod
+    def commands_of(cls, script: str) -> "Callable[[str], Any]":
+        """Return what tells the commands of a hook of this name, "" for ours."""
+        from itertools import product
+
+        if not script:
+            is_ours: "Callable[[str], Any]" = cls.pattern().fullmatch
+            return is_ours
+        found: "List[str]" = []
+        for agent, fail, is_user in product(INSTALLABLE, FAILURES, (False, True)):
+            row = PLATFORMS[agent]
+            for event in {*row["events"], *row["hooked"].split()}:
+                try:
+                    found += cls.texts(cls(agent, is_user).hook(script, [event], fail))
+                except ValueError:
+                    pass  # and so it never was registered
+        return {text for text in found if "$d/" in text}.__contains__
 
 
-def _find(row: "Shape", plugin: str, is_user: bool) -> str:
-    return _FIND.format(folder=_HOME_FOLDER if is_user else plugin + row["folder"])
+class SettingsText:
+    """A file of settings: a text in which ours is put and taken out.
 
-
-def _entry(row: "Shape", command: str) -> "Shape":
-    from shlex import quote
-
-    filled: "Shape" = _fill(row["entry"], {
-        "$C": command, "$Q": f"exec sh -c {quote(command)}"})
-    return filled
-
-
-def _texts(value: "Any") -> "Iterator[str]":
-    """Yield every text in *value*: of what registers hooks, also each command."""
-    inner = value.values() if isinstance(value, dict) else value
-    if isinstance(value, str):
-        yield value
-    for each in inner if isinstance(value, (dict, list)) else ():
-        yield from _texts(each)
-
-
-def _pattern() -> "Any":
-    """Return the pattern of every command that a version of hook-io has written."""
-    import re
-
-    agents = [agent for agent, row in PLATFORMS.items() if "settings" in row]
-    texts = {re.sub(r"--event-type \w+", "EVENT", text) for agent in agents
-             for is_user in (False, True) for foreground in (False, True)
-             for decide in (False, True) for text in _texts([*registration(
-                 agent, "SOURCE", is_user, foreground, decide).values()])
-             if "$d/" in text}
-    ours = [re.escape(text).replace("EVENT", r"--event\-type \w+").replace(
-        "SOURCE", "[^\n]+?") for text in texts]
-    return re.compile("|".join([*ours, _WRITTEN_BEFORE]))
-
-
-# A person's own hook: what registers it, for the events that are named.
-
-
-def _own_names(agent: str, event: str) -> "List[str]":
-    """Return the agent's own names of an event that is named in any one's words."""
-    row = PLATFORMS[agent]
-    said, known = canonical(event), row["events"]
-    usual = [name for name in row.get("hooked", "").split() if canonical(name) == said]
-    names = [name for name, each in known.items() if each == said]
-    found = [event] if event in known and event != said else usual or names[:1]
-    if not said or not found:
-        raise ValueError(f"{agent} has no event {event}, but {', '.join(known)}")
-    return found
-
-
-def _hook_command(
-    agent: str, event: str, script: str, fail: str, is_user: bool
-) -> str:
-    """Return the command of a hook; raise ValueError where nothing can be said."""
-    said = normalise({"hook_event_name": event}, agent)
-    shapes = {intent: channel(intent, said) for intent in INTENTS if intent != "loud"}
-    if not any(shape is not None for shape in shapes.values()):
-        raise ValueError(f"{agent} takes nothing that a hook says on {event}")
-    if fail == "closed" and shapes["deny"] is None:
-        raise ValueError(f"{agent} can be denied nothing on {event}, so that no hook"
-                         " fails closed there: say --fail open")
-    exits = fail == "open" and _EXIT in shapes.values()
-    told = (f"{script} could not run, and fails closed. Try: python3 {HOOKS}/hook_io.py"
-            f" try {HOOKS}/{script}")
-    return RUNS["open, with exit 2" if exits else fail].format(
-        find=_find(PLATFORMS[agent], "", is_user), script=script,
-        denial=encode(render(HookResult("deny", told), said)))
-
-
-def hook_registration(
-    agent: str, script: str, events: "List[str]", fail: str = "open",
-    matcher: str = "", is_user: bool = False,
-) -> "Dict[str, Event]":
-    """Return event -> what registers a person's own hook for it; see registration().
-
-    script: its name in the folder of hooks.  matcher: tools, joined by |, in any words;
-        an agent's own stand beside Claude Code's, as some match either.
-    Raises ValueError for an event that the agent has not, or takes nothing on.
+    What stands around it is not read as anything but JSON, and not written again.
+    A place in it is a path: names of members and numbers of elements.
     """
-    row, wanted = PLATFORMS[agent], {}
-    words = [name for word in matcher.split("|") for name in (
-        *(own for own, name in row.get("tools", {}).items() if name == word), word)]
-    for event in [own for name in events for own in _own_names(agent, name)]:
-        command = _hook_command(agent, event, script, fail, is_user)
-        is_tool = OPERATIONS.get(canonical(event)) == "execute_tool"
-        tools = {"matcher": "|".join(words)} if matcher and is_tool else {}
-        factor = 1 if canonical(event) == "SessionEnd" else HOOK_TIME_FACTOR
-        entry = {name: value * factor if isinstance(value, int) else value
-                 for name, value in _entry(row, command).items()}
-        wanted[event] = {**row["group"], **tools, "hooks": [entry]} if (
-            "group" in row) else {**entry, **tools}
-    return wanted
 
+    def __init__(self, path: str, data: bytes) -> None:
+        """Read it, {} where it is blank.
 
-def _hook_commands(script: str) -> "List[str]":
-    """Return every command that registers the hook of this name."""
-    from itertools import product
+        Raises ValueError, which says where, for what an agent would not take.
+        """
+        import json
+        import re
 
-    found: "List[str]" = []
-    for agent in [agent for agent, row in PLATFORMS.items() if "settings" in row]:
-        events = {*PLATFORMS[agent]["events"], *PLATFORMS[agent]["hooked"].split()}
-        for event, fail, is_user in product(events, FAILURES, (False, True)):
-            try:
-                wanted = hook_registration(agent, script, [event], fail, "", is_user)
-            except ValueError:
-                continue  # and so it never was registered
-            found += [text for text in _texts([*wanted.values()]) if "$d/" in text]
-    return found
+        def unique(pairs: "List[Tuple[str, Any]]") -> "Event":
+            if len(dict(pairs)) < len(pairs):
+                raise InputError("a member is there twice")
+            return dict(pairs)
 
+        try:
+            self.text = data.decode() if data.strip(b"\xef\xbb\xbf \t\r\n") else "{}\n"
+            said = json.loads(
+                self.text.lstrip("\ufeff"), parse_float=JSON.parse_float,
+                parse_constant=JSON.parse_constant, object_pairs_hook=unique)
+        except json.JSONDecodeError as error:
+            here = error.doc[error.pos:].startswith(("/", "#"))
+            what = "a comment is no JSON: take it out first" if here else error.msg
+            raise ValueError(f"{path}, line {error.lineno}: {what}") from None
+        except (ValueError, RecursionError) as error:
+            deep = isinstance(error, RecursionError)
+            why = "JSON that is nested too deeply" if deep else error
+            raise ValueError(f"{path}: {why}") from None
+        hooks = said.get("hooks", {}) if isinstance(said, dict) else None
+        if not isinstance(hooks, dict) or not all(
+                isinstance(groups, list) for groups in hooks.values()):
+            raise ValueError(f"{path}: its hooks are not as the agent wants them")
+        self._scan = json.JSONDecoder().raw_decode
+        self._end = "\r\n" if "\r\n" in self.text else "\n"
+        self._indent = (re.findall(r"\n([ \t]+)\S", self.text) or ["  "])[0]
 
-# A file of settings is text in which ours is put and taken out; what stands around it
-# is not read as anything but JSON, and not written again.
+    def value(self, *path: "Any") -> "Any":
+        """Return what is at *path*."""
+        return self._scan(self.text, self._at(*path))[0]
 
+    def has(self, is_command: "Callable[[str], Any]") -> bool:
+        """Tell whether it holds one of the commands."""
+        return any(map(is_command, Registration.texts(self.value())))
 
-def _read_settings(path: str, data: bytes) -> "Tuple[str, Event]":
-    """Return the text of a settings file and what it says; "{}" where it is blank.
+    def register(
+        self, wanted: "Dict[str, Event]", is_command: "Callable[[str], Any]",
+        row: "Shape", before: "Optional[Event]" = None,
+    ) -> None:
+        """Put *wanted* in the place of what is ours, and no more.
 
-    Raises ValueError, which says where, for what an agent would not take.
-    """
-    import json
-
-    def unique(pairs: "List[Tuple[str, Any]]") -> "Event":
-        if len(dict(pairs)) < len(pairs):
-            raise InputError("a member is there twice")
-        return dict(pairs)
-
-    try:
-        text = data.decode() if data.strip(b"\xef\xbb\xbf \t\r\n") else "{}\n"
-        said = json.loads(text.lstrip("\ufeff"), parse_float=JSON.parse_float,
-                          parse_constant=JSON.parse_constant, object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
-        here = error.doc[error.pos:].startswith(("/", "#"))
-        what = "a comment is no JSON: take it out first" if here else error.msg
-        raise ValueError(f"{path}, line {error.lineno}: {what}") from None
-    except (ValueError, RecursionError) as error:
-        deep = isinstance(error, RecursionError)
-        why = "JSON that is nested too deeply" if deep else error
-        raise ValueError(f"{path}: {why}") from None
-    hooks = said.get("hooks", {}) if isinstance(said, dict) else None
-    if not isinstance(hooks, dict) or not all(
-            isinstance(groups, list) for groups in hooks.values()):
-        raise ValueError(f"{path}: its hooks are not as the agent wants them")
-    return text, said
-
-
-def _skipped(text: str, at: int) -> int:
-    while text[at:at + 1] in JSON.BLANKS | {"\ufeff"}:
-        at += 1
-    return at
-
-
-def _children(text: str, at: int) -> "List[Tuple[str, int, int, int]]":
-    """Return (name, begin, begin of the value, end) of all in the container at *at*."""
-    import json
-
-    scan, found, is_object = json.JSONDecoder().raw_decode, [], text[at] == "{"
-    at = _skipped(text, at + 1)
-    while text[at] not in "}]":
-        begin, name = at, ""
-        if is_object:
-            name, at = scan(text, at)
-            at = _skipped(text, _skipped(text, at) + 1)
-        value = at
-        _, at = scan(text, at)
-        found.append((name, begin, value, at))
-        at = _skipped(text, at)
-        at = _skipped(text, at + 1) if text[at] == "," else at
-    return found
-
-
-def _place(text: str, *names: "Any") -> int:
-    """Return where the value under *names*, or numbers, begins; -1 if nowhere."""
-    at = _skipped(text, 0)
-    for name in names:
-        children = _children(text, at)
-        at = children[name][2] if isinstance(name, int) else next(
-            (child[2] for child in children if child[0] == name), -1)
-        if at < 0:
-            break
-    return at
-
-
-def _inserted(text: str, at: int, name: str, value: "Any") -> str:
-    """Return *text* with one more in the container at *at*, laid out as the others."""
-    children, end = _children(text, at), "\r\n" if "\r\n" in text else "\n"
-    if children:
-        ends = [at, *(child[3] for child in children)]
-        place = rest = ends[-1]
-        gap = text[ends[-2]:children[-1][1]].partition(
-            "," if children[1:] else text[at])[2] or " " * (not children[1:])
-        before, after = f",{gap}", ""
-    else:
-        place, rest = at + 1, _skipped(text, at + 1)
-        line = text[text.rfind("\n", 0, at) + 1:]
-        is_flat = "\n" not in text.strip() and text.strip("\ufeff \t\r\n") != "{}"
-        after = "" if is_flat else end + line[:len(line) - len(line.lstrip(" \t"))]
-        before = gap = after and after + _unit(text)
-    return (text[:place] + before + _laid_out(name, value, gap, text) + after
-            + text[rest:])
-
-
-def _unit(text: str) -> str:
-    """Return what the lines of *text* are indented by."""
-    import re
-
-    return str((re.findall(r"\n([ \t]+)\S", text) or ["  "])[0])
-
-
-def _laid_out(name: str, value: "Any", gap: str, text: str) -> str:
-    """Return a child as JSON: on lines of its own where the *gap* before it is one."""
-    import json
-
-    lines = json.dumps(value, indent=_unit(text) if "\n" in gap else None,
-                       ensure_ascii=text.isascii()).split("\n")
-    end, break_ = "\r\n" if "\r\n" in text else "\n", gap[gap.rfind("\n") + 1:]
-    return (f"{encode(name)}: " if name else "") + (end + break_).join(lines)
-
-
-def _removed(text: str, at: int, number: int) -> str:
-    """Return *text* without a child of the container at *at*, and without its comma."""
-    children = _children(text, at)
-    ends = [at + 1, *(child[3] for child in children)]
-    if number:
-        return text[:ends[number]] + text[ends[number + 1]:]
-    upto = children[1][1] if children[1:] else _skipped(text, ends[1])
-    return text[:children[0][1] if children[1:] else at + 1] + text[upto:]
-
-
-def _value(text: str, at: int) -> "Any":
-    import json
-
-    return json.JSONDecoder().raw_decode(text, at)[0]
-
-
-def _exchanged(
-    text: str, event: str, wanted: "Optional[Event]", is_ours: "Callable[[Any], bool]"
-) -> str:
-    """Return *text* with *wanted*, or nothing, in the place of what is ours there."""
-    number, at, is_there = 0, _place(text, "hooks", event), False
-    while number < len(_children(text, at)):
-        begin, end = _children(text, at)[number][2:]
-        group = _value(text, begin)
-        entries = group.get("hooks") if isinstance(group, dict) else None
-        inner = entries if isinstance(entries, list) else [group]
-        ours = [n for n, entry in enumerate(inner) if is_ours(entry)]
-        if group == wanted and not is_there:
-            is_there, ours = True, []
-        if ours and len(ours) == len(inner):
-            if wanted is None or is_there:
-                text = _removed(text, at, number)
-                continue
-            gap = text[text.rfind("\n", 0, begin) + 1:begin]
-            is_flat = gap.strip(" \t") or "\n" not in text[begin:end]
-            text = text[:begin] + _laid_out(
-                "", wanted, "" if is_flat else f"\n{gap}", text) + text[end:]
-            is_there = True
+        is_command: tells whether a text is a command of those that are meant.
+        before: the settings without us; what we alone put there does not stay when
+            empty.
+        """
+        said, before, members = self.value(), before or {}, row.get("members", {})
+        hooks = said.get("hooks", {})
+        for name in [name for name in members if wanted and name not in said]:
+            self._insert(members[name], name)
+        for event, groups in hooks.items():
+            self._exchange(event, groups, wanted.get(event), is_command)
+            if groups and not self.value("hooks", event) and (
+                    event not in before.get("hooks", {})):
+                self._remove("hooks", event)
+        added = {event: [wanted[event]] for event in wanted if event not in hooks}
+        if added and "hooks" not in said:
+            self._insert(added, "hooks")
         else:
-            for n in reversed(ours):
-                text = _removed(text, _place(text, "hooks", event, number, "hooks"), n)
-        number += 1
-    return text if wanted is None or is_there else _inserted(text, at, "", wanted)
+            for event, groups in added.items():
+                self._insert(groups, "hooks", event)
+        if hooks and "hooks" not in before and not self.value("hooks"):
+            for name in ("hooks", *(name for name in members if name not in before)):
+                self._remove(name)
+
+    def _exchange(
+        self, event: str, groups: "List[Any]", wanted: "Optional[Event]",
+        is_command: "Callable[[str], Any]",
+    ) -> None:
+        """Put *wanted*, or nothing, in the place of what is ours there."""
+        whole = []
+        for number, group in enumerate(groups):
+            entries = group.get("hooks") if isinstance(group, dict) else None
+            inner = entries if isinstance(entries, list) else [group]
+            ours = [n for n, entry in enumerate(inner)
+                    if any(map(is_command, Registration.texts(entry)))]
+            if ours and len(ours) == len(inner):
+                whole.append(number)
+            else:
+                for n in reversed(ours):
+                    self._remove("hooks", event, number, "hooks", n)
+        for number in reversed(whole[wanted is not None:]):
+            self._remove("hooks", event, number)
+        if wanted is not None and not whole:
+            self._insert(wanted, "hooks", event, "")
+        elif wanted is not None and groups[whole[0]] != wanted:
+            self._replace(wanted, "hooks", event, whole[0])
+
+    def _replace(self, value: "Any", *path: "Any") -> None:
+        begin, text = self._at(*path), self.text
+        _, end = self._scan(text, begin)
+        gap = text[text.rfind("\n", 0, begin) + 1:begin]
+        is_flat = gap.strip(" \t") or "\n" not in text[begin:end]
+        self.text = text[:begin] + self._laid_out(
+            value, "" if is_flat else f"\n{gap}") + text[end:]
+
+    def _insert(self, value: "Any", *path: "Any") -> None:
+        """Put one more behind the others, laid out as they are; "" in a list."""
+        at, text, name = self._at(*path[:-1]), self.text, path[-1]
+        children = self._children(at)
+        if children:
+            ends = [at, *(child[3] for child in children)]
+            sign = "," if children[1:] else text[at]
+            gap = text[ends[-2]:children[-1][1]].partition(sign)[2]
+            gap = gap or " " * (not children[1:])
+            place, rest, before, after = ends[-1], ends[-1], f",{gap}", ""
+        else:
+            place, rest = at + 1, self._skip(at + 1)
+            line = text[text.rfind("\n", 0, at) + 1:]
+            is_flat = "\n" not in text.strip() and text.strip("\ufeff \t\r\n") != "{}"
+            after = "" if is_flat else (
+                self._end + line[:len(line) - len(line.lstrip(" \t"))])
+            before = gap = after and after + self._indent
+        named = f"{encode(name)}: " if name else ""
+        self.text = "".join((text[:place], before, named, self._laid_out(value, gap),
+                             after, text[rest:]))
+
+    def _remove(self, *path: "Any") -> None:
+        """Take out a child, if it is there, and its comma."""
+        at, text = self._at(*path[:-1]), self.text
+        children = self._children(at)
+        for number in [n for n, child in enumerate(children)
+                       if path[-1] in (n, child[0])]:
+            if number:
+                begin, end = children[number - 1][3], children[number][3]
+            elif children[1:]:
+                begin, end = children[0][1], children[1][1]
+            else:
+                begin, end = at + 1, self._skip(children[0][3])
+            self.text = text[:begin] + text[end:]
+
+    def _laid_out(self, value: "Any", gap: str) -> str:
+        """Return JSON: on lines of its own where the *gap* before it is one."""
+        import json
+
+        lines = json.dumps(value, indent=self._indent if "\n" in gap else None,
+                           ensure_ascii=self.text.isascii()).split("\n")
+        return (self._end + gap[gap.rfind("\n") + 1:]).join(lines)
+
+    def _skip(self, at: int) -> int:
+        while self.text[at:at + 1] in JSON.BLANKS | {"\ufeff"}:
+            at += 1
+        return at
+
+    def _at(self, *path: "Any") -> int:
+        """Return where the value at *path* begins."""
+        at = self._skip(0)
+        for name in path:
+            at = next(child[2] for number, child in enumerate(self._children(at))
+                      if name in (number, child[0]))
+        return at
+
+    def _children(self, at: int) -> "List[Tuple[str, int, int, int]]":
+        """Return (name, begin, begin of the value, end) of all in a container."""
+        text, found, is_object = self.text, [], self.text[at] == "{"
+        at = self._skip(at + 1)
+        while text[at] not in "}]":
+            begin, name = at, ""
+            if is_object:
+                name, at = self._scan(text, at)
+                at = self._skip(self._skip(at) + 1)
+            _, end = self._scan(text, at)
+            found.append((name, begin, at, end))
+            at = self._skip(end)
+            at = self._skip(at + 1) if text[at] == "," else at
+        return found
 
 
-def _with_hooks(
-    text: str, wanted: "Dict[str, Event]", before: "Event", row: "Shape",
-    is_command: "Callable[[str], Any]",
-) -> str:
-    """Return *text* with *wanted* in the place of what is ours, and no more.
-
-    before: the settings without us; what we alone put there does not stay when empty.
-    is_command: tells whether a text is a command of those that are meant.
-    """
-    said = _value(text, _place(text))
-    members, hooks = row.get("members", {}), said.get("hooks", {})
-
-    def is_ours(entry: "Any") -> bool:
-        return any(map(is_command, _texts(entry)))
-
-    for name in [name for name in members if wanted and name not in said]:
-        text = _inserted(text, _place(text), name, members[name])
-    for event, groups in hooks.items():
-        text = _exchanged(text, event, wanted.get(event), is_ours)
-        is_left = _value(text, _place(text, "hooks", event))
-        if groups and not is_left and event not in before.get("hooks", {}):
-            text = _dropped(text, event, "hooks")
-    if "hooks" not in said and wanted:
-        groups = {event: [group] for event, group in wanted.items()}
-        return _inserted(text, _place(text), "hooks", groups)
-    for event in [event for event in wanted if event not in hooks]:
-        text = _inserted(text, _place(text, "hooks"), event, [wanted[event]])
-    if hooks and "hooks" not in before and not _value(text, _place(text, "hooks")):
-        for name in ["hooks", *(name for name in members if name not in before)]:
-            text = _dropped(text, name)
-    return text
-
-
-def _dropped(text: str, name: str, *within: str) -> str:
-    at = _place(text, *within)
-    names = [child[0] for child in _children(text, at)]
-    return _removed(text, at, names.index(name)) if name in names else text
-
-
-# What is to change below a folder, and how it changes: whole files, made anew.
-
-
-class _Plan:
+class Plan:
     """What is to change below a folder; apply() does all of it, or nothing.
 
-    Raises ValueError for a file that the folder does not hold itself, as a link leads
-    out of it, and for what is no regular file or may not be written.
+    root: a project or, is_user, a home.  Raises ValueError for a file that the folder
+    does not hold itself, as a link leads out of it, and for what is no regular file or
+    may not be written.
     """
 
-    def __init__(self, root: str) -> None:
-        self.root = os.path.realpath(root)
+    def __init__(self, root: str, is_user: bool) -> None:
+        self.root, self.is_user = os.path.realpath(root), is_user
         self.writes: "List[Tuple[str, bytes, bytes, int]]" = []
         self.removals: "List[str]" = []
         self.lines: "List[str]" = []
@@ -8018,31 +8004,64 @@ class _Plan:
 
     def read(self, file: str) -> bytes:
         """Return what is in a file; b"" if it is not there."""
-        try:
-            with open(self.path(file), "rb") as opened:
-                return opened.read()
-        except FileNotFoundError:
-            return b""
-
-    def names_us(self, file: str, script: str = FILES[1]) -> bool:
-        """Tell whether a file of this folder names a script."""
-        try:
-            return script.encode() in self.read(file)
-        except (ValueError, OSError):
-            return False  # it is not of this folder, so nothing of ours is in it
+        path = self.path(file)
+        return Trial.content(path) if os.path.exists(path) else b""
 
     def names(self, folder: str) -> "List[str]":
         """Return the names in a folder; none if it is not there."""
         path = self.inside(folder)
         return sorted(os.listdir(path)) if os.path.isdir(path) else []
 
-    def write(
-        self, path: str, before: bytes, data: bytes, mode: int = 0o666
-    ) -> None:
+    def settings(self, file: str) -> SettingsText:
+        """Return a file of settings; raise ValueError where an agent would not."""
+        return SettingsText(self.path(file), self.read(file))
+
+    def settings_files(self, agent: str) -> "List[str]":
+        """Return the settings files of an agent here."""
+        row = PLATFORMS[agent]
+        names = [row.get("user", row["settings"])] if self.is_user else [
+            row["settings"], row.get("local")]
+        return [name for name in names if name]
+
+    def registered(self, script: str = FILES[1]) -> "Dict[str, str]":
+        """Return settings file -> its agent, of those that name a script."""
+        found = {}
+        for agent in INSTALLABLE:
+            for file in self.settings_files(agent):
+                try:
+                    if script.encode() in self.read(file):
+                        found[file] = agent
+                except (ValueError, OSError):
+                    pass  # it is not of this folder, so nothing of ours is in it
+        return found
+
+    def say(self, what: str, file: str, more: str = "") -> None:
+        """Put down a line on what becomes of a file."""
+        self.lines.append(f"  {what:<9}  {file}{more}")
+
+    def write(self, path: str, before: bytes, data: bytes, mode: int = 0o666) -> None:
         """Put down that a file gets *data*; an existing one keeps its mode."""
         if os.path.exists(path):
             mode = stat.S_IMODE(os.stat(path).st_mode)
         self.writes.append((path, before, data, mode))
+
+    def copy(self, source: str, file: str) -> None:
+        """Put down that a file of ours gets what is in *source*."""
+        path, before, data = self.own(file), self.read(file), Trial.content(source)
+        if before != data:
+            self.write(path, before, data, os.stat(source).st_mode & 0o777)
+        self.say("unchanged" if before == data else "written", file)
+
+    def keep(self, file: str) -> None:
+        """Put down that a file is put aside as it is."""
+        mode = stat.S_IMODE(os.stat(self.path(file)).st_mode)
+        self.write(self.own(file + BACKUP), b"", self.read(file), mode)
+        self.say("kept", file, f"{BACKUP}, as it was before")
+
+    def remove(self, file: str) -> None:
+        """Put down that a file of ours is removed."""
+        self.removals.append(self.own(file))
+        self.say("removed", file)
 
     def diff(self) -> "Iterator[str]":
         """Yield what changes, as a diff; the two files themselves are named alone."""
@@ -8084,339 +8103,309 @@ class _Plan:
             pass  # not there, or not empty
 
 
-def _own_file(name: str) -> str:
-    return os.path.join(os.path.dirname(os.path.realpath(__file__)), name)
+class Installer:
+    """Plans to register hooks and to copy what they run, or to take both out again.
 
+    given: the words of the command line.  All raises ValueError for what may not be.
+    """
 
-def _files(agent: str, is_user: bool) -> "List[str]":
-    """Return the settings files of an agent, in a person's home or in a project."""
-    row = PLATFORMS[agent]
-    names = [row.get("user", row["settings"])] if is_user else [
-        row["settings"], row.get("local")]
-    return [name for name in names if name]
+    def __init__(self, given: "Any") -> None:
+        self.given, self.hook = given, given.hook
+        self.plan = Plan(given.root, given.user)
+        self.agent = given.agent or INSTALLABLE[0] * (given.action == "install")
+        self.row = PLATFORMS.get(self.agent, {})
+        self.script = os.path.basename(given.hook)
+        self.is_command = Registration.commands_of(self.script)
 
-
-def _registered(
-    plan: _Plan, is_user: bool, script: str = FILES[1]
-) -> "Dict[str, str]":
-    """Return settings file -> its agent, of those that name a script."""
-    files = {file: agent for agent, row in PLATFORMS.items() if "settings" in row
-             for file in _files(agent, is_user)}
-    return {file: agent for file, agent in files.items()
-            if plan.names_us(file, script)}
-
-
-def _refuse_double(plan: _Plan, agent: str, file: str, is_user: bool) -> None:
-    """Raise ValueError where *agent* runs hooks of ours beside those in *file*."""
-    homes = [] if is_user else [(_Plan(os.path.expanduser("~")), True)]
-    row = PLATFORMS[agent]
-    for where, is_home in [(plan, is_user), *homes]:
-        for other, other_agent in _registered(where, is_home).items():
-            rival = PLATFORMS[other_agent]
-            runs_both = other_agent == agent or (
-                rival["settings"] == row.get("also")) or (
-                row["settings"] == rival.get("also"))
-            _, said = _read_settings(other, where.read(other))
-            if runs_both and (where is not plan or other != file) and any(
-                    map(_pattern().fullmatch, _texts(said))):
-                raise ValueError(
-                    f"hook-io is registered in {os.path.join(where.root, other)}, which"
-                    " the same agent runs as well: it would send each event twice")
-
-
-def _install(plan: _Plan, agent: str, given: "Any") -> None:
-    """Plan to copy files and to register what runs them; raise ValueError if not."""
-    row, file = PLATFORMS[agent], _settings_file(agent, given)
-    if os.name == "nt" and "windows" not in row:
-        raise ValueError(f"{agent} runs hooks by another shell on Windows than these"
-                         " commands are written for: use it under WSL")
-    needs = "" if given.user else row.get("needs", "")
-    if not os.path.exists(os.path.join(plan.root, needs)):
-        raise ValueError(f"{plan.root} has no {needs}, by which {agent} finds hooks:"
-                         " name the top folder of a git repository, or say --user")
-    path, data, _ = plan.path(file), plan.read(file), plan.own(file + BACKUP)
-    text, said = _read_settings(path, data)
-    if given.hook:
-        script, is_command = os.path.basename(given.hook), _is_command(given.hook)
-        fail = given.fail or _fail_of(given.hook)
-        wanted = hook_registration(agent, script, given.event, fail, given.matcher,
-                                   given.user)
-        _copy_hook(plan, given.hook, any(map(is_command, _texts(said))))
-        _copy_files(plan, FILES[:1])
-    else:
-        wanted, is_command = _sender(plan, agent, given, said), _is_command("")
-        _copy_files(plan, FILES)
-    result = _with_hooks(text, wanted, {}, row, is_command).encode()
-    if result == data:
-        plan.lines.append(f"  unchanged  {file}")
-        return
-    _keep_settings(plan, file, row)
-    plan.write(path, data, result)
-    plan.lines.append(f"  written    {file}, {len(wanted)} events")
-
-
-def _is_command(hook: str) -> "Callable[[str], Any]":
-    """Return what tells commands of a hook, or of ours, from any others."""
-    if hook:
-        return set(_hook_commands(os.path.basename(hook))).__contains__
-    pattern = _pattern()
-    return lambda text: pattern.fullmatch(text)
-
-
-def _sender(
-    plan: _Plan, agent: str, given: "Any", said: "Event"
-) -> "Dict[str, Event]":
-    """Return what registers the hook that sends; raise ValueError if it may not."""
-    from re import search
-    from shlex import quote
-
-    file = _settings_file(agent, given)
-    _refuse_double(plan, agent, file, given.user)
-    name = given.source_app or ("" if given.user else os.path.basename(plan.root))
-    if not name.isprintable():
-        raise ValueError(f"{name!a} is not UTF-8, or no line: say another by"
-                         " --source-app")
-    for command in _texts(said.get("hooks", {})):
-        if search(_RUNS_OURS, command) and not _pattern().fullmatch(command):
-            raise ValueError(f"{plan.path(file)}: a command of ours was changed since:"
-                             f" take it out first, {Line.clamp(command, 200)}")
-    return registration(agent, quote(name) if name else "", given.user,
-                        given.foreground, given.decide)
-
-
-def _keep_settings(plan: _Plan, file: str, row: "Shape") -> None:
-    """Plan to put a settings file aside, as it was before anything of ours."""
-    from re import search
-
-    pattern = _pattern()
-
-    def is_any(text: str) -> bool:
-        return bool(pattern.fullmatch(text) or search(_RUNS_HOOK, text))
-
-    path, data, kept = plan.path(file), plan.read(file), plan.own(file + BACKUP)
-    text, said = _read_settings(path, data)
-    is_first = not any(map(is_any, _texts(said)))
-    others = _with_hooks(text, {}, {}, row, is_any)
-    is_ours = not is_first and not _value(others, _place(others))  # and nothing else
-    if os.path.exists(path) and not is_ours and (
-            is_first or not os.path.exists(kept)):
-        plan.write(kept, b"", data, stat.S_IMODE(os.stat(path).st_mode))
-        plan.lines.append(f"  kept       {file}{BACKUP}, as it was before")
-
-
-def _settings_file(agent: str, given: "Any") -> str:
-    row = PLATFORMS[agent]
-    if given.local and "local" not in row:
-        raise ValueError(f"{agent} has no settings of one person in a project")
-    return str(row["local"] if given.local else _files(agent, given.user)[0])
-
-
-def _fail_of(hook: str) -> str:
-    """Return what a failure means by a hook's own text."""
-    from re import search
-
-    is_closed = search(rb"""fail\s*=\s*["']closed""", Trial.content(hook))
-    return "closed" if is_closed else "open"
-
-
-def _copy_hook(plan: _Plan, hook: str, is_registered: bool) -> None:
-    """Plan to put a person's own hook where hooks are."""
-    file = f"{HOOKS}/{os.path.basename(hook)}"
-    path, before, data = plan.own(file), plan.read(file), Trial.content(hook)
-    if before and before != data and not is_registered:
-        raise ValueError(f"{path} is another hook: give one of them another name first")
-    if before != data:
-        if before:
-            plan.write(plan.own(file + BACKUP), b"", before)
-            plan.lines.append(f"  kept       {file}{BACKUP}, as it was before")
-        plan.write(path, before, data, os.stat(hook).st_mode & 0o777)
-    plan.lines.append(f"  {'unchanged' if before == data else 'written  '}  {file}")
-
-
-def _copy_files(plan: _Plan, files: "Sequence[str]") -> None:
-    """Plan to put ours where hooks are, so that nothing else runs instead."""
-    plan.inside(HOOKS)
-    for name in files:
-        file, data = f"{HOOKS}/{name}", Trial.content(_own_file(name))
-        path, before = plan.own(file), plan.read(file)
+    def install(self) -> None:
+        """Register hooks, and copy what they run."""
+        given, plan, row, file = self.given, self.plan, self.row, self._settings_file()
+        if os.name == "nt" and "windows" not in row:
+            raise ValueError(f"{self.agent} runs hooks by another shell on Windows than"
+                             " these commands are written for: use it under WSL")
+        needs = "" if given.user else row.get("needs", "")
+        if not os.path.exists(os.path.join(plan.root, needs)):
+            raise ValueError(f"{plan.root} has no {needs}, by which {self.agent} finds "
+                             "hooks: name the top folder of a git repository, or say "
+                             "--user")
         plan.own(file + BACKUP)
-        if before and b", part of hook-io - " not in before[:500]:
-            raise ValueError(f"{path} is another's: give it another name first, and in"
-                             " the settings that run it")
-        if before != data:
-            plan.write(path, before, data, os.stat(_own_file(name)).st_mode & 0o777)
-        plan.lines.append(f"  {'unchanged' if before == data else 'written  '}  {file}")
-    for name in plan.names(HOOKS):
-        if _is_named_as_ours(name) and name not in FILES and not name.endswith(BACKUP):
-            raise ValueError(f"{plan.inside(HOOKS)}/{name} would run in place of ours:"
-                             " remove it first")
-    _forget_compiled(plan)
+        data, settings = plan.read(file), plan.settings(file)
+        if self.hook:
+            wanted = Registration(self.agent, given.user).hook(
+                self.script, given.event, given.fail or self._fails(), given.matcher)
+            self._copy_hook(settings.has(self.is_command))
+        else:
+            wanted = self._sender(file, settings)
+        self._copy_files(FILES[:1] if self.hook else FILES)
+        settings.register(wanted, self.is_command, row)
+        if settings.text.encode() == data:
+            plan.say("unchanged", file)
+            return
+        self._keep_settings(file)
+        plan.write(plan.path(file), data, settings.text.encode())
+        plan.say("written", file, f", {len(wanted)} events")
 
+    def _settings_file(self) -> str:
+        if self.given.local and "local" not in self.row:
+            raise ValueError(f"{self.agent} has no settings of one person in a project")
+        return str(self.row["local"] if self.given.local else
+                   self.plan.settings_files(self.agent)[0])
 
-def _is_named_as_ours(name: str) -> bool:
-    return name.partition(".")[0] in [file[:-3] for file in FILES]
+    def _fails(self) -> str:
+        """Return what a failure means by a hook's own text."""
+        from re import search
 
+        is_closed = search(rb"""fail\s*=\s*["']closed""", Trial.content(self.hook))
+        return "closed" if is_closed else "open"
 
-def _forget_compiled(plan: _Plan) -> None:
-    """Plan to remove what may be no compiled form of ours, whatever it says it is."""
-    cache = f"{HOOKS}/__pycache__"
-    plan.removals += [os.path.join(plan.inside(cache), name)
-                      for name in plan.names(cache) if _is_named_as_ours(name)]
+    def _sender(self, file: str, settings: SettingsText) -> "Dict[str, Event]":
+        """Return what registers the hook that sends; raise ValueError if it may not."""
+        from re import search
+        from shlex import quote
 
+        given, plan = self.given, self.plan
+        self._refuse_double(file)
+        name = given.source_app or ("" if given.user else os.path.basename(plan.root))
+        if not name.isprintable():
+            raise ValueError(f"{name!a} is not UTF-8, or no line: say another by"
+                             " --source-app")
+        for command in Registration.texts(settings.value().get("hooks", {})):
+            if search(_RUNS_OURS, command) and not self.is_command(command):
+                raise ValueError(
+                    f"{plan.path(file)}: a command of ours was changed since: take it "
+                    f"out first, {Line.clamp(command, 200)}")
+        return Registration(self.agent, given.user).sender(
+            quote(name) if name else "", given.foreground, given.decide)
 
-def _compile(plan: _Plan) -> None:
-    from py_compile import PycInvalidationMode, compile
+    def _refuse_double(self, file: str) -> None:
+        """Raise ValueError where the agent runs ours beside those in *file*."""
+        plan, row = self.plan, self.row
+        home = [] if plan.is_user else [Plan(os.path.expanduser("~"), True)]
+        for where in (plan, *home):
+            for other, agent in where.registered().items():
+                rival, settings = PLATFORMS[agent], where.settings(other)
+                runs_both = agent == self.agent or (
+                    rival["settings"] == row.get("also")) or (
+                    row["settings"] == rival.get("also"))
+                if runs_both and (where is not plan or other != file) and (
+                        settings.has(self.is_command)):
+                    raise ValueError(
+                        f"hook-io is registered in {os.path.join(where.root, other)}, "
+                        "which the same agent runs as well: it would send each event "
+                        "twice")
 
-    library = os.path.join(plan.inside(HOOKS), FILES[0])
-    try:  # so that the first hook need not; it looks at the file's time, not its hash
-        compile(library, invalidation_mode=PycInvalidationMode.TIMESTAMP)
-    except OSError:
-        pass  # then each hook does it
+    def _keep_settings(self, file: str) -> None:
+        """Put settings aside, as they were before anything of ours."""
+        from re import search
 
+        pattern, plan = Registration.pattern(), self.plan
 
-def _uninstall(plan: _Plan, agent: str, given: "Any") -> None:
-    """Plan to take out what _install() put in, for *agent* or, "", for all."""
-    script = os.path.basename(given.hook) or FILES[1]
-    files = _registered(plan, given.user, script)
-    if agent:
-        named = [_settings_file(agent, given)] if given.local else (
-            _files(agent, given.user))
-        files = dict.fromkeys(named, agent)
-    for file, each in files.items():
-        _take_out(plan, file, PLATFORMS[each], _is_command(given.hook))
-    left = [file for file in _registered(plan, given.user, script) if file not in files]
-    if not given.hook:
-        _remove_files(plan, left, FILES)
-    elif not left:
-        _remove_hook(plan, given.hook)
-        _remove_files(plan, [f"{HOOKS}/{FILES[1]}"] if FILES[1] in plan.names(
-            HOOKS) else [], FILES[:1])
+        def is_any(text: str) -> bool:
+            return bool(pattern.fullmatch(text) or search(_RUNS_HOOK, text))
 
+        settings, kept = plan.settings(file), plan.own(file + BACKUP)
+        is_first = not settings.has(is_any)
+        settings.register({}, is_any, self.row)
+        is_ours = not is_first and not settings.value()  # and nothing else
+        if os.path.exists(plan.path(file)) and not is_ours and (
+                is_first or not os.path.exists(kept)):
+            plan.keep(file)
 
-def _remove_hook(plan: _Plan, hook: str) -> None:
-    """Plan to remove the copy of a hook, where its own file is not the only one."""
-    file = f"{HOOKS}/{os.path.basename(hook)}"
-    path, data = plan.own(file), plan.read(file)
-    is_copy = os.path.isfile(hook) and os.path.realpath(hook) != path
-    if data and is_copy and Trial.content(hook) == data:
-        plan.removals.append(path)
-        plan.lines.append(f"  removed    {file}")
-    elif data:
-        plan.lines.append(f"  kept       {file}: {hook} is no copy of it")
+    def _copy_hook(self, is_registered: bool) -> None:
+        """Put a person's own hook where hooks are."""
+        file = f"{HOOKS}/{self.script}"
+        path, before = self.plan.own(file), self.plan.read(file)
+        is_other = before and before != Trial.content(self.hook)
+        if is_other and not is_registered:
+            raise ValueError(
+                f"{path} is another hook: give one of them another name first")
+        if is_other:
+            self.plan.keep(file)
+        self.plan.copy(self.hook, file)
 
+    def _copy_files(self, files: "Sequence[str]") -> None:
+        """Put ours where hooks are, so that nothing else runs instead."""
+        plan = self.plan
+        plan.inside(HOOKS)
+        for name in files:
+            path, before = plan.own(f"{HOOKS}/{name}"), plan.read(f"{HOOKS}/{name}")
+            plan.own(f"{HOOKS}/{name}{BACKUP}")
+            if before and b", part of hook-io - " not in before[:500]:
+                raise ValueError(f"{path} is another's: give it another name first, and"
+                                 " in the settings that run it")
+            plan.copy(self._source(name), f"{HOOKS}/{name}")
+        for name in plan.names(HOOKS):
+            if self._is_named_as_ours(name) and name not in FILES and (
+                    not name.endswith(BACKUP)):
+                raise ValueError(f"{plan.inside(HOOKS)}/{name} would run in place of"
+                                 " ours: remove it first")
+        self._forget_compiled()
 
-def _take_out(
-    plan: _Plan, file: str, row: "Shape", is_command: "Callable[[str], Any]"
-) -> None:
-    path, data = plan.path(file), plan.read(file)
-    kept, old = plan.own(file + BACKUP), plan.read(file + BACKUP)
-    text, _ = _read_settings(path, data)
-    _, before = _read_settings(
-        kept, _with_hooks(
-            _read_settings(kept, old)[0], {}, {}, row, is_command).encode())
-    result = _with_hooks(text, {}, before, row, is_command)
-    if result == text:
-        return
-    is_blank = not _value(result, _place(result)) and not old.strip()
-    if is_blank or result.split() == old.decode().split():
-        result = old.decode()  # but for blanks, it is as it was before
-        plan.removals += [kept] if os.path.exists(kept) else [path]
-    if is_blank and not os.path.exists(kept):
-        plan.lines.append(f"  removed    {file}")
-    else:
-        plan.write(path, data, result.encode())
-        said = "as it was before" if kept in plan.removals else "without our events"
-        plan.lines.append(f"  written    {file}, {said}")
+    @staticmethod
+    def _source(name: str) -> str:
+        return os.path.join(os.path.dirname(os.path.realpath(__file__)), name)
 
+    @staticmethod
+    def _is_named_as_ours(name: str) -> bool:
+        return name.partition(".")[0] + ".py" in FILES
 
-def _remove_files(plan: _Plan, users: "List[str]", files: "Sequence[str]") -> None:
-    for name in plan.names(HOOKS):
-        is_file = os.path.isfile(os.path.join(plan.root, HOOKS, name))
-        is_gone = os.path.join(plan.inside(HOOKS), name) in plan.removals
-        if name.endswith(".py") and name not in FILES and is_file and not is_gone and (
-                b"hook_io" in plan.read(f"{HOOKS}/{name}")):
-            users = [*users, f"{HOOKS}/{name}"]
-    for name in files[::-1]:
-        file = f"{HOOKS}/{name}"
-        path, data = plan.own(file), plan.read(file)
-        old = plan.read(file + BACKUP)  # of 0.1.0, which put others' files aside
-        if data and (users or data != Trial.content(_own_file(name))):
-            why = f"{users[0]} uses it" if users else "it is not as this version has it"
-            plan.lines.append(f"  kept       {file}: {why}")
-        elif data and old:
-            plan.write(path, data, old)
-            plan.removals.append(plan.own(file + BACKUP))
-            plan.lines.append(f"  restored   {file}, as it was before")
+    def _forget_compiled(self) -> None:
+        """Remove what may be no compiled form of ours, whatever it says it is."""
+        cache = f"{HOOKS}/__pycache__"
+        self.plan.removals += [
+            os.path.join(self.plan.inside(cache), name)
+            for name in self.plan.names(cache) if self._is_named_as_ours(name)]
+
+    def compile(self) -> None:
+        """Compile the library, so that the first hook need not."""
+        from py_compile import PycInvalidationMode, compile
+
+        library = os.path.join(self.plan.inside(HOOKS), FILES[0])
+        try:  # it looks at the file's time, not its hash
+            compile(library, invalidation_mode=PycInvalidationMode.TIMESTAMP)
+        except OSError:
+            pass  # then each hook does it
+
+    def uninstall(self) -> None:
+        """Take out what install() put in, for the agent or, "", for all."""
+        plan, script = self.plan, self.script or FILES[1]
+        files = plan.registered(script)
+        if self.agent:
+            files = dict.fromkeys(
+                [self._settings_file()] if self.given.local else
+                plan.settings_files(self.agent), self.agent)
+        for file, agent in files.items():
+            self._take_out(file, PLATFORMS[agent])
+        left = [file for file in plan.registered(script) if file not in files]
+        if not self.hook:
+            self._remove_files(left, FILES)
+        elif not left:
+            self._remove_hook()
+            sender = f"{HOOKS}/{FILES[1]}"
+            self._remove_files([sender] * (FILES[1] in plan.names(HOOKS)), FILES[:1])
+
+    def _take_out(self, file: str, row: "Shape") -> None:
+        plan, kept = self.plan, self.plan.own(file + BACKUP)
+        path, settings = plan.path(file), plan.settings(file)
+        text, old = settings.text, plan.read(file + BACKUP)
+        others = SettingsText(kept, old)
+        others.register({}, self.is_command, row)
+        settings.register({}, self.is_command, row, others.value())
+        result = settings.text
+        if result == text:
+            return
+        is_blank = not settings.value() and not old.strip()
+        if is_blank or result.split() == old.decode().split():
+            result = old.decode()  # but for blanks, it is as it was before
+            plan.removals += [kept] if os.path.exists(kept) else [path]
+        if is_blank and not os.path.exists(kept):
+            plan.say("removed", file)
+        else:
+            plan.write(path, plan.read(file), result.encode())
+            plan.say("written", file, ", as it was before" if kept in plan.removals
+                     else ", without our events")
+
+    def _remove_hook(self) -> None:
+        """Remove the copy of a hook, where its own file is not the only one."""
+        file = f"{HOOKS}/{self.script}"
+        path, data = self.plan.own(file), self.plan.read(file)
+        is_copy = os.path.isfile(self.hook) and os.path.realpath(self.hook) != path
+        if data and is_copy and Trial.content(self.hook) == data:
+            self.plan.remove(file)
         elif data:
-            plan.removals.append(path)
-            plan.lines.append(f"  removed    {file}")
-    if not users:
-        _forget_compiled(plan)
+            self.plan.say("kept", file, f": {self.hook} is no copy of it")
 
+    def _remove_files(self, users: "List[str]", files: "Sequence[str]") -> None:
+        """Remove ours, but what one of *users*, or a hook that stays, still uses."""
+        plan = self.plan
+        for name in plan.names(HOOKS):
+            path = os.path.join(plan.inside(HOOKS), name)
+            if name.endswith(".py") and name not in FILES and os.path.isfile(path) and (
+                    path not in plan.removals
+                    and b"hook_io" in plan.read(f"{HOOKS}/{name}")):
+                users = [*users, f"{HOOKS}/{name}"]
+        for name in files[::-1]:
+            file = f"{HOOKS}/{name}"
+            path, data = plan.own(file), plan.read(file)
+            old = plan.read(file + BACKUP)  # of 0.1.0, which put others' files aside
+            if data and (users or data != Trial.content(self._source(name))):
+                why = f"{users[0]} uses it" if users else (
+                    "it is not as this version has it")
+                plan.say("kept", file, f": {why}")
+            elif data and old:
+                plan.write(path, data, old)
+                plan.removals.append(plan.own(file + BACKUP))
+                plan.say("restored", file, ", as it was before")
+            elif data:
+                plan.remove(file)
+        if not users:
+            self._forget_compiled()
 
-def _project(given: "Any", parser: "Any") -> str:
-    """Return the folder to install into; end with a usage error where it is none."""
-    home = os.path.realpath(os.path.expanduser("~"))
-    if bool(given.project) == given.user:
-        parser.error("say either PROJECT, a folder, or --user, for all projects")
-    folder = home if given.user else os.path.realpath(given.project)
-    if not os.path.isdir(folder):
-        parser.error(f"there is no folder {folder}")
-    if folder == home and not given.user:
-        parser.error(f"{folder} is your home folder: say --user, for all projects")
-    return folder
+    @classmethod
+    def arguments(cls) -> "Any":
+        """Return what the command line says; end with a usage error, or its help."""
+        import argparse
 
+        parser = argparse.ArgumentParser("hook_io.py", description=_main.__doc__)
+        add = parser.add_argument
+        add("action", choices=("install", "uninstall"))
+        add("project", metavar="PROJECT", nargs="?", help="its folder")
+        add("--user", action="store_true",
+            help="for all projects of yours, in your home")
+        add("--local", action="store_true", help="in settings that are yours alone, of"
+            " a project that others share")
+        add("--agent", choices=INSTALLABLE, metavar="AGENT", help="%(choices)s; the"
+            " first one, or to uninstall: all")
+        add("--source-app", default="", metavar="NAME",
+            help="name of the project in its events; that of its folder")
+        add("--foreground", action="store_true", help="let the agent wait for every"
+            " hook, as --fail-loud block and a server that decides want")
+        add("--decide", action="store_true", help="let the server decide"
+            " (HOOK_IO_DECIDE, by default deny): the agent waits for its answer")
+        add("--dry-run", action="store_true", help="change nothing, print the diff")
+        add("--hook", default="", metavar="FILE",
+            help="a hook of your own, in our place")
+        add("--event", action="append", default=[], metavar="NAME,...", help="its"
+            " events, in its agent's words or Claude Code's: each time all of them")
+        add("--matcher", default="", metavar="TOOL|...",
+            help="tools it is asked about")
+        add("--fail", choices=list(FAILURES), help="what it means that it cannot run;"
+            " by default what the file says to run()")
+        given = parser.parse_intermixed_args()
+        given.event = [*filter(None, ",".join(given.event).split(","))]
+        given.root = os.path.realpath(
+            os.path.expanduser("~") if given.user else given.project or "")
+        for problem in cls._problems(given):
+            parser.error(problem)
+        return given
 
-def _arguments(agents: "List[str]") -> "Any":
-    import argparse
+    @classmethod
+    def _problems(cls, given: "Any") -> "List[str]":
+        """Return what is wrong with the command line."""
+        from re import fullmatch
 
-    parser = argparse.ArgumentParser("hook_io.py", description=_main.__doc__)
-    add = parser.add_argument
-    add("action", choices=("install", "uninstall"))
-    add("project", metavar="PROJECT", nargs="?", help="its folder")
-    add("--user", action="store_true", help="for all projects of yours, in your home")
-    add("--local", action="store_true", help="in settings that are yours alone, of a"
-        " project that others share")
-    add("--agent", choices=agents, metavar="AGENT", help="%(choices)s; the first one,"
-        " or to uninstall: all")
-    add("--source-app", default="", metavar="NAME",
-        help="name of the project in its events; that of its folder")
-    add("--foreground", action="store_true", help="let the agent wait for every hook,"
-        " as --fail-loud block and a server that decides want")
-    add("--decide", action="store_true", help="let the server decide (HOOK_IO_DECIDE,"
-        " by default deny): the agent waits for its answer")
-    add("--dry-run", action="store_true", help="change nothing, print the diff")
-    add("--hook", default="", metavar="FILE", help="a hook of your own, in our place")
-    add("--event", action="append", default=[], metavar="NAME,...",
-        help="its events, in its agent's words or Claude Code's: each time all of them")
-    add("--matcher", default="", metavar="TOOL|...", help="tools it is asked about")
-    add("--fail", choices=list(FAILURES), help="what it means that it cannot run; by"
-        " default what the file says to run()")
-    given = parser.parse_intermixed_args()
-    given.event = [name for names in given.event for name in names.split(",") if name]
-    _check_hook(given, parser)
-    if given.user and given.local:
-        parser.error("--user and --local are two places: say one")
-    given.root = _project(given, parser)
-    return given
-
-
-def _check_hook(given: "Any", parser: "Any") -> None:
-    """End with a usage error where what is said of a hook is none."""
-    from re import fullmatch
-
-    if not given.hook and (given.event or given.matcher or given.fail):
-        parser.error("--event, --matcher and --fail are of a --hook")
-    if given.hook and (given.source_app or given.foreground or given.decide):
-        parser.error("--source-app, --foreground and --decide are not of a --hook")
-    name = os.path.basename(given.hook)
-    if given.hook and (not fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.py", name)
-                       or _is_named_as_ours(name)):
-        parser.error(f"{name!a} is no name of a hook: letters, digits, _ - and .py")
-    if given.hook and given.action == "install" and not given.event:
-        parser.error("say by --event on what the hook is to run")
-    if not fullmatch(r"[\w*.|-]*", given.matcher):
-        parser.error("--matcher takes names of tools, joined by |")
+        hook, name = given.hook, os.path.basename(given.hook)
+        is_name = fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.py", name) and (
+            not cls._is_named_as_ours(name))
+        is_home = given.root == os.path.realpath(os.path.expanduser("~"))
+        return [why for is_wrong, why in (
+            (not hook and (given.event or given.matcher or given.fail),
+             "--event, --matcher and --fail are of a --hook"),
+            (hook and (given.source_app or given.foreground or given.decide),
+             "--source-app, --foreground and --decide are not of a --hook"),
+            (hook and not is_name,
+             f"{name!a} is no name of a hook: letters, digits, _ - and .py"),
+            (hook and given.action == "install" and not given.event,
+             "say by --event on what the hook is to run"),
+            (not fullmatch(r"[\w*.|-]*", given.matcher),
+             "--matcher takes names of tools, joined by |"),
+            (given.user and given.local, "--user and --local are two places: say one"),
+            (bool(given.project) == given.user,
+             "say either PROJECT, a folder, or --user, for all projects"),
+            (not os.path.isdir(given.root), f"there is no folder {given.root}"),
+            (is_home and not given.user,
+             f"{given.root} is your home folder: say --user, for all projects"),
+        ) if is_wrong]
 
 
 def _main() -> None:
@@ -8427,12 +8416,11 @@ def _main() -> None:
             sys.exit(tool(sys.argv[2:]))
         except (ValueError, OSError) as error:
             sys.exit(f"[ERROR] {error}")
-    agents = [agent for agent, row in PLATFORMS.items() if "settings" in row]
-    given = _arguments(agents)
-    agent = given.agent or (agents[0] if given.action == "install" else "")
-    plan = _Plan(given.root)
+    given = Installer.arguments()
+    installer = Installer(given)
+    plan = installer.plan
     try:
-        (_install if given.action == "install" else _uninstall)(plan, agent, given)
+        (installer.install if given.action == "install" else installer.uninstall)()
         say(f"hook-io {__version__}, {given.action} in {plan.root}:")
         if not given.dry_run:
             plan.apply()
@@ -8442,9 +8430,8 @@ def _main() -> None:
     if given.dry_run:
         lines.append("Nothing is changed: --dry-run.")
     elif given.action == "install":
-        _compile(plan)
-        lines += [*filter(None, [PLATFORMS[agent].get("then")])]
-        lines += [] if given.hook else [NEXT_STEP]
+        installer.compile()
+        lines += filter(None, [installer.row.get("then"), NEXT_STEP * (not given.hook)])
     try:
         say(*lines)
     except OSError:

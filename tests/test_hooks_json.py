@@ -64,7 +64,7 @@ def test_it_registers_the_contracts_nine_events_and_what_else_an_observer_wants(
 
 
 def test_it_is_what_the_installer_registers_with_the_folders_name():
-    wanted = hook_io.registration("claude-code")
+    wanted = hook_io.Registration("claude-code").sender()
     assert {"hooks": {name: [group] for name, group in wanted.items()}} == HOOKS
 
 

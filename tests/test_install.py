@@ -147,7 +147,7 @@ def test_timeouts_are_in_the_agents_own_unit():
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_what_is_registered_is_known_and_says_nothing_but_that_it_could_not_run(agent):
-    for name, group in hook_io.registration(agent, "demo").items():
+    for name, group in hook_io.Registration(agent).sender("demo").items():
         entry = group.get("hooks", [group])[0]
         text = entry.get("command") or entry["bash"]
         assert hook_io.canonical(name)
@@ -235,7 +235,7 @@ def test_an_upgrade_replaces_our_entries_where_they_stand_and_no_others(project)
         {"hooks": [theirs]}], "FileChanged": [{"matcher": "x", "hooks": [OLD]}]}}
     path = written(project, before)
     done("install", project, "--source-app", "it's R&D")
-    new = hook_io.registration("claude-code", "'it'\"'\"'s R&D'")["PreToolUse"]
+    new = hook_io.Registration("claude-code").sender("'it'\"'\"'s R&D'")["PreToolUse"]
     hooks = read(path)["hooks"]
     assert hooks["PreToolUse"] == [
         new, {"matcher": "Bash", "hooks": [theirs, chain]}, {"hooks": [theirs]}]
@@ -520,13 +520,13 @@ def test_nobody_waits_but_where_a_person_is_told_or_the_agent_ends(project, agen
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_an_agent_waits_for_a_server_that_decides(project, agent):
-    before = hook_io.registration(agent, "demo", foreground=True)
-    now = hook_io.registration(agent, "demo", decide=True)
+    before = hook_io.Registration(agent).sender("demo", foreground=True)
+    now = hook_io.Registration(agent).sender("demo", decide=True)
     more = set(now) - set(before)
     assert more == {"PreSkillShellCommand"} if agent == "claude-code" else not more
     for name, group in now.items():
         asks = "HOOK_IO_DECIDE=${HOOK_IO_DECIDE:-deny} $p " in json.dumps(group)
-        assert asks == (hook_io.canonical(name) in hook_io.DECIDING)
+        assert asks == (hook_io.canonical(name) in hook_io.DECIDED)
         if asks and name not in more:
             assert json.dumps(group).replace(
                 "HOOK_IO_DECIDE=${HOOK_IO_DECIDE:-deny} ", "") == (

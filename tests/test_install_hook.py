@@ -129,7 +129,8 @@ def test_a_hook_that_cannot_run_fails_as_it_promises(
         else:
             document = json.loads(said)
             assert COULD_NOT in said, trouble
-            text = next(text for text in hook_io._texts(document) if COULD_NOT in text)
+            text = next(text for text in hook_io.Registration.texts(document)
+                        if COULD_NOT in text)
             assert document == denial(agent, event, text)
         shutil.rmtree(str(repository / ".claude" / "hooks"))
         shutil.copytree(str(kept), str(repository / ".claude" / "hooks"))

@@ -335,7 +335,7 @@ def test_a_registration_is_what_the_installer_writes_where_it_writes_it(place, a
     texts = [text for text in blocks("json") if '"hooks"' in text]
     shown = json.loads(texts[place])
     ((name, [group]),) = shown.pop("hooks").items()
-    assert group == hook_io.registration(agent, "demo")[name]
+    assert group == hook_io.Registration(agent).sender("demo")[name]
     assert shown == row.get("members", {})
     before = PAGED[:PAGED.index(texts[place])].split("```")[-2]
     assert f"`{row['settings']}`; " in before

@@ -42,7 +42,7 @@ POWERS = {
          "StderrBuffer", "forget_compiled", "Background", "WholeFile", "Spool",
          "EventLog", "Ledger",
          "_open_own", "_read_own", "Check",
-         "Trial", "_Plan", "say"}),  # the installer's
+         "Trial", "Plan", "say"}),  # the installer's
     "processes": (
         {"os.system", "os.fork", "os.execv", "os.kill", "os.popen", "subprocess"},
         {"Background", "Trial"}),
@@ -374,8 +374,8 @@ def test_a_section_of_part_two_is_complete_before_the_next():
     source = SOURCES["hook_io.py"]
     assert uses_of_a_later_section(source) == []
     ahead = source.replace("delivered, why = spool._deliver_alone()\n",
-                           "delivered, why = _install(spool._deliver_alone())\n")
-    assert uses_of_a_later_section(ahead) == ["Spool: _install"]
+                           "delivered, why = Installer(spool._deliver_alone())\n")
+    assert uses_of_a_later_section(ahead) == ["Spool: Installer"]
 
 
 def test_what_was_set_never_changes_and_an_errand_of_its_kind_leaves_the_first_alone():

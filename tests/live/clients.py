@@ -300,7 +300,7 @@ def new_project(folder, client):
     settings.parent.mkdir(parents=True)
     (member,) = [name for name, text in row["entry"].items() if text in ("$C", "$Q")]
     hooks = {}
-    for event, group in hook_io.registration(client, "live").items():
+    for event, group in hook_io.Registration(client).sender("live").items():
         entry, *flush = group.get("hooks", [group])  # one witness, also of two hooks
         entry[member] = WITNESS.format(event=event, file=folder / "fired")
         hooks[event] = [{**group, "hooks": [entry]} if flush else group]

@@ -52,7 +52,8 @@ PLACE = re.compile(r"{(\w+)}")
 OPTIONS = " --source-app cost --event-type {event} --server-url {url}"
 CURL = "{curl} -s -o /dev/null -H Content-Type:application/json -d @- {url}"
 HTTP = 'type: "http"'
-INSTALLED = hook_io.registration(AGENT, "cost")["PreToolUse"]["hooks"][0]["command"]
+INSTALLED = hook_io.Registration(AGENT).sender("cost")["PreToolUse"]["hooks"][0][
+    "command"]
 
 #: a hook's command with {places}, those of bench.py; a URL stands for an http hook
 COMMANDS = {

@@ -78,7 +78,7 @@ def test_each_variant_registers_a_hook_with_every_place_filled(variant, event):
 
 
 def test_ours_is_registered_as_the_installer_does():
-    registered = clients.hook_io.registration("claude-code", "cost")
+    registered = clients.hook_io.Registration("claude-code").sender("cost")
     for event in cost.EVENTS:
         (installed,) = registered[event]["hooks"]
         assert cost.entry("hook-io", event, URL, PLACES) == installed
