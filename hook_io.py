@@ -5945,17 +5945,18 @@ class Export:
         turns = [turn for turn in story([
             *(line for _, _, line in read), *([] if left else self._own(read))])
             if turn["session_id"] == self.session_id]
+        place = [*left[0][:2]] if left else known["log"]
+        if left:
+            self.errand.note(f"[WARNING] {len(left)} events are left for the next "
+                             "export: there was no time to read them")
         if not turns:
+            known["log"] = place
             return 0
-        place = [*left[0][:2]] if left else []
         if left and turns[1:]:  # its beginning is told with the rest of it
             place = self._place_of(read, turns.pop()["started_ms"])
         kept = turns[-1:] if left else self._kept(turns)
         count, ids = self._count(known, turns, kept, bool(left))
-        if left:
-            self.errand.note(f"[WARNING] {len(left)} events are left for the next "
-                             "export: there was no time to read them")
-        else:
+        if not left:
             place = self._place_of(read, kept[0]["started_ms"]) or known["log"][:2]
             if place != known["log"][:2]:  # what came before is of turns that are over
                 known["done"] = known["done"][-IDS_KEPT * ID_CHARS:]

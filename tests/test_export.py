@@ -509,6 +509,28 @@ def test_events_that_there_is_no_time_for_are_told_by_the_exports_that_follow(
                if name.startswith("hook_io_turns_total")) == 1
 
 
+def test_lines_that_tell_nothing_keep_no_export_from_what_comes_behind(agent):
+    log = agent.folder / "state" / "events.jsonl"
+    log.parent.mkdir()
+    log.write_text('{"event_type":"Stop","session_id":"x","a":"s-1"}\n' * 1500)
+    agent.command[2:] = ["-c", "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+                         "import hook_io, send_event; hook_io.TELLING_MS = 0; "
+                         "send_event.main()", str(ROOT)]
+    said = agent.turn("Bash").splitlines()
+    assert said == ["[WARNING] 504 events are left for the next export: there was no "
+                    "time to read them", "0 turns exported"]
+    assert agent.hook("Stop", "--export") == "1 turns exported\n"
+
+
+def test_spans_that_are_too_many_are_left_out_and_told(tmp_path, monkeypatch):
+    spans = hook_io.Spans(hook_io.Ledger("").session("s"), errand("Stop"))
+    (turn,) = hook_io.story([{"hook_event_name": "Stop", "session_id": "s"}])
+    (record,) = spans.records(turn, [], True)
+    assert len(spans.of(turn, [record] * 2001)) == hook_io.SPANS_MAX
+    assert spans.errand.notes == ["[WARNING] 1 spans of a turn are left out: it has "
+                                  "more than 2000"]
+
+
 def test_the_last_export_of_a_session_leaves_nothing(agent):
     agent.command[2:] = ["-c", "import sys; sys.path.insert(0, sys.argv.pop(1)); "
                          "import hook_io, send_event; hook_io.TELLING_MS = 0; "
