@@ -6820,10 +6820,12 @@ class Decision:
 COMMAND_MAX_CHARS = 1 << 16
 SHELL_MAX_DEPTH = 8  # of $(...), (...), eval and sh -c within each other
 SHELLS = "sh bash dash ash"
-_RESERVED = "if then elif else fi while until do done ! { } time"
+_RESERVED = _each("if then elif else fi while until do done ! { } time")
 _NAME = "0123456789_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_UNPARSED = "case select function coproc [["
+_UNPARSED = _each("case select function coproc [[")
 _ARITHMETIC = "0123456789 +-*/%()<>=!&|^~,?:"
+#: variables that make a shell run something else than the line says
+_MEANINGS = _each("PATH ENV BASH_ENV PS4 PROMPT_COMMAND LD_PRELOAD LD_LIBRARY_PATH")
 
 #: program that runs the rest of its words -> letters of options without a value, with
 #: one, and of those that run nothing; "-" is none; how many words stand before the
@@ -6836,25 +6838,23 @@ WRAPPERS = {
     "command": "p - vV 0", "builtin": "- - - 0", "exec": "cl a - 0",
     "busybox": "- - - 0", "toybox": "- - - 0",
 }
-#: what runs more than is read here, by its words, a file or the name of a command
-_UNREAD = (
-    "alias . source enable hash bind complete compgen mapfile readarray fc jobs let"
-    " declare typeset local noglob nocorrect repeat foreach su runuser script watch"
-    " parallel strace ltrace chroot unshare nsenter systemd-run start-stop-daemon"
-    " screen tmux at batch crontab entr gdb zsh ksh mksh fish csh tcsh pwsh powershell")
 #: programs that take a program in a language of its own, and the letters that say so
 _CODE = {"python": "c", "perl": "eE", "ruby": "e", "node": "ep", "php": "rBRE",
          "lua": "e", "osascript": "e"}
-#: names of commands -> what of _Line reads their words, besides WRAPPERS and _INDEXED
-_READERS = ((SHELLS, "shell"), ("eval trap", "evaluated"), ("find", "find"),
-            ("export readonly", "exported"))
-#: variables that make a shell run something else than the line says
-_MEANINGS = "PATH ENV BASH_ENV PS4 PROMPT_COMMAND LD_PRELOAD LD_LIBRARY_PATH"
 #: where bash runs what stands in an array's index -> the option behind which it does
 _INDEXED = {"test": "-v", "[": "-v", "printf": "-v", "read": "", "unset": "",
             "wait": "", "getopts": ""}
-
-
+#: program -> what of Shell reads its words; "unread" is what runs more than is read
+#: here, by its words, a file or the name of a command
+_READERS = {name: reader for reader, names in {
+    "shell": SHELLS, "evaluated": "eval trap", "find": "find",
+    "exported": "export readonly", "wrapped": " ".join(WRAPPERS),
+    "indexed": " ".join(_INDEXED), "unread":
+        "alias . source enable hash bind complete compgen mapfile readarray fc jobs let"
+        " declare typeset local noglob nocorrect repeat foreach su runuser script watch"
+        " parallel strace ltrace chroot unshare nsenter systemd-run start-stop-daemon"
+        " screen tmux at batch crontab entr gdb zsh ksh mksh fish csh tcsh pwsh"
+        " powershell"}.items() for name in names.split()}
 FILE_NAME_MAX_CHARS = 255  # systems differ in what they say of a longer one
 
 
@@ -6874,63 +6874,68 @@ def is_within(path: str, root: str) -> bool:
         return False
     if not path.strip() or "\0" in path + root or "://" in path:
         return False
-    return all(_is_below(reading, root) for reading in _readings(path))
+    return Folder(root).holds(path)
 
 
-def _readings(path: str) -> "List[str]":
-    """Return the ways in which programs read the text of a *path*."""
-    found = [path]
-    for read in (str.strip, _unescaped, _unescaped, _compatible,
-                 lambda text: text.replace("\\", "/")):
-        found = list(dict.fromkeys([*found, *map(read, found)]))
-    return found
+class Folder:
+    """A folder, and what is below it."""
 
+    def __init__(self, root: str) -> None:
+        self.root = root
 
-def _unescaped(text: str) -> str:
-    try:
-        return _unquoted(text)
-    except ValueError:  # a % that escapes nothing
-        return text
+    def holds(self, path: str) -> bool:
+        """Tell whether *path* is below, in each way in which programs read its text."""
+        readings = [path]
+        for read in (str.strip, self._unescaped, self._unescaped, self._compatible,
+                     lambda text: text.replace("\\", "/")):
+            readings = list(dict.fromkeys([*readings, *map(read, readings)]))
+        return all(map(self._is_above, readings))
 
+    @staticmethod
+    def _unescaped(text: str) -> str:
+        try:
+            return _unquoted(text)
+        except ValueError:  # a % that escapes nothing
+            return text
 
-def _compatible(text: str) -> str:
-    if text.isascii():
-        return text
-    from unicodedata import normalize
+    @staticmethod
+    def _compatible(text: str) -> str:
+        if text.isascii():
+            return text
+        from unicodedata import normalize
 
-    return normalize("NFKC", text)
+        return normalize("NFKC", text)
 
-
-def _is_below(path: str, root: str) -> bool:
-    """Tell whether one reading of *path* is below *root*."""
-    foreign = path[:2] in ("\\\\", "//") or path[1:2] == ":"
-    if "\0" in path or path[:1] == "~" or (
-            foreign if os.name != "nt" else ":" in os.path.splitdrive(path)[1]
-            or path[:4] in ("\\\\?\\", "\\\\.\\", "//?/", "//./")):
+    def _is_above(self, path: str) -> bool:
+        foreign = path[:2] in ("\\\\", "//") or path[1:2] == ":"
+        if "\0" in path or path[:1] == "~" or (
+                foreign if os.name != "nt" else ":" in os.path.splitdrive(path)[1]
+                or path[:4] in ("\\\\?\\", "\\\\.\\", "//?/", "//./")):
+            return False
+        if max(map(len, path.replace("\\", "/").split("/"))) > FILE_NAME_MAX_CHARS:
+            return False
+        try:
+            real = os.path.realpath(os.path.join(self.root, path))
+            top = os.path.realpath(self.root)
+            os.lstat(real)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except (OSError, ValueError):  # no way to tell what is there
+            return False
+        while os.path.dirname(real) != real:
+            real = os.path.dirname(real)
+            if self._is_same(real, top):
+                return True
         return False
-    if max(map(len, path.replace("\\", "/").split("/"))) > FILE_NAME_MAX_CHARS:
-        return False
-    try:
-        real, top = os.path.realpath(os.path.join(root, path)), os.path.realpath(root)
-        os.lstat(real)
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except (OSError, ValueError):  # no way to tell what is there
-        return False
-    while os.path.dirname(real) != real:
-        real = os.path.dirname(real)
-        if _is_same(real, top):
-            return True
-    return False
 
-
-def _is_same(one: str, other: str) -> bool:
-    """Tell whether both are one folder, as the file system sees it; so case, and the
-    forms of Unicode, matter where they matter to that."""
-    try:
-        return os.path.samefile(one, other)
-    except (OSError, ValueError):
-        return os.path.normcase(one) == os.path.normcase(other)
+    @staticmethod
+    def _is_same(one: str, other: str) -> bool:
+        """Tell whether both are one folder, as the file system sees it; so case, and
+        the forms of Unicode, matter where they matter to that."""
+        try:
+            return os.path.samefile(one, other)
+        except (OSError, ValueError):
+            return os.path.normcase(one) == os.path.normcase(other)
 
 
 def commands(text: str) -> "Tuple[List[List[Optional[str]]], List[str]]":
@@ -6948,22 +6953,21 @@ def commands(text: str) -> "Tuple[List[List[Optional[str]]], List[str]]":
     an alias of git), functions and variables from elsewhere, other shells.
     Source: POSIX.1-2017, XCU 2; bash 5.2.  Vectors: commands/*.
     """
-    line = _Line(text, 0, [], [])
+    line = Shell(text, 0, [], [])
     if not isinstance(text, str) or "\0" in text or len(text) > COMMAND_MAX_CHARS:
         return [], [f"no text of at most {COMMAND_MAX_CHARS} characters without NUL"]
     line.parse()
     return line.calls, list(dict.fromkeys(line.unclear))
 
 
-class _Unclear(Exception):
-    """The rest of the line is not understood; the message says why."""
-
-
-class _Line:
+class Shell:
     """Reads a line of a shell.  In its words None is one unknown, ... are any number.
 
     What sh and bash read in two ways is unclear, and so is all that is rare.
     """
+
+    class Unclear(Exception):
+        """The rest of the line is not understood; the message says why."""
 
     def __init__(
         self, text: str, depth: int, calls: "List[List[Optional[str]]]",
@@ -6973,133 +6977,138 @@ class _Line:
         self.calls, self.unclear = calls, unclear
         self.documents: "List[Tuple[str, bool, bool]]" = []
 
+    def _within(self, text: str) -> "Shell":
+        return Shell(text, self.depth + 1, self.calls, self.unclear)
+
     def parse(self) -> None:
         try:
-            self.read("")
-        except _Unclear as why:
+            self._read("")
+        except Shell.Unclear as why:
             self.unclear.append(str(why))
 
-    def peek(self, more: int = 0) -> str:
+    def _peek(self, more: int = 0) -> str:
         return self.text[self.at + more:self.at + more + 1]
 
-    def take(self) -> str:
+    def _take(self) -> str:
         self.at += 1
         return self.text[self.at - 1:self.at]
 
-    def read(self, end: str) -> None:
+    def _read(self, end: str) -> None:
         """Read commands to the *end*: ")", or "" for that of the text."""
         if self.depth > SHELL_MAX_DEPTH:
-            raise _Unclear("commands within commands, too deep")
+            raise Shell.Unclear("commands within commands, too deep")
         while True:
-            self.simple()
-            sign = self.take()
+            self._simple()
+            sign = self._take()
             if sign == "\n":
-                self.bodies()
+                self._bodies()
             elif sign in ("", ")"):
                 if sign != end or self.documents:
-                    raise _Unclear("a parenthesis or a here-document without its end")
+                    raise Shell.Unclear(
+                        "a parenthesis or a here-document without its end")
                 return
 
-    def nested(self) -> None:
+    def _nested(self) -> None:
         """Read what stands in parentheses, the first one of which was taken."""
         if self.documents:
-            raise _Unclear("a here-document before a parenthesis")
+            raise Shell.Unclear("a here-document before a parenthesis")
         self.depth += 1
-        self.read(")")
+        self._read(")")
         self.depth -= 1
 
-    def skip(self, blanks: str = " \t") -> None:
-        while self.peek() in tuple(blanks) or self.text.startswith(
+    def _skip(self, blanks: str = " \t") -> None:
+        while self._peek() in tuple(blanks) or self.text.startswith(
                 ("#", "\\\n"), self.at):
-            if self.peek() == "#":
+            if self._peek() == "#":
                 end = self.text.find("\n", self.at)
                 self.at = len(self.text) if end < 0 else end
             else:
-                self.at += 1 + (self.peek() == "\\")
+                self.at += 1 + (self._peek() == "\\")
 
-    def simple(self) -> None:
+    def _simple(self) -> None:
         """Read one command: up to a sign that ends it, which stays."""
         words: "List[Any]" = []
         fresh, last = True, False
         while True:
-            self.skip()
-            c, pair = self.peek(), self.text[self.at:self.at + 2]
+            self._skip()
+            c, pair = self._peek(), self.text[self.at:self.at + 2]
             if c in ";|\n)" or (c == "&" and pair != "&>"):  # or the end, ""
                 break
             if last:
-                raise _Unclear("words behind &> are another command to sh")
+                raise Shell.Unclear("words behind &> are another command to sh")
             if c in "&<>" and pair not in ("<(", ">("):
-                last, fresh = self.redirect(), False
+                last, fresh = self._redirect(), False
             elif c == "(":
                 if words or not fresh or pair == "((":
-                    raise _Unclear("a parenthesis: a function, an array, arithmetic")
+                    raise Shell.Unclear(
+                        "a parenthesis: a function, an array, arithmetic")
                 self.at += 1
-                self.nested()
+                self._nested()
             else:
-                fresh = self.next_word(words, fresh)
+                fresh = self._next_word(words, fresh)
         if words:
-            self.run(words)
+            self._run(words)
 
-    def next_word(self, words: "List[Any]", fresh: bool) -> bool:
+    def _next_word(self, words: "List[Any]", fresh: bool) -> bool:
         """Add a word to *words*; return whether a command is still to begin."""
-        word, plain = self.word()
+        word, plain = self._word()
         name, sign, _ = plain.partition("=")
         name = name[:-1] if name[-1:] == "+" else name
-        if plain.isdigit() and plain.isascii() and self.peek() in ("<", ">"):
+        if plain.isdigit() and plain.isascii() and self._peek() in ("<", ">"):
             return False
-        if fresh and not words and plain in _RESERVED.split():
+        if fresh and not words and plain in _RESERVED:
             return True
         if fresh and not words and plain == "for":
-            self.loop()
+            self._loop()
             return True
         if not words and sign and name.isidentifier() and name.isascii():
-            self.assigned(name, word)
+            self._assigned(name, word)
             return False
         words.append(word)
         return False
 
-    def loop(self) -> None:
+    def _loop(self) -> None:
         """Read the head of a for loop, up to the sign behind its words."""
-        self.skip()
-        if not self.word()[1].isidentifier():
-            raise _Unclear("a for loop of another kind")
-        self.skip(" \t\n")
+        self._skip()
+        if not self._word()[1].isidentifier():
+            raise Shell.Unclear("a for loop of another kind")
+        self._skip(" \t\n")
         at = self.at
-        if self.peek() == ";" or self.word()[1] != "in":
+        if self._peek() == ";" or self._word()[1] != "in":
             self.at = at
             return
-        self.skip()
-        while self.peek() not in ("", ";", "\n"):
-            if self.peek() in "&|()<>":
-                raise _Unclear("a sign in the head of a for loop")
-            self.word()
-            self.skip()
+        self._skip()
+        while self._peek() not in ("", ";", "\n"):
+            if self._peek() in "&|()<>":
+                raise Shell.Unclear("a sign in the head of a for loop")
+            self._word()
+            self._skip()
 
-    def redirect(self) -> bool:
+    def _redirect(self) -> bool:
         """Skip a redirection; return whether nothing may follow it."""
         ops = ("<<<", "<<-", "&>>", "<<", "<&", "<>", ">>", ">&", ">|", "&>", "<", ">")
         op = next(op for op in ops if self.text.startswith(op, self.at))
         self.at += len(op)
         if self.text.startswith("\\\n", self.at):
-            raise _Unclear("a sign that goes on in the next line")
-        self.skip()
+            raise Shell.Unclear("a sign that goes on in the next line")
+        self._skip()
         at = self.at
-        word, plain = self.word()
+        word, plain = self._word()
         if self.at == at:
-            raise _Unclear("a redirection to nothing")
+            raise Shell.Unclear("a redirection to nothing")
         if op in ("<<", "<<-"):
             if not isinstance(word, str):
-                raise _Unclear("a here-document with an unknown end")
+                raise Shell.Unclear("a here-document with an unknown end")
             self.documents.append((word, "\0" in plain, op == "<<-"))
         return op[0] == "&"
 
-    def bodies(self) -> None:
+    def _bodies(self) -> None:
         """Skip the texts of here-documents; run what is substituted in them."""
         for word, is_quoted, is_indented in self.documents:
             begin = self.at
             while True:
                 if self.at >= len(self.text):
-                    raise _Unclear("a here-document without its end")
+                    raise Shell.Unclear("a here-document without its end")
                 at, end = self.at, self.text.find("\n", self.at)
                 line = self.text[at:] if end < 0 else self.text[at:end]
                 self.at = len(self.text) if end < 0 else end + 1
@@ -7107,19 +7116,19 @@ class _Line:
                     break
             body = self.text[begin:at]
             if not is_quoted and "\\\n" in body:
-                raise _Unclear("a here-document with lines that are joined")
+                raise Shell.Unclear("a here-document with lines that are joined")
             if not is_quoted:
-                _Line(body, self.depth + 1, self.calls, self.unclear).quoted("")
+                self._within(body)._quoted("")
         self.documents = []
 
-    def word(self) -> "Tuple[Any, str]":
+    def _word(self) -> "Tuple[Any, str]":
         """Return a word, and its text with \\0 for what is quoted or substituted."""
         parts: "List[Any]" = []
         plain = ""
-        while self.peek() not in ("", *" \t\n;&|()<>") or (
+        while self._peek() not in ("", *" \t\n;&|()<>") or (
                 self.text[self.at:self.at + 2] in ("<(", ">(")):
-            c = self.take()
-            found = self.special(c)
+            c = self._take()
+            found = self._special(c)
             plain += "" if found == [] else c if found is None else "\0"
             parts += [c] if found is None else found
         braces = plain.partition("{")[2].rpartition("}")[0]
@@ -7132,142 +7141,139 @@ class _Line:
             return ..., plain
         return None if None in parts else "".join(parts), plain
 
-    def special(self, c: str) -> "Optional[List[Any]]":
+    def _special(self, c: str) -> "Optional[List[Any]]":
         """Return the parts of a word that *c* begins, None if it is as it stands."""
         if c == "\\":
-            parts: "List[Any]" = [self.take()]
+            parts: "List[Any]" = [self._take()]
             if parts == [""]:
-                raise _Unclear("a backslash at the end")
+                raise Shell.Unclear("a backslash at the end")
             return parts if parts != ["\n"] else []
         if c in "'\"":
-            return [self.up_to(c)] if c == "'" else ["", *self.quoted(c)]
+            return [self._up_to(c)] if c == "'" else ["", *self._quoted(c)]
         if c == "`":
-            self.backtick("")
+            self._backtick("")
         elif c in "<>":
             self.at += 1
-            self.nested()
+            self._nested()
         elif c == "$":
-            found = self.dollar(False)
+            found = self._dollar(False)
             return None if found == "$" else [found]
         else:
             return None
         return [...]
 
-    def up_to(self, sign: str) -> str:
+    def _up_to(self, sign: str) -> str:
         end = self.text.find(sign, self.at)
         if end < 0:
-            raise _Unclear(f"a {sign} without its end")
+            raise Shell.Unclear(f"a {sign} without its end")
         text, self.at = self.text[self.at:end], end + 1
         return text
 
-    def quoted(self, end: str) -> "List[Any]":
+    def _quoted(self, end: str) -> "List[Any]":
         """Return the parts of a text in double quotes, up to its *end*."""
         parts: "List[Any]" = []
         while True:
-            c = self.take()
+            c = self._take()
             if c == end:
                 return parts
             if not c:
-                raise _Unclear('a " without its end')
+                raise Shell.Unclear('a " without its end')
             if c == "\\":
-                c = self.take()
+                c = self._take()
                 parts.append(c if c and c in '$`"\\' else "" if c == "\n" else "\\" + c)
             elif c == "$":
-                parts.append(self.dollar(True))
+                parts.append(self._dollar(True))
             elif c == "`":
-                self.backtick('"')
+                self._backtick('"')
                 parts.append(None)
             else:
                 parts.append(c)
 
-    def backtick(self, other: str) -> None:
-        text = self.up_to("`")
+    def _backtick(self, other: str) -> None:
+        text = self._up_to("`")
         if "\\" in text or (other and other in text):
-            raise _Unclear("quotes in backticks")
-        self.inner(text)
+            raise Shell.Unclear("quotes in backticks")
+        self._within(text).parse()
 
-    def dollar(self, is_quoted: bool) -> "Any":
+    def _dollar(self, is_quoted: bool) -> "Any":
         """Return what a $ stands for: "$", None or ...; it was taken."""
-        c, many = self.peek(), None if is_quoted else ...
-        if c == "(" and self.peek(1) != "(":
+        c, many = self._peek(), None if is_quoted else ...
+        if c == "(" and self._peek(1) != "(":
             self.at += 1
-            self.nested()
+            self._nested()
         elif c == "(":
-            self.arithmetic()
+            self._arithmetic()
         elif c == "{":
             self.at += 1
-            many = self.parameter(self.up_to("}"), many)
+            many = self._parameter(self._up_to("}"), many)
         elif c == "[" or self.text.startswith("\\\n", self.at):
-            raise _Unclear("$ and a bracket or a line's end")
+            raise Shell.Unclear("$ and a bracket or a line's end")
         elif c and c in "'\"" and not is_quoted:
             self.at += 1
             if c == '"':
-                self.quoted(c)
-            elif "\\" in self.up_to(c):
-                raise _Unclear("$'' with a backslash")
+                self._quoted(c)
+            elif "\\" in self._up_to(c):
+                raise Shell.Unclear("$'' with a backslash")
         elif c in tuple("?#$!@*-" + _NAME):
             self.at += 1
-            while c in _NAME[10:] and self.peek() in tuple(_NAME):
+            while c in _NAME[10:] and self._peek() in tuple(_NAME):
                 self.at += 1
             many = None if c in "?#$!" else ... if c in "@*" else many
         else:
             return "$"
         return many
 
-    def parameter(self, inner: str, many: "Any") -> "Any":
-        """Return what ${inner} is; raise _Unclear where that may run something."""
+    def _parameter(self, inner: str, many: "Any") -> "Any":
+        """Return what ${inner} is; raise Shell.Unclear where that may run something."""
         rest = inner[inner[:1] == "#":].lstrip(_NAME)
         is_plain = not rest.strip(_NAME + "./:*?%,+=#^ -")
         if inner not in ("@", "*", "#", "?") and (
                 inner[:1] not in _NAME + "#" or not is_plain or (
                     rest[:1] == ":" and rest[1:2] not in tuple("-=?+"))):
-            raise _Unclear("a variable with something else in its braces")
+            raise Shell.Unclear("a variable with something else in its braces")
         return ... if inner in ("@", "*") else many
 
-    def arithmetic(self) -> None:
+    def _arithmetic(self) -> None:
         begin, depth = self.at, 0
         while depth or self.at == begin:
-            c = self.take()
+            c = self._take()
             depth += (c == "(") - (c == ")")
             if not c or c not in _ARITHMETIC:
-                raise _Unclear("arithmetic with names")
+                raise Shell.Unclear("arithmetic with names")
         if self.text[self.at - 2] != ")":
-            raise _Unclear("arithmetic, or a subshell")
+            raise Shell.Unclear("arithmetic, or a subshell")
 
-    def inner(self, text: str) -> None:
-        _Line(text, self.depth + 1, self.calls, self.unclear).parse()
-
-    def assigned(self, name: str, value: "Any") -> None:
-        if name in _MEANINGS.split() or name.startswith("BASH_FUNC"):
+    def _assigned(self, name: str, value: "Any") -> None:
+        if name in _MEANINGS or name.startswith("BASH_FUNC"):
             self.unclear.append(f"{name}: it changes what commands mean")
         elif isinstance(value, str) and ("$(" in value or "`" in value):
             self.unclear.append(f"{name}: it holds a command")
 
-    def run(self, words: "List[Any]") -> None:
+    def _run(self, words: "List[Any]") -> None:
         """Keep a command, and what it runs by its words."""
         self.calls.append([w if isinstance(w, str) else None for w in words])
         known = words[0] if isinstance(words[0], str) else ""
         name = known.rpartition("/")[2]
-        if name in _UNPARSED.split():
-            raise _Unclear(f"{name} is not read")
+        if name in _UNPARSED:
+            raise Shell.Unclear(f"{name} is not read")
         self.depth += 1
         try:
             if self.depth > SHELL_MAX_DEPTH:
-                raise _Unclear("commands within commands, too deep")
+                raise Shell.Unclear("commands within commands, too deep")
             if not name or known[0] in "-+":
-                raise _Unclear("the name of a command is not known")
-            if name in _UNREAD.split() or _has_code(name, words):
-                raise _Unclear("it runs what is not read here")
-            read = next((read for names, read in _READERS if name in names.split()), "")
-            read = "wrapped" if name in WRAPPERS else read
-            if read or name in _INDEXED:
-                getattr(self, read or "indexed")(name, words[1:])
-        except _Unclear as why:
+                raise Shell.Unclear("the name of a command is not known")
+            reader = "unread" if self._has_code(name, words) else _READERS.get(name)
+            if reader:
+                getattr(self, f"_{reader}")(name, words[1:])
+        except Shell.Unclear as why:
             shown = Line.clamp(Line.clean(known), NAME_MAX_CHARS, "…")
             self.unclear.append(f"{shown}: {why}" if shown else str(why))
         self.depth -= 1
 
-    def shell(self, _name: str, rest: "List[Any]") -> None:
+    def _unread(self, _name: str, _rest: "List[Any]") -> None:
+        raise Shell.Unclear("it runs what is not read here")
+
+    def _shell(self, _name: str, rest: "List[Any]") -> None:
         """Read what follows -c; other commands come from a file, or from stdin."""
         takes = False
         while rest and isinstance(rest[0], str) and rest[0][:1] in ("-", "+") and (
@@ -7276,25 +7282,25 @@ class _Line:
             values = [rest.pop(0) for _ in range(min(option.count("o"), len(rest)))]
             if option[1:].strip("abcefhklmnopruvxBCEHP") or ... in values or (
                     option[0] == "+" and "c" in option):
-                raise _Unclear("an option that is not known")
+                raise Shell.Unclear("an option that is not known")
             takes = takes or "c" in option
         rest = rest[1:] if rest[:1] == ["--"] else rest
         first = rest[0] if rest else None
         if not isinstance(first, str) or (not takes and first.startswith(
                 ("-", "/dev/", "/proc/"))):
-            raise _Unclear("the commands that it reads are not in the line")
+            raise Shell.Unclear("the commands that it reads are not in the line")
         if takes:
-            self.inner(first)
+            self._within(first).parse()
 
-    def evaluated(self, name: str, rest: "List[Any]") -> None:
+    def _evaluated(self, name: str, rest: "List[Any]") -> None:
         said = rest[:1] if name == "trap" else rest
         if not all(isinstance(word, str) for word in said) or "--" in said[:1] or (
                 name == "eval" and said and said[0][:1] == "-"):
-            raise _Unclear("what it evaluates is not known")
+            raise Shell.Unclear("what it evaluates is not known")
         if said and said[0][:1] != "-":
-            self.inner(" ".join(said))
+            self._within(" ".join(said)).parse()
 
-    def find(self, _name: str, rest: "List[Any]") -> None:
+    def _find(self, _name: str, rest: "List[Any]") -> None:
         """Run what -exec and its like name; {} is a path, which is not known."""
         left: "List[Any]" = []
         while rest:
@@ -7304,26 +7310,26 @@ class _Line:
             size = next((at for at, sign in enumerate(rest) if sign == ";" or (
                 sign == "+" and rest[at - 1] == "{}")), 0)
             if not size:
-                raise _Unclear("the command that it runs has no end")
+                raise Shell.Unclear("the command that it runs has no end")
             call, rest = rest[:size], rest[size + 1:]
-            self.run([... if isinstance(w, str) and "{}" in w else w for w in call])
+            self._run([... if isinstance(w, str) and "{}" in w else w for w in call])
         if ... in left or (None in left and (";" in left or "+" in left)):
-            raise _Unclear("it may run a command that is not known")
+            raise Shell.Unclear("it may run a command that is not known")
 
-    def indexed(self, name: str, rest: "List[Any]") -> None:
+    def _indexed(self, name: str, rest: "List[Any]") -> None:
         option, texts = _INDEXED[name], [word for word in rest if isinstance(word, str)]
         takes = any(text.startswith(option) for text in texts) or (
             ... in rest if option else True)
         if rest and (takes or texts[:1] != rest[:1]) and (
                 len(texts) < len(rest) or any("$(" in t or "`" in t for t in texts)):
-            raise _Unclear("bash may run what is in its words")
+            raise Shell.Unclear("bash may run what is in its words")
 
-    def exported(self, _name: str, rest: "List[Any]") -> None:
+    def _exported(self, _name: str, rest: "List[Any]") -> None:
         for word in rest:
             if isinstance(word, str):
-                self.assigned(*word.partition("=")[::2])
+                self._assigned(*word.partition("=")[::2])
 
-    def wrapped(self, name: str, rest: "List[Any]") -> None:
+    def _wrapped(self, name: str, rest: "List[Any]") -> None:
         """Run what a program of WRAPPERS runs, once its own words are read."""
         flags, valued, quiet, skip, *assigns = WRAPPERS[name].split()
         replaced = ""
@@ -7335,31 +7341,30 @@ class _Line:
                 return
             value = letters[1:] or (rest.pop(0) if rest and letters else "")
             if letters and (letters[0] not in valued.strip("-") or value is ...):
-                raise _Unclear("an option that is not known")
+                raise Shell.Unclear("an option that is not known")
             replaced = value if letters[:1] == "I" else replaced
         while assigns and rest and isinstance(rest[0], str) and "=" in rest[0]:
             variable, _, text = rest.pop(0).partition("=")
-            self.assigned(variable if variable.isidentifier() else "BASH_FUNC", text)
+            self._assigned(variable if variable.isidentifier() else "BASH_FUNC", text)
         if ... in rest[:int(skip)] or not isinstance(replaced, str):
-            raise _Unclear("what it runs is not known")
+            raise Shell.Unclear("what it runs is not known")
         rest = rest[int(skip):]
         if name == "xargs":
             rest = [... if replaced and isinstance(w, str) and replaced in w else w
                     for w in rest or ["echo"]] + [...] * (not replaced)
         if rest:
-            self.run(rest)
+            self._run(rest)
 
-
-def _has_code(name: str, words: "List[Any]") -> bool:
-    """Tell whether *words* hold, or read, a program in a language of its own."""
-    letters = next((_CODE[code] for code in _CODE
-                    if name.rstrip("0123456789.") == code), "")
-    for word in words[1:] if letters else ():
-        if not isinstance(word, str) or word[:1] != "-":
-            return False
-        if word == "-" or (word[:2] != "--" and any(c in word for c in letters)):
-            return True
-    return bool(letters) and len(words) == 1
+    @staticmethod
+    def _has_code(name: str, words: "List[Any]") -> bool:
+        """Tell whether *words* hold, or read, a program in a language of its own."""
+        letters = _CODE.get(name.rstrip("0123456789."), "")
+        for word in words[1:] if letters else ():
+            if not isinstance(word, str) or word[:1] != "-":
+                return False
+            if word == "-" or (word[:2] != "--" and any(c in word for c in letters)):
+                return True
+        return bool(letters) and len(words) == 1
 
 
 # Trying and checking ----------------------------------------------------------
@@ -8026,14 +8031,14 @@ class Plan:
 
     def registered(self, script: str = FILES[1]) -> "Dict[str, str]":
         """Return settings file -> its agent, of those that name a script."""
-        found = {}
-        for agent in INSTALLABLE:
-            for file in self.settings_files(agent):
-                try:
-                    if script.encode() in self.read(file):
-                        found[file] = agent
-                except (ValueError, OSError):
-                    pass  # it is not of this folder, so nothing of ours is in it
+        found, files = {}, {file: agent for agent in INSTALLABLE
+                            for file in self.settings_files(agent)}
+        for file, agent in files.items():
+            try:
+                if script.encode() in self.read(file):
+                    found[file] = agent
+            except (ValueError, OSError):
+                pass  # it is not of this folder, so nothing of ours is in it
         return found
 
     def say(self, what: str, file: str, more: str = "") -> None:

@@ -456,8 +456,8 @@ FUNCTIONS = {
         'return "public"',
         "address/ipv4-within-ipv6-is-judged-as-such", "address/anybody-else"),
     "takes what is substituted for text": in_library(
-        '            self.at += 1\n            self.nested()\n        elif c == "(":',
-        '            self.up_to(")")\n        elif c == "(":',
+        '            self.at += 1\n            self._nested()\n        elif c == "(":',
+        '            self._up_to(")")\n        elif c == "(":',
         "commands/what-is-substituted-is-run",
         "commands/each-command-of-a-line-is-one"),
     "takes a variable for its name": in_library(
@@ -472,13 +472,17 @@ FUNCTIONS = {
         "commands/what-is-not-understood-is-never-said-to-be",
         "commands/each-command-of-a-line-is-one"),
     "follows no link": in_library(
-        "os.path.realpath(os.path.join(root, path)), os.path.realpath(root)",
-        "os.path.abspath(os.path.join(root, path)), os.path.abspath(root)",
+        "            real = os.path.realpath(os.path.join(self.root, path))\n"
+        "            top = os.path.realpath(self.root)\n",
+        "            real = os.path.abspath(os.path.join(self.root, path))\n"
+        "            top = os.path.abspath(self.root)\n",
         "within/a-link-is-followed", "within/what-leaves-a-folder-is-not"),
     "compares the beginnings of paths": in_library(
-        "        if _is_same(real, top):\n            return True\n    return False",
-        "        pass\n    real = os.path.realpath(os.path.join(root, path))\n"
-        "    return real != top and real.startswith(top)",
+        "            if self._is_same(real, top):\n                return True\n"
+        "        return False",
+        "            pass\n        real = os.path.realpath("
+        "os.path.join(self.root, path))\n"
+        "        return real != top and real.startswith(top)",
         "within/what-leaves-a-folder-is-not",
         "within/what-cannot-be-judged-is-not-within"),
 }
