@@ -30,7 +30,8 @@ section is complete in itself, and part one reaches them by the table EXTRAS alo
 
 A handler of one's own stands between normalise and HookResult.  All of these return
 values but Emitter, which alone touches the streams and the exit code.  post_json alone
-touches the network; FailureStreak, Spool and EventLog alone write files that stay.
+touches the network; FailureStreak, Spool and EventLog alone write files that stay,
+beside what is kept compiled.
 
 Source: the agents as measured, see PLATFORMS.  Vectors: tests/contract/vectors/*.json.
 """
@@ -675,14 +676,19 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
 _UNKNOWN = "raw"  # the key of PLATFORMS for no known agent
 
 # The seam ---------------------------------------------------------------------
-# What part two does for part one.  No other name of it stands in part one.
+# What part two does for part one, which runs without it and names it nowhere else.  Few
+# events need part two, and to load its code costs a fifth of what Python's own start
+# does: what Python keeps of this file compiled is part one alone, and part two stands
+# beside it until it is asked for, once split_parts() was there.
+
+PYC_HEADER_BYTES = 16  # which Python's code, and of which source; PEP 552
 
 
 def _later(name: str) -> "Callable[..., Any]":
     """Return a function of part two, f or Noun.f, which may not be there yet."""
     def call(*args: "Any") -> "Any":
         noun, _, tool = name.partition(".")
-        found = globals()[noun]
+        found = globals().get(noun) or _from_part_two(noun)
         return (getattr(found, tool) if tool else found)(*args)
     return call
 
@@ -693,7 +699,60 @@ EXTRAS: "Dict[str, Callable[..., Any]]" = {asked: _later(name) for asked, name i
     "log": "EventLog.log", "spool": "Spool.keep", "flush_spool": "Spool.flush",
     "asked_summary": "asked_summary", "decide": "Decision.result",
     "export": "Export.result", "check": "Check.result",
-    "enter_settings": "Check.enter_settings"}.items()}
+    "enter_settings": "Check.enter_settings",
+    "split_parts": "Start.split_parts"}.items()}
+
+
+class Parts:
+    """A *source* of two parts, of which Python keeps the first compiled at *path*."""
+
+    def __init__(self, source: str, path: "Optional[str]") -> None:
+        self.source, self.one = source, path or ""
+        self.two = f"{self.one[:-len('.pyc')]}.two.pyc"
+
+    def second(self) -> "Any":
+        """Return part two's code: compiled before, with that part one, or now.
+
+        Raises OSError where the source is gone.
+        """
+        import marshal
+
+        try:
+            with open(self.one, "rb") as one, open(self.two, "rb") as two:
+                if one.read(PYC_HEADER_BYTES) == two.read(PYC_HEADER_BYTES):
+                    return marshal.loads(two.read())
+        except (OSError, EOFError, ValueError, TypeError):
+            pass  # it is gone, or a full disk has cut it short
+        return self.compiled()[1]
+
+    def compiled(self) -> "Tuple[Any, Any]":
+        """Return the code of both parts, in the lines of the source."""
+        with open(self.source, encoding="utf-8") as file:
+            one, mark, two = file.read().partition("\n# Part two:")
+        two = "\n" * one.count("\n") + mark + two
+        return (compile(one, self.source, "exec"), compile(two, self.source, "exec"))
+
+
+def _from_part_two(name: str) -> "Any":
+    """Return what *name* is in part two, which is loaded now (PEP 562)."""
+    if name[:2] != "__" and not _is_whole():
+        exec(_parts().second(), globals())
+        EXTRAS["split_parts"] = _is_whole  # nothing is left to split
+        if name in globals():
+            return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _parts() -> Parts:
+    return Parts(__file__, getattr(globals()["__spec__"], "cached", None))
+
+
+def _is_whole() -> bool:
+    return "Start" in globals()
+
+
+if not TYPE_CHECKING:  # which finds every name here, and would take any other
+    __getattr__ = _from_part_two
 
 # Errors -----------------------------------------------------------------------
 # What ends the work early.  run() turns each into an answer, or into silence.
@@ -3980,7 +4039,12 @@ class Emitter:
 
     def _exit(self, code: int) -> None:
         self.exit_code = code
-        if not self._skip_exit:
+        if self._skip_exit:
+            return
+        try:
+            if _is_whole():
+                EXTRAS["split_parts"]()
+        finally:
             os._exit(code)  # at once, whatever threads still wait
 
 
@@ -7588,6 +7652,53 @@ def say(*lines: str) -> None:
         raise
 
 
+# Starting quickly -------------------------------------------------------------
+# After a first run the two parts are kept compiled each in a file of its own.
+
+SPLIT_AFTER_S = 1  # for a first run, which has compiled all of this, is to end
+SPLIT_ANEW_S = 60  # for what another process was at has ended by then
+
+
+class Start:
+    """Keep the parts of a source file compiled apart, for a quick start."""
+
+    @staticmethod
+    def split_parts() -> None:
+        """Replace what Python keeps of this file compiled by its two parts.
+
+        Not where Python keeps nothing, or judges what it keeps by a hash.
+        """
+        parts = _parts()
+        try:
+            is_over = Start._age_s(parts.one) > SPLIT_AFTER_S
+            if is_over and Start._age_s(parts.two) > SPLIT_ANEW_S:
+                Start.keep(parts)
+        except (OSError, MemoryError):
+            pass  # then an event costs a little more
+
+    @staticmethod
+    def _age_s(path: str) -> float:
+        try:
+            return time.time() - os.stat(path).st_mtime
+        except FileNotFoundError:
+            return float("inf")
+
+    @staticmethod
+    def keep(parts: Parts) -> None:
+        """Keep *parts* compiled, where the whole is by now.  Raises OSError."""
+        import marshal
+
+        with open(parts.one, "rb") as whole:
+            header, kept = whole.read(PYC_HEADER_BYTES), os.stat(parts.one)
+        if any(header[4:8]):  # not by the source's time and size
+            return
+        mode = kept.st_mode & 0o777
+        WholeFile.write(parts.two, bytes(kept.st_size), mode)  # is there room?
+        one, two = (header + marshal.dumps(part) for part in parts.compiled())
+        WholeFile.write(parts.two, two, mode)
+        WholeFile.write(parts.one, one, mode)
+
+
 # Installing -------------------------------------------------------------------
 # No hook comes here, so that what this needs is imported in its place.
 # All that is to change is found out first: what is refused has changed nothing.
@@ -8268,7 +8379,8 @@ class Installer:
 
         library = os.path.join(self.plan.inside(HOOKS), FILES[0])
         try:  # it looks at the file's time, not its hash
-            compile(library, invalidation_mode=PycInvalidationMode.TIMESTAMP)
+            kept = compile(library, invalidation_mode=PycInvalidationMode.TIMESTAMP)
+            Start.keep(Parts(library, kept))
         except OSError:
             pass  # then each hook does it
 

@@ -208,11 +208,15 @@ class Hook:
         return lines
 
 
+#: compiles the library in the working directory in its two parts
+SPLIT = "import hook_io; hook_io.Start.keep(hook_io._parts())"
+
+
 def filled(folder, python):
     """Put the two files into *folder*, compiled as the installer leaves them."""
     for name in ("hook_io.py", "send_event.py"):
         shutil.copy2(str(ROOT / name), str(folder))
-    subprocess.run([python, "-c", "import hook_io"], cwd=str(folder), check=True,
+    subprocess.run([python, "-c", SPLIT], cwd=str(folder), check=True,
                    env={"PATH": os.environ["PATH"]})
     return folder
 

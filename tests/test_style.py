@@ -40,7 +40,7 @@ POWERS = {
          "os.makedirs", "os.mkdir", "os.rmdir", "os.truncate"},
         {"FailureStreak", "_read_losses", "_unnamed_file", "_open_missing_fds",
          "StderrBuffer", "forget_compiled", "Background", "WholeFile", "Spool",
-         "EventLog", "Ledger",
+         "EventLog", "Ledger", "Parts", "Start",
          "_open_own", "_read_own", "Check",
          "Trial", "Plan", "say"}),  # the installer's
     "processes": (

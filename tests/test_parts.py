@@ -1,0 +1,211 @@
+"""Python keeps the library compiled in two parts, and nobody notices."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import arrived, eventually, nowhere, sample
+
+pytestmark = pytest.mark.usefixtures("patient")
+
+#: says whether part two came along, and uses it
+ASK = """
+import hook_io
+came_whole = "story" in vars(hook_io)
+print(came_whole, hook_io.story([]), "story" in vars(hook_io))
+"""
+
+
+def copied(hook, tmp_path):
+    """Return *hook* with a copy of its folder, compiled as that was."""
+    folder = tmp_path / "hooks"
+    shutil.copytree(str(hook.folder), str(folder))
+    hook.folder = folder
+    return hook
+
+
+@pytest.fixture
+def parted(hook, tmp_path):
+    """A hook that has run before, on each Python."""
+    return copied(hook, tmp_path)
+
+
+@pytest.fixture
+def fresh(one_hook):
+    """A hook whose files nobody has run yet."""
+    shutil.rmtree(str(one_hook.folder / "__pycache__"))
+    return one_hook
+
+
+def kept(hook, part=""):
+    """Return where *part* is kept compiled; "": part one, or the whole."""
+    found = [path for path in (hook.folder / "__pycache__").glob("hook_io*.pyc")
+             if (".two." in path.name) == bool(part)]
+    return found[0] if found else None
+
+
+def older(path, by_s=90):
+    """Make *path* look as if it was written before."""
+    then = time.time() - by_s
+    os.utime(str(path), (then, then))
+
+
+def split(hook, server):
+    """Run a first event and a later one; return the size of what was compiled whole."""
+    hook.send(server.url, stdin=sample("PreToolUse"))
+    whole = kept(hook).stat().st_size
+    older(kept(hook))
+    hook.send(server.url, stdin=sample("PreToolUse"))
+    return whole
+
+
+def ask(hook, code=ASK):
+    (hook.folder / "ask.py").write_text(code)
+    done = hook.run("ask.py")
+    assert (done.exit, done.stderr) == (0, ""), done
+    return done.stdout.split()
+
+
+def test_a_later_run_keeps_part_one_apart_and_each_event_arrives(fresh, server):
+    whole = split(fresh, server)
+    assert kept(fresh).stat().st_size < whole * 0.7
+    assert kept(fresh, "two").stat().st_size < whole * 0.7
+    done = fresh.send(server.url, stdin=sample("PreToolUse"))
+    assert (done.exit, done.stdout, done.stderr) == (0, "", "")
+    eventually(lambda: len(arrived(server)) == 3)
+
+
+def test_a_first_run_only_compiles(fresh, server):
+    fresh.send(server.url, stdin=sample("PreToolUse"))
+    fresh.send(server.url, stdin=sample("PreToolUse"))
+    assert kept(fresh, "two") is None
+
+
+def test_part_two_is_loaded_when_it_is_asked_for(parted):
+    assert ask(parted) == ["False", "[]", "True"]
+
+
+def test_an_extra_that_is_switched_on_works_from_its_own_part(parted, tmp_path):
+    parted.send(nowhere(), stdin=sample("PreToolUse"),
+               env={"HOOK_IO_SPOOL_DIR": str(tmp_path / "spool")})
+    assert len(list((tmp_path / "spool").glob("*.json"))) == 1
+
+
+def test_names_of_part_two_can_be_imported_by_name(parted):
+    assert ask(parted, "from hook_io import story\nprint(story([]))") == ["[]"]
+    assert ask(parted, "from hook_io import *\nprint(story([]))") == ["[]"]
+
+
+def test_a_name_that_no_part_has_is_an_attribute_error(parted):
+    code = """
+import hook_io
+print(hasattr(hook_io, "__path__"), "story" in vars(hook_io), hasattr(hook_io, "nope"))
+"""
+    assert ask(parted, code) == ["False", "False", "False"]
+
+
+def test_a_traceback_names_the_line_of_the_file(parted):
+    code = """
+import hook_io
+text = open(hook_io.__file__, encoding="utf-8").read().splitlines()
+for function in hook_io.story, hook_io.redact:
+    line = text[function.__code__.co_firstlineno - 1]
+    print(line.startswith("def " + function.__name__))
+"""
+    assert ask(parted, code) == ["True", "True"]
+
+
+@pytest.mark.parametrize("damage", [
+    lambda data: b"",
+    lambda data: data[:10],
+    lambda data: data[:-1000],
+    lambda data: bytes(len(data)),
+    lambda data: data[:16] + b"not code at all",
+    lambda data: b"\0" + data[1:],
+])
+def test_a_part_two_that_is_damaged_is_compiled_anew(parted, damage):
+    path = kept(parted, "two")
+    path.write_bytes(damage(path.read_bytes()))
+    assert ask(parted) == ["False", "[]", "True"]
+
+
+def test_an_edited_library_is_compiled_whole_and_split_again(fresh, server):
+    split(fresh, server)
+    source = fresh.folder / "hook_io.py"
+    source.write_text(source.read_text() + "\nEDITED = 1\n")
+    code = "import hook_io\nprint(hook_io.EDITED, 'story' in vars(hook_io))"
+    assert ask(fresh, code) == ["1", "True"]
+    older(kept(fresh))
+    older(kept(fresh, "two"))
+    fresh.send(server.url, stdin=sample("PreToolUse"))
+    code = "import hook_io\nprint('story' in vars(hook_io), hook_io.EDITED)"
+    assert ask(fresh, code) == ["False", "1"]
+
+
+def test_where_python_keeps_nothing_nothing_is_kept(fresh, server):
+    for _ in range(2):
+        done = fresh.send(server.url, stdin=sample("PreToolUse"),
+                          env={"PYTHONDONTWRITEBYTECODE": "1"})
+        assert (done.exit, done.stderr) == (0, "")
+    assert kept(fresh) is None
+
+
+def test_what_is_judged_by_a_hash_stays_whole(fresh, server):
+    subprocess.run([fresh.python, "-m", "compileall", "-q", "--invalidation-mode",
+                    "checked-hash", str(fresh.folder)], check=True, env=fresh.env)
+    older(kept(fresh))
+    before = kept(fresh).read_bytes()
+    fresh.send(server.url, stdin=sample("PreToolUse"))
+    assert (kept(fresh).read_bytes(), kept(fresh, "two")) == (before, None)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no modes of folders there")
+def test_a_folder_that_takes_no_file_costs_nothing_but_time(fresh, server):
+    fresh.send(server.url, stdin=sample("PreToolUse"))
+    older(kept(fresh))
+    before = kept(fresh).read_bytes()
+    kept(fresh).parent.joinpath(kept(fresh).stem + ".two.pyc.tmp").mkdir()
+    done = fresh.send(server.url, stdin=sample("PreToolUse"))
+    assert (done.exit, done.stdout, done.stderr) == (0, "", "")
+    assert kept(fresh).read_bytes() == before
+
+
+def test_hooks_that_split_at_once_leave_parts_that_work(fresh, server):
+    fresh.send(server.url, stdin=sample("PreToolUse"))
+    older(kept(fresh))
+    runs = [threading.Thread(target=fresh.send, args=(server.url,),
+                             kwargs={"stdin": sample("PreToolUse")}) for _ in range(8)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    eventually(lambda: len(arrived(server)) == 9)
+    assert ask(fresh) == ["False", "[]", "True"]
+
+
+def test_a_cut_part_one_is_compiled_anew(parted, server):
+    path = kept(parted)
+    path.write_bytes(path.read_bytes()[:-1000])
+    done = parted.send(server.url, stdin=sample("PreToolUse"))
+    assert (done.exit, done.stdout, done.stderr) == (0, "", "")
+    eventually(lambda: len(arrived(server)) == 1)
+
+
+def test_the_files_of_the_parts_are_as_open_as_python_made_them(fresh, server):
+    fresh.send(server.url, stdin=sample("PreToolUse"))
+    mode = kept(fresh).stat().st_mode
+    older(kept(fresh))
+    fresh.send(server.url, stdin=sample("PreToolUse"))
+    assert {kept(fresh).stat().st_mode, kept(fresh, "two").stat().st_mode} == {mode}
+
+
+def test_nothing_else_is_left_beside_them(fresh, server):
+    split(fresh, server)
+    names = sorted(path.name for path in Path(kept(fresh).parent).iterdir())
+    assert len(names) == 2, names
