@@ -99,6 +99,7 @@ if TYPE_CHECKING:
     Envelope = Tuple[str, Dict[str, str], Event]
     Link = Tuple[Any, float, List[bytes]]
     Target = Tuple[str, str, int, str, str]
+    Span = Tuple[int, int, str]  # of a secret, and what quotes it
     Record = Tuple[str, str, Event, str]
     Logged = Tuple[int, int, bytes]
     Fact = Tuple[int, int, str, "AgentEvent"]
@@ -146,6 +147,7 @@ KEY_MIN_CHARS, KEY_MAX_CHARS = 16, 512  # of a word that may be a key; judged of
 PIECES_MAX = 64  # of a path, of which each may be the begin of a key, however short
 PREFIX_MAX_CHARS = 12  # of the word before a key's body
 KEY_BODY_MIN_CHARS, MEMBER_MIN_CHARS = 16, 20  # of a body; of one behind a "."
+LONE_MIN_CHARS = 20  # of a key without a sign behind what it begins with
 LETTERS_MIN_CHARS = 24  # in a row, of a body of one case
 RANDOM_MIN_CHARS, JUDGED_MAX_CHARS = 16, 128  # of what looks random; judged of it
 MARKED_MIN_CHARS = 36  # of a word with one of KEY_MARKS in it
@@ -817,7 +819,7 @@ class Line:
     @staticmethod
     def excerpt(text: str) -> str:
         """Return the begin of *text* in quotes, without secrets."""
-        safe = _redact_text(text[:ECHO_MAX_CHARS + CUT_MARGIN_CHARS])
+        safe = redact(text[:ECHO_MAX_CHARS + CUT_MARGIN_CHARS])
         return repr(Line.clamp(safe, ECHO_MAX_CHARS, "…"))
 
     @staticmethod
@@ -1377,49 +1379,54 @@ PAIRS = tuple((name, value) for name in ("name", "key", "Name", "Key", "variable
               for value in ("value", "Value"))
 #: an object with such a "type" says what a secret has to be like
 SCHEMA_TYPES = ("string", "object", "array", "integer", "number", "boolean")
-#: without one of these in lower case a text holds no name of a secret
-NAME_MARKS = _each(
-    "pass pwd secret token cred auth cookie connection key pat psk jwt salt pepper otp"
-    " seed hmac sas webhook bearer basic sig code= curl http wget mysql mariadb login"
-    " redis-cli ldap")
+_LAST_CHARS = frozenset(name[-3:] for name in (
+    *SECRET_ENDINGS, *SECRET_NAMES, *NAME_TAILS, *RANDOM_ENDINGS, *QUERY_NAMES))
 
 
-def _rank(name: str) -> int:
-    """Return 2 for the name of a secret, 1 if its value has to look random, else 0."""
-    if "/" in name or name.isdigit():
-        return 0
-    bare = _bare(name)
-    if bare in SECRET_NAMES or name.endswith("_PASS"):
-        return 2
-    bare = bare.rstrip("0123456789")
-    bare = bare[:-1] if bare.endswith("keys") else bare
-    if bare.endswith(NAME_TAILS) and not bare.endswith(SECRET_ENDINGS):
-        tail = next(tail for tail in NAME_TAILS if bare.endswith(tail))
-        bare = bare[:-len(tail)]
-    if bare.endswith(PLAIN_ENDINGS):
-        return 0
-    return 2 if bare.endswith(SECRET_ENDINGS) else int(bare.endswith(RANDOM_ENDINGS))
+class Name:
+    """A name; by its *rank* every value (2) is secret, one that looks random (1)."""
 
+    __slots__ = ("bare", "rank", "text")
 
-def _bare(name: str) -> str:
-    for sign in "-_. ":
-        name = name.replace(sign, "")
-    return name.lower()
+    def __init__(self, text: str) -> None:
+        self.text, self.bare = text, text.lower()
+        for sign in "-_. ":
+            self.bare = self.bare.replace(sign, "")
+        self.rank = 0 if "/" in text or text.isdigit() else self._rank()
 
+    def _rank(self) -> int:
+        if self.bare in SECRET_NAMES or self.text.endswith("_PASS"):
+            return 2
+        bare = self.bare.rstrip("0123456789")
+        bare = bare[:-1] if bare.endswith("keys") else bare
+        for tail in NAME_TAILS:
+            if bare.endswith(tail) and not bare.endswith(SECRET_ENDINGS):
+                bare = bare[:-len(tail)]
+        if bare.endswith(PLAIN_ENDINGS):
+            return 0
+        is_secret = bare.endswith(SECRET_ENDINGS)
+        return 2 if is_secret else int(bare.endswith(RANDOM_ENDINGS))
 
-def _holds_secret(rank: int, value: "Any") -> bool:
-    """Tell whether a member whose name has that *rank* is secret with its *value*."""
-    if not rank or isinstance(value, (bool, float)):
-        return False
-    if isinstance(value, str):
-        return _is_secret(value) if rank > 1 else _is_key_like(value)
-    if isinstance(value, int):
-        return rank > 1 and abs(value) >= NUMBER_MIN
-    if isinstance(value, list):
-        return any(_holds_secret(rank, inner) for inner in value)
-    return isinstance(value, dict) and value.get("type") not in SCHEMA_TYPES and any(
-        _holds_secret(rank, inner) for name, inner in value.items()
-        if name.lower() not in PLAIN_NAMES)
+    @staticmethod
+    def may_be(text: str) -> bool:
+        """Tell by little work whether *text* may be the name of a secret."""
+        return text.rstrip("-_.0123456789")[-3:].lower() in _LAST_CHARS
+
+    def holds(self, value: "Any") -> bool:
+        """Tell whether the JSON *value* of a member with this name is secret."""
+        if not self.rank or isinstance(value, (bool, float)):
+            return False
+        if isinstance(value, str):
+            said = Value(value)
+            return said.is_secret() if self.rank > 1 else said.is_key()
+        if isinstance(value, int):
+            return self.rank > 1 and abs(value) >= NUMBER_MIN
+        if isinstance(value, list):
+            return any(map(self.holds, value))
+        return isinstance(value, dict) and (
+            value.get("type") not in SCHEMA_TYPES) and any(
+            self.holds(inner) for name, inner in value.items()
+            if name.lower() not in PLAIN_NAMES)
 
 
 # Values: what stands for no secret where one would stand, and what looks random.
@@ -1445,134 +1452,119 @@ PROGRAM_OBJECTS = frozenset(_each(
     "this self req res request response props config settings options opts args"
     " params process os env data user ctx context client state event session body"
     " var local module"))
+#: what comes before a header's value
+SCHEMES = ("bearer", "basic", "token", "digest", "apikey", "oauth")
+WORD = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+URL, ALL = WORD + "_-", WORD + "_-./+~="
+#: for bytes.translate(): a letter's case, a digit, or a blank for anything else
+KINDS = (b" " * 48 + b"0" * 10 + b" " * 7 + b"A" * 26 + b" " * 6 + b"a" * 26
+         + b" " * 133)
 
 
-def _is_secret(text: str) -> bool:
-    """Tell whether *text*, in quotes or alone in a member, is what its name says."""
-    said = text.strip()
-    scheme, _, rest = said.partition(" ")
-    if rest and scheme.lower() in SCHEMES:
-        said = rest
-    is_label = len(said) > 3 and said.isalpha() and said.istitle()
-    return bool(said) and not (_is_plain(said) or is_label or _is_sentence(said) or (
-        _rank(said) == 2 and not _is_mixed(said)))
+class Value:
+    """What stands where a secret would, judged by its first characters."""
 
+    __slots__ = ("is_mixed", "kinds", "text")
 
-def _is_plain(text: str) -> bool:
-    """Tell a word of programs, a reference, a mask or a version from a secret."""
-    lowered = text.lower()
-    if lowered.strip("?![]()") in PLAIN_VALUES or lowered.startswith(PLAIN_STARTS):
-        return True
-    if (len(text) > 2 and not text.strip("*xX.•#-_? ")) or any(
-            mark in text for mark in REFERENCES):
-        return True
-    if (text[0] == "#" and len(text) in (4, 5, 7, 9)) or lowered[:2] == "0x":
-        return True
-    if text[:1] + text[-1:] in ("[]", "{}", "()", "<>", "%%", "__"):
-        return True
-    numbers = text.lstrip("^~>=<v ").partition("-")[0].split(".")
-    return 1 < len(numbers) < 5 and all(
-        number.isdigit() and len(number) < 5 for number in numbers)
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.kinds = kinds = text[:JUDGED_MAX_CHARS].encode(
+            "ascii", "replace").translate(KINDS)
+        self.is_mixed = b"0" in kinds and (
+            b"a" in kinds or b"A" in kinds or not text.isascii())
 
+    def is_secret(self) -> bool:
+        """Tell whether it, in quotes or alone in a member, is what its name says."""
+        text = self.text.strip()
+        scheme, _, rest = text.partition(" ")
+        said = Value(rest if rest and scheme.lower() in SCHEMES else text)
+        is_label = len(said.text) > 3 and said.text.isalpha() and said.text.istitle()
+        return bool(text) and not (
+            is_label or said.is_plain() or said._is_sentence() or (
+                not said.is_mixed and Name(said.text).rank == 2))
 
-def _is_sentence(text: str) -> bool:
-    words = [word.strip(".,:;!?*()'") for word in text.lower().split()]
-    if len(words) < 2 or (_is_mixed(text) and len(words) < 5):
-        return False
-    return text.istitle() or any(
-        word in SENTENCE_WORDS or _rank(word) == 2 for word in words)
+    def is_plain(self) -> bool:
+        """Tell a word of programs, a reference, a mask or a version from a secret."""
+        text, lowered = self.text, self.text.lower()
+        if lowered.strip("?![]()") in PLAIN_VALUES or lowered.startswith(PLAIN_STARTS):
+            return True
+        if (len(text) > 2 and not text.strip("*xX.•#-_? ")) or any(
+                mark in text for mark in REFERENCES):
+            return True
+        if (text[0] == "#" and len(text) in (4, 5, 7, 9)) or lowered[:2] == "0x":
+            return True
+        if text[:1] + text[-1:] in ("[]", "{}", "()", "<>", "%%", "__"):
+            return True
+        numbers = text.lstrip("^~>=<v ").partition("-")[0].split(".")
+        return 1 < len(numbers) < 5 and all(
+            number.isdigit() and len(number) < 5 for number in numbers)
 
+    def _is_sentence(self) -> bool:
+        words = [word.strip(".,:;!?*()'") for word in self.text.lower().split()]
+        if len(words) < 2 or (self.is_mixed and len(words) < 5):
+            return False
+        return self.text.istitle() or any(
+            word in SENTENCE_WORDS or Name(word).rank == 2 for word in words)
 
-def _is_mixed(text: str) -> bool:
-    kinds = _kinds(text[:JUDGED_MAX_CHARS])
-    return "0" in kinds and ("a" in kinds or "A" in kinds or not text.isascii())
+    def is_code(self) -> bool:
+        """Tell a name or a constant of a program from a value that has no quotes."""
+        if self.is_plain() or "==" in self.text[:6]:
+            return True
+        first, *names = self.text.lstrip(":@&*!").rstrip("?!").replace(
+            "-", "_").split(".")
+        if not all(name.isidentifier() for name in (first, *names)):
+            return False
+        is_short = len(first) < 3 and len(self.text) < 32
+        if names and (is_short or first in PROGRAM_OBJECTS):
+            return True
+        if self.is_mixed:
+            return bool(names) and Name(names[-1]).rank == 2
+        return bool(names) or Name(self.text).rank == 2
 
+    def changes(self) -> int:
+        """Return how often it changes between kinds of characters.
 
-def _is_code(text: str) -> bool:
-    """Tell a name or a constant of a program from a value that has no quotes."""
-    if _is_plain(text) or "==" in text[:6]:
-        return True
-    names = text.lstrip(":@&*!").rstrip("?!").replace("-", "_").split(".")
-    if not all(name.isidentifier() for name in names):
-        return False
-    is_short = len(names[0]) < 3 and len(text) < 32
-    if len(names) > 1 and (is_short or names[0] in PROGRAM_OBJECTS):
-        return True
-    if _is_mixed(text):
-        return len(names) > 1 and _rank(names[-1]) == 2
-    return len(names) > 1 or _rank(text) == 2
+        A capital that begins a word is no change, so that camelCase is no key.
+        """
+        count = self.kinds.count
+        return sum(map(count, (b"a0", b"0a", b"A0", b"0A", b"aA", b"Aa"))) - 2 * (
+            count(b"Aaa") - count(b"AAaa"))
 
+    def is_random(self, least: int = RANDOM_MIN_CHARS) -> bool:
+        """Tell whether *least* characters or more change often between kinds."""
+        kinds, changes = self.kinds, self.changes()
+        size = len(kinds) - kinds.count(b" ")
+        if size < least or " " in self.text:
+            return False
+        if max(map(len, kinds.split())) < 8:
+            return size >= 20 and changes * 4 >= size
+        if b"a" not in kinds or b"A" not in kinds:
+            return changes * 7 >= size
+        return changes * (6 if b"0" in kinds else 3) >= size
 
-def _is_changing(text: str) -> bool:
-    """Tell by little work whether part of *text* may look random."""
-    return _changes(_kinds(text[:JUDGED_MAX_CHARS])) > 2
-
-
-def _changes(kinds: str) -> int:
-    return sum(map(kinds.count, ("a0", "0a", "A0", "0A", "aA", "Aa")))
-
-
-def _is_random(text: str, least: int = RANDOM_MIN_CHARS) -> bool:
-    """Tell whether *text* looks random: it changes often between kinds of characters.
-
-    A capital that begins a word is no change, so that camelCase is no key.
-    """
-    kinds = _kinds(text[:JUDGED_MAX_CHARS])
-    size = len(kinds) - kinds.count(" ")
-    if size < least or " " in text:
-        return False
-    changes = _changes(kinds) - 2 * (kinds.count("Aaa") - kinds.count("AAaa"))
-    if max(map(len, kinds.split())) < 8:
-        return size >= 20 and changes * 3 >= size
-    if "a" not in kinds or "A" not in kinds:
-        return changes * 7 >= size
-    return changes * (5 if "0" in kinds else 3) >= size
-
-
-def _is_key_like(text: str) -> bool:
-    return not text.strip(ALPHABETS["all"]) and _is_random(text) and not (
-        _is_plain(text))
-
-
-def _kinds(text: str) -> str:
-    """Return "a", "A", "0" or a blank for each character."""
-    if "kinds" not in _TABLES:
-        _TABLES["kinds"] = "".join(
-            "0" if c.isdigit() else "A" if c.isupper() else "a" if c.islower() else " "
-            for c in map(chr, range(128))).encode().ljust(256)
-    return text.encode("ascii", "replace").translate(_TABLES["kinds"]).decode()
+    def is_key(self) -> bool:
+        """Tell whether all of it may be a key, as the value of a name of rank 1."""
+        return self.is_random() and not self.text.strip(ALL) and not self.is_plain()
 
 
 # Keys: what is one by its form, whoever issues it.
 
-ALPHABETS = {
-    "hex": "0123456789abcdef", "upper": "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789",
-    "lower": "abcdefghijklmnopqrstuvwxyz0123456789"}
-ALPHABETS["word"] = ALPHABETS["lower"] + ALPHABETS["upper"]
-ALPHABETS["url"] = ALPHABETS["word"] + "_-"
-ALPHABETS["all"] = ALPHABETS["url"] + "./+~="
-#: alphabet -> how a key begins that the rule does not see, and how many characters of
-#: that alphabet follow at the least
-KEY_FORMS = {
-    "hex": {"SK": 32, "dapi": 32},
-    "upper": {"AKIA": 16, "ASIA": 16, "ABIA": 16, "ACCA": 16, "A3T": 17, "SCW": 17},
-    "lower": {"oy2": 43},
-    "word": {"LTAI": 12, "AKID": 32, "AKCp": 60, "cmVmd": 50, "EZAK": 54, "EZTK": 54,
-             "ATBB": 32, "cio": 32, "4b1d": 38, "hf_": 30, "api_org_": 30,
-             "sk_live_": 10, "sk_test_": 10, "rk_live_": 10, "rk_test_": 10,
-             "rzp_live_": 14, "rzp_test_": 14},
-    "url": {"AIza": 35, "EAA": 20, "1//0": 35, "GR1348941": 20, "sha256~": 43,
-            "ya29.": 20, "HRKU-": 36, "amzn.mws.": 36, "YCAJE": 20, "AQVN": 35,
-            "BSA": 28, "A21AA": 60, "AVNS_": 19, "A3-": 30},
-    "all": {"ATATT3": 50, "ATCTT3": 50, "ABSK": 60, "eyJ": 20, "SG.": 40, "xoxb-": 10,
-            "xoxp-": 10, "xoxa-": 10, "xoxs-": 10, "xoxc-": 10, "xoxd-": 10, "xoxe": 10,
-            "xoxr-": 10, "xoxo-": 10, "xapp-": 10, "IQoJ": 100, "dG9r": 56,
-            "FLWSECK": 12, "sk.eyJ": 40}}
+#: how a key begins that no rule sees -> how many letters, digits, "_" and "-" follow
+KEY_STARTS = {
+    **dict.fromkeys(_each("AKIA ASIA ABIA ACCA"), 16), "LTAI": 12, "A3T": 17,
+    "SCW": 17,
+    **dict.fromkeys(_each(
+        "sk_live_ sk_test_ rk_live_ rk_test_ rzp_live_ rzp_test_"), 10),
+    **dict.fromkeys(_each("dapi AIza 1//0 BSA A3- hf_ api_org_"), 28),
+    **dict.fromkeys(_each("EAA YCAJE GR1348941"), 19), "oy2": 43, "sha256~": 43,
+    "cmVmd": 50, "AKCp": 60}
+#: the same where Base64 and the parts of a key follow
+BASE64_STARTS = dict.fromkeys(_each(
+    "xoxb- xoxp- xoxa- xoxs- xoxc- xoxd- xoxe xoxr- xoxo- xapp- eyJ FLWSECK SG. ATATT3"
+    " ATCTT3 ABSK dG9r IQoJb3JpZ2luX2Vj"), 10)
+_ALL_STARTS = (*KEY_STARTS, *BASE64_STARTS)
 #: what is in a key of at least MARKED_MIN_CHARS
-KEY_MARKS = ("JQQJ99", "AzFu", "AzSe", "AZDO", "ACDb", "+ASt", "APA91b", ".atlasv1.",
-             "T3BlbkFJ", "Q~", "_mmk", "NRAL", "-us1", "-us2")
-#: what a word in the prefix of a key ends in, where its body is a UUID
-KEY_WORDS = _each("sk key sdk pat token secret access")
+KEY_MARKS = ("AzFu", "AzSe", "+ASt", ".atlasv1.", "Q~", "-us1", "-us2")
 #: words that begin an id, a hash or a name of something, and no key
 ID_PREFIXES = frozenset(_each(
     "toolu srvtoolu call msg req resp run thread asst file chatcmpl cus price prod"
@@ -1582,175 +1574,186 @@ ID_PREFIXES = frozenset(_each(
     " branch release version v hash etag rev ref refs origin head docker container"
     " pod job task step test tests backup snapshot log logs tmp temp data item page"
     " block x86 urn uuid guid svg font css js py pub po vpc subnet ami sg vol eni"
-    " rtb igw ocid1 wf conv batch ft ftjob iid clsid"))
+    " rtb igw ocid1 wf conv batch ft ftjob iid clsid pvc request device instance"))
 #: how a file's name ends, and no key
 FILE_ENDINGS = frozenset(_each(
     "js mjs cjs css ts map json jsonl html py txt log md png jpg svg gz zip tgz whl jar"
     " tar yml yaml toml lock sh so wasm woff woff2 ttf pdf"))
-#: places that say themselves what they hold: mark in lower case -> what it is, least
-#: length
-PLACES = {
-    "://": ("url", 3), "private key": ("block", 20), "private-lines:": ("lines", 20),
-    ":aa": ("bot", 32),
-    **dict.fromkeys((
-        "hooks.slack.com/services/", "hooks.slack.com/workflows/",
-        "hooks.slack.com/triggers/", "/api/webhooks/", ".webhook.office.com/",
-        "hooks.zapier.com/hooks/catch/"), ("path", 16)),
-    **dict.fromkeys(_each(
-        "$1$ $2a$ $2b$ $2y$ $5$ $6$ $7$ $8$ $9$ $y$ $p$ $h$ $apr1$ $argon2i$"
-        " $argon2d$ $argon2id$ $scrypt$ pbkdf2_sha256$ {ssha}"
-        " access_token$production$ access_token$sandbox$"), ("hash", 20))}
-#: what is written as %XX or \uXXXX, so that a key begins behind it
-ESCAPED = " \"&',:;<=>?@[{(\n\t"
-ESCAPES = frozenset(("\\n", "\\t", "\\r", "\\b", "\\f", "\\u001b", "\\x1b", *(
-    form for c in ESCAPED for form in (
-        f"%{ord(c):02X}", f"%{ord(c):02x}", f"\\u{ord(c):04x}"))))
-CLOSERS = "\\\"'`]*)[?"  # what may stand behind a name, of its own
-KEY_BODY = ALPHABETS["word"] + "+/=\\\r\n :,"  # of a private key's lines
-#: kind -> all that it is made of; or else what ends it
-ENDS = {
-    "word": (ALPHABETS["all"], ""), "hash": (ALPHABETS["all"] + ",$", ""),
-    "dashes": (" -ABCDEFGHIJKLMNOPQRSTUVWXYZ", ""), "line": ("", "\r\n"),
-    "url": (ALPHABETS["url"], ""),
-    "bare": ("", " \t\r\n\"'`,;&|()<>{}[]\\"), "argument": ("", " \t\r\n\"'"),
-    "header": ("", "\r\n\"'`\\"), "element": ("", "<\r\n"),
-    "authority": ("", " \t\r\n\"'`<>\\/"), "path": ("", " \t\r\n\"'`<>\\?#,;)]}|")}
-_TABLES: "Dict[str, bytes]" = {}  # for bytes.translate()
-#: first two characters of a key -> how it begins, of which alphabet, how many at least
-_KEY_STARTS: "Dict[str, List[Tuple[str, str, int]]]" = {}
-for _alphabet, _starts in KEY_FORMS.items():
-    for _start, _least in _starts.items():
-        _KEY_STARTS.setdefault(_start[:2], []).append((_start, _alphabet, _least))
-_LAST_CHARS = frozenset(name[-3:] for name in (
-    *SECRET_ENDINGS, *SECRET_NAMES, *NAME_TAILS, *RANDOM_ENDINGS))
+UUID_MAX_CHARS = 40  # with a region before it
+BASE64_WIDTHS = (43, 60, 64, 72, 76)  # of a SHA-256, and of a line of a longer text
+#: how a public key or certificate, an image or an archive begins in Base64
+PUBLIC_STARTS = _each(
+    "AAAAB3N AAAAC3N AAAAE2V MII iVBOR R0lGOD UklGR JVBER UEsDB H4sI PHN2Zy d09GM")
 
 
-def _keys(word: str) -> "List[Tuple[int, int]]":
-    """Return where keys begin and end in *word*, which may be a path or an address."""
-    found: "List[Tuple[int, int]]" = []
-    known: "Dict[str, int]" = {}  # what repeats is judged once
-    is_marked = any(mark in word for mark in KEY_MARKS)
-    at = done = 0
-    pieces = word.replace("=", "/").split("/")
-    least = 3 if len(pieces) < PIECES_MAX else KEY_MIN_CHARS
-    for piece in pieces:
-        begin = at + len(piece) - len(piece.lstrip("-_.~+"))
-        at += len(piece) + 1
-        if begin < done or len(word) - begin < KEY_MIN_CHARS or (
-                len(piece) < least and not word.startswith("1//0", begin)):
-            continue
-        text = word[begin:begin + KEY_MAX_CHARS]
-        size = known.get(text, -1)
-        if size < 0:
-            size = known[text] = _key_chars(text, is_marked)
-        if size:
-            done = len(word) if size == KEY_MAX_CHARS else begin + size
-            found.append((begin, done))
-    return found
+class Key:
+    """A word of letters, digits and signs, judged for a key that it begins with."""
 
+    __slots__ = ("text", "value")
 
-def _key_chars(text: str, is_marked: bool) -> int:
-    """Return how many characters of *text* are a key that it begins with, or 0."""
-    for start, alphabet, least in _KEY_STARTS.get(text[:2], ()):
-        if text.startswith(start):
-            rest = text[len(start):].lstrip(ALPHABETS[alphabet])
-            size = len(text) - len(rest)
-            is_mask = len(set(text[len(start):size])) < 2
-            if size - len(start) >= least and not is_mask and (
-                    not rest[:1].isalnum()) and (
-                    start[-1] in "_-" or _is_mixed(text[:size])):
+    def __init__(self, text: str) -> None:
+        self.text, self.value = text, Value(text)
+
+    @staticmethod
+    def may_be(word: str) -> bool:
+        """Tell by little work whether a key may be in *word*."""
+        if not KEY_MIN_CHARS <= len(word) <= JUDGED_MAX_CHARS:
+            return len(word) > JUDGED_MAX_CHARS
+        value = Value(word)
+        return b"0" in value.kinds or value.changes() > 2
+
+    @staticmethod
+    def spans(word: str) -> "List[Tuple[int, int]]":
+        """Return where keys begin and end in *word*, maybe a path or an address."""
+        found: "List[Tuple[int, int]]" = []
+        known: "Dict[str, int]" = {}  # what repeats is judged once
+        at = done = 0
+        pieces = word.replace("=", "/").split("/")
+        least = 3 if len(pieces) < PIECES_MAX else KEY_MIN_CHARS
+        for piece in pieces:
+            begin = at + len(piece) - len(piece.lstrip("-_.~+"))
+            at += len(piece) + 1
+            if begin < done or len(word) - begin < KEY_MIN_CHARS or (
+                    len(piece) < least and not word.startswith("1//0", begin)):
+                continue
+            text = word[begin:begin + KEY_MAX_CHARS]
+            if text not in known:
+                is_whole = begin + len(piece) >= len(word) and (
+                    "/" not in word[:begin] or word[:2] == "//")
+                known[text] = Key(text).size(is_whole)
+            if known[text]:
+                done = begin + known[text]
+                done = len(word) if known[text] == KEY_MAX_CHARS else done
+                found.append((begin, done))
+        return found
+
+    def size(self, is_whole: bool) -> int:
+        """Return how many characters are a key that the text begins with, or 0."""
+        text = self.text
+        if text.startswith(_ALL_STARTS) and self._started():
+            return self._started()
+        if len(text) >= MARKED_MIN_CHARS and any(
+                mark in text and "=" not in text.partition(mark)[0]
+                for mark in KEY_MARKS):
+            return len(text)
+        is_key = self.value.changes() > 2 and (
+            self._is_prefixed() or self._is_dotted() or (is_whole and self._is_lone()))
+        return self._trimmed(text) if is_key else 0
+
+    def _started(self) -> int:
+        """Return the length of a key that begins as one of the tables says, or 0."""
+        text = self.text
+        for starts, made_of in ((KEY_STARTS, URL), (BASE64_STARTS, ALL)):
+            start = next(filter(text.startswith, starts), "")
+            size = len(text) - len(text[len(start):].lstrip(made_of)) if start else 0
+            if size and size - len(start) >= starts[start] and (
+                    len(set(text[len(start):size])) > 1 and (
+                        start[-1] in "_-" or Value(text[:size]).is_mixed)):
                 is_unsigned = text[size - 1] == "." and text.count(".", 0, size) == 2
-                return size if is_unsigned else _trimmed(text[:size])
-    if is_marked and len(text) >= MARKED_MIN_CHARS and any(
-            mark in text and "=" not in text.partition(mark)[0] for mark in KEY_MARKS):
-        return len(text)
-    return _trimmed(text) if _is_changing(text) and (
-        _is_prefixed(text) or _is_dotted(text)) else 0
+                return size if is_unsigned else self._trimmed(text[:size])
+        return 0
 
+    def _is_lone(self) -> bool:
+        """Tell a word without a sign of a path, of all three kinds of characters."""
+        text, kinds = self.text, self.value.kinds
+        is_long = len(text) >= LONE_MIN_CHARS and len(text) not in BASE64_WIDTHS
+        return is_long and not text.strip(URL) and (
+            b"a" in kinds and b"A" in kinds and b"0" in kinds) and (
+            max(map(len, kinds.split())) >= RANDOM_MIN_CHARS) and (
+            self.value.changes() * 5 >= len(kinds)) and not (
+            self._is_id() or text.startswith(PUBLIC_STARTS))
 
-def _is_prefixed(text: str) -> bool:
-    """Tell words, each with a sign behind it, and a body that looks random."""
-    prefix, sign, body = _cut_prefix(text[:JUDGED_MAX_CHARS])
-    least = MEMBER_MIN_CHARS if sign == "." else KEY_BODY_MIN_CHARS
-    if not _is_random(body, least) or any(map(_is_word, body.split("/"))):
-        return False
-    if _has_uuid(text):
-        return any(word.endswith(KEY_WORDS) for word in prefix)
-    if body.rpartition(".")[2] in FILE_ENDINGS:
-        return False
-    if body in (body.lower(), body.upper()):
-        longest = max(map(len, _kinds(body).split()))
-        return longest >= LETTERS_MIN_CHARS or (
-            2 * longest >= LETTERS_MIN_CHARS <= len(body) and _is_mixed(body))
-    return 4 * sum(map(body.count, "0123456789")) < 3 * len(body)
+    def _is_prefixed(self) -> bool:
+        """Tell words, each with a sign behind it, and a body that looks random."""
+        sign, body = self._parts()
+        value = Value(body)
+        least = MEMBER_MIN_CHARS if sign == "." else KEY_BODY_MIN_CHARS
+        if not value.is_random(least) or any(map(self._is_word, body.split("/"))) or (
+                sign == "." and value.changes() * 5 < len(body)):  # a program's member
+            return False
+        if self._has_uuid(self.text):
+            return len(body) <= UUID_MAX_CHARS and self._has_uuid(body)
+        if body.rpartition(".")[2] in FILE_ENDINGS:
+            return False
+        if body in (body.lower(), body.upper()):
+            longest = max(map(len, value.kinds.split()))
+            return longest >= LETTERS_MIN_CHARS or (
+                len(body) >= LETTERS_MIN_CHARS and value.is_mixed and (
+                    2 * longest >= LETTERS_MIN_CHARS
+                    or value.changes() * 4 >= len(body)))
+        return 4 * value.kinds.count(b"0") < 3 * len(body)
 
+    def _is_id(self) -> bool:
+        first = self.text.replace("-", "_").replace(".", "_").partition("_")[0].lower()
+        return not ID_PREFIXES.isdisjoint((first, first.rstrip("0123456789")))
 
-def _cut_prefix(text: str) -> "Tuple[List[str], str, str]":
-    """Return the words that a key begins with, the last one's sign, and the body.
+    def _parts(self) -> "Tuple[str, str]":
+        """Return the sign behind the words that a key begins with, and the body.
 
-    The body of an id is "", as is that of a name with its value behind "=".
-    """
-    first, *parts = text.replace("-", "_").replace(".", "_").split("_")
-    is_id = {first.lower(), first.lower().rstrip("0123456789")} & ID_PREFIXES
-    if is_id or len(first) > PREFIX_MAX_CHARS or first not in (
-            first.lower(), first.upper()) or not first.strip("0123456789"):
-        return [], "", ""
-    size = len(first)
-    for part in parts:
-        if not part.isalpha() or len(part) > PREFIX_MAX_CHARS or (
-                part not in (part.lower(), part.upper())):
-            break
-        size += 1 + len(part)
-    prefix, sign, body = text[:size], text[size:size + 1], text[size + 1:]
-    named = body.partition("=")[0]
-    if named != body and (len(named) < 3 or _is_word(named)):
-        body = ""
-    head = named.partition("/")[0]
-    is_head = body and (len(head) >= KEY_MIN_CHARS or "." in head)
-    words = prefix.lower().replace("-", "_").split("_")
-    return words, sign, head if is_head else body
+        The body of an id is "", as is that of a name with its value behind "=".
+        """
+        text = self.text[:JUDGED_MAX_CHARS]
+        first, *parts = text.replace("-", "_").replace(".", "_").split("_")
+        if self._is_id() or len(first) > PREFIX_MAX_CHARS or first not in (
+                first.lower(), first.upper()) or not first.strip("0123456789"):
+            return "", ""
+        size = len(first)
+        for part in parts:
+            if not part.isalpha() or len(part) > PREFIX_MAX_CHARS or (
+                    part not in (part.lower(), part.upper())):
+                break
+            size += 1 + len(part)
+        sign, body = text[size:size + 1], text[size + 1:]
+        named, has_value, _ = body.partition("=")
+        if sign == "=" or (has_value and all(
+                len(piece) < 3 or self._is_word(piece)
+                for piece in named.replace("_", "-").split("-"))):
+            body = ""
+        head = body.partition("/")[0]
+        is_head = len(head) >= KEY_MIN_CHARS or "." in head
+        return sign, head if is_head else body
 
+    @staticmethod
+    def _is_word(text: str) -> bool:
+        """Tell a word of one case, digits at its end aside, from a part of a key."""
+        return len(text) > 2 and text.rstrip("0123456789").isalpha() and (
+            text in (text.lower(), text.upper(), text.title()))
 
-def _is_word(text: str) -> bool:
-    """Tell a word of one case, digits at its end aside, from a part of a key."""
-    return len(text) > 2 and text.rstrip("0123456789").isalpha() and (
-        text in (text.lower(), text.upper(), text.title()))
+    @staticmethod
+    def _has_uuid(text: str) -> bool:
+        for sign in "./_=":
+            text = text.replace(sign, "-")
+        sizes = bytes(min(255, len(part)) for part in text.split("-"))
+        return b"\x08\x04\x04\x04\x0c" in sizes
 
+    def _is_dotted(self) -> bool:
+        """Tell an id and a body, or the three parts of a token, all random."""
+        first, *parts = self.text.split(".", 3)
+        value = Value(first)
+        if len(parts) not in (1, 2) or not value.is_mixed or "=" in first:
+            return False
+        if len(parts) == 2 and len(parts[0]) == 6 and 22 < len(first) < 29:
+            return Value(parts[1]).is_random()
+        return 13 < len(first) < 48 and Value(parts[0]).is_random(20) and (
+            len(parts[0]) > 40 or value.is_random(14))
 
-def _has_uuid(text: str) -> bool:
-    for sign in "./_=":
-        text = text.replace(sign, "-")
-    sizes = bytes(min(255, len(part)) for part in text.split("-"))
-    return b"\x08\x04\x04\x04\x0c" in sizes
-
-
-def _is_dotted(text: str) -> bool:
-    """Tell an id and a body, or the three parts of a token, all random."""
-    parts = text.split(".", 3)
-    if len(parts) not in (2, 3) or not _is_mixed(parts[0]) or "=" in parts[0]:
-        return False
-    if len(parts) == 3 and len(parts[1]) == 6 and 22 < len(parts[0]) < 29:
-        return _is_random(parts[2])
-    return 13 < len(parts[0]) < 48 and _is_random(parts[1], 20) and (
-        len(parts[1]) > 40 or _is_random(parts[0], 14))
-
-
-def _trimmed(text: str) -> int:
-    """Return the length of *text* without the words of a path behind a key."""
-    text = text.rstrip(".-~+/")
-    head, sign, tail = text.rpartition("/")
-    while sign and not _is_mixed(tail) and (tail == tail.lower() or tail.istitle()):
-        text = head
+    @staticmethod
+    def _trimmed(text: str) -> int:
+        """Return the length of *text* without the words of a path behind a key."""
+        text = text.rstrip(".-~+/")
         head, sign, tail = text.rpartition("/")
-    return len(text)
+        while sign and (tail == tail.lower() or tail.istitle()) and (
+                not Value(tail).is_mixed):
+            text = head
+            head, sign, tail = text.rpartition("/")
+        return len(text)
 
 
 # Texts: what stands between a name and its value, and where else secrets stand.
 
+#: what stands between a name and its value
 SIGNS = ("||=", "??=", "=>", ":=", ":-", "||", "??", "=", ":", ",", "(", ">")
 NO_SIGNS = ("==", "!=", "::", "=~")  # for what stands there and says nothing
-#: what comes before a header's value
-SCHEMES = ("bearer", "basic", "token", "digest", "apikey", "oauth")
 #: what comes before a name whose value stands behind a blank
 SETTERS = ("set ", "setx ", "env ", "setenv ", "-x ", "-gx ", "with ", "encrypted ",
            "identified by ")
@@ -1763,513 +1766,485 @@ FLAGS = (
     (("-a",), ("redis-cli",), ""), (("-w",), ("ldap",), ""),
     (("-b", "--body"), ("gh secret", "gh variable"), ""),
     (("-b", "--cookie"), ("curl",), "="))
+_FLAG_STARTS = tuple(flag for flags, _, _ in FLAGS for flag in flags)
 #: headers whose value may go on behind a cut
 HEADERS = ("authorization", "api-key", "auth-token", "private-token", "cookie")
-_FLAG_STARTS = tuple(flag for flags, _, _ in FLAGS for flag in flags)
+CLOSERS = "\\\"'`]*)[?"  # what may stand behind a name, of its own
+QUOTES = ("'", '"', "`")
+#: mark of escapes -> escapes, behind which a word begins
+ESCAPED = _each(
+    "20 22 26 27 2C 2c 3A 3a 3B 3b 3C 3c 3D 3d 3E 3e 3F 3f 40 5B 5b 7B 7b 28 0A 0a 09")
+ESCAPES = {
+    "\\": _each(r"\n \t \r \b \f"), "1b": _each(r"\x1b \u001b"),
+    "%": tuple("%" + code for code in ESCAPED),
+    "\\u00": tuple("\\u00" + code for code in ESCAPED)}
+COLOUR_MARKS = ("\x1b[", "x1b[", "u001b[", "\\033[")  # of a terminal
+KEY_BODY = WORD + "+/=\\\r\n :,"  # of a private key's lines
+#: kind -> all that it is made of; or else what ends it
+ENDS = {
+    "word": (ALL, ""), "url": (URL, ""), "hash": (ALL + ",$", ""), "line": ("", "\r\n"),
+    "dashes": (" -ABCDEFGHIJKLMNOPQRSTUVWXYZ", ""),
+    "bare": ("", " \t\r\n\"'`,;&|()<>{}[]\\"),
+    "query": ("", " \t\r\n\"'`,;&|()<>{}[]\\#?"), "argument": ("", " \t\r\n\"'"),
+    "header": ("", "\r\n\"'`\\"), "element": ("", "<\r\n"),
+    "authority": ("", " \t\r\n\"'`<>\\/"), "path": ("", " \t\r\n\"'`<>\\?#,;)]}|")}
+#: places that say themselves what they hold: mark in lower case -> what it is, least
+#: length
+PLACES = {
+    "://": ("url", 3), "private key": ("block", 20), "private-lines:": ("lines", 20),
+    ":aa": ("bot", 32),
+    **dict.fromkeys((
+        "hooks.slack.com/services/", "hooks.slack.com/workflows/",
+        "hooks.slack.com/triggers/", "/api/webhooks/", ".office.com/webhook",
+        "hooks.zapier.com/hooks/catch/"), ("path", 16)),
+    **dict.fromkeys(_each(
+        "$1$ $2a$ $2b$ $2y$ $5$ $6$ $7$ $8$ $9$ $y$ $p$ $h$ $apr1$ $argon2i$"
+        " $argon2d$ $argon2id$ $scrypt$ pbkdf2_sha256$ {ssha}"
+        " access_token$production$ access_token$sandbox$"), ("hash", 20))}
+_TABLES: "Dict[str, bytes]" = {}  # for bytes.translate(): 0 for what ends that kind
 
 
-def _redact_text(text: str, effort: Effort = _UNBOUND) -> str:
-    """Return *text* redacted; raises Effort.Spent where there is no time to."""
-    lowered = text.lower()
-    if any(mark in lowered for mark in PLACES):
-        text = _Text(text, effort).without(_places)
-    return _Text(text, effort).without(
-        _secrets if any(mark in lowered for mark in NAME_MARKS) else _lone_keys)
+_AFTER = frozenset(("", *ENDS["query"][1]))
 
 
-class _Text:
-    """A string, what of it is looked at, and where what begins somewhere in it ends."""
+class Text:
+    """A string that is looked through, and where what begins somewhere in it ends.
+
+    text, effort: raises Effort.Spent where there is no time to.
+    """
 
     def __init__(self, text: str, effort: Effort) -> None:
         self.text, self.effort, self.broken = text, effort, 0
-        self.known: "Dict[Tuple[str, ...], Tuple[Any, ...]]" = {}
         self.seen = text.encode("ascii", "replace")
-        self.ends: "Dict[str, bytes]" = {}
+        self._spaced = self._without_escapes()
+        self._ends: "Dict[str, bytes]" = {}
+        self._known: "Dict[Tuple[str, ...], Span]" = {}
 
-    def without(self, find: "Callable[[_Text], Iterator[Tuple[Any, ...]]]") -> str:
-        """Return the text without the secrets that *find* yields, in their order."""
-        self.spend(2 * len(self.text))
+    def redacted(self) -> str:
+        """Return the text without its secrets; where two overlap, without both."""
+        self._spend(2 * len(self.text))
         parts: "List[str]" = []
         done = 0
-        for start, end, *quote in find(self):
+        for start, end, quote in sorted([*self._places(), *self._secrets()]):
             if done <= start < end:
-                parts += [self.text[done:start], *quote, REDACTED, *quote]
-                done = end
+                parts += [self.text[done:start], quote, REDACTED, quote]
+            done = max(done, end) if start < end else done
         return "".join([*parts, self.text[done:]])
 
-    def spend(self, chars: int) -> None:
+    def _spend(self, chars: int) -> None:
         if self.effort.is_spent(chars):
             raise Effort.Spent
 
     def end(self, kind: str, at: int, most: int = KEY_BLOCK_MAX_CHARS) -> int:
         """Return where what is of that *kind* and begins at *at* ends."""
-        if kind not in self.ends:
-            self.ends[kind] = self.seen.translate(_table(kind))
-        found = self.ends[kind].find(b"\0", at, at + most)
+        if kind not in self._ends:
+            self._ends[kind] = self.seen.translate(self._table(kind))
+        found = self._ends[kind].find(b"\0", at, at + most)
         return found if found >= 0 else max(at, min(at + most, len(self.text)))
 
+    @staticmethod
+    def common_chars(one: str, other: str) -> int:
+        """Return with how many characters both begin."""
+        pairs = enumerate(zip(one, other))
+        return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
-def _table(kind: str) -> bytes:
-    """Return the table for bytes.translate() that has 0 for what ends that *kind*."""
-    if kind not in _TABLES:
-        kept, ends = ENDS[kind]
-        _TABLES[kind] = bytes(
-            n if (chr(n) in kept if kept else chr(n) not in ends) else 0
-            for n in range(256))
-    return _TABLES[kind]
+    @staticmethod
+    def _table(kind: str) -> bytes:
+        if kind not in _TABLES:
+            kept, ends = ENDS[kind]
+            table = bytearray(256 if kept else range(256))
+            for c in map(ord, kept or ends):
+                table[c] = c if kept else 0
+            _TABLES[kind] = bytes(table)
+        return _TABLES[kind]
 
+    def _without_escapes(self) -> bytes:
+        """Return the text with blanks for escapes, behind which a word begins."""
+        seen = self.seen.decode()
+        forms = [form for mark, forms in ESCAPES.items() if mark in seen
+                 for form in forms]
+        if "[" in seen and any(mark in seen for mark in COLOUR_MARKS):
+            forms += [f"{sign}{code}m" for sign in "[;" for code in range(108)]
+        for form in forms:
+            if form in seen:
+                seen = seen.replace(form, " " * len(form))
+        return seen.encode()
 
-def _spaced(seen: str) -> str:
-    """Return a text with blanks for escapes, behind which a word begins."""
-    if "[" in seen and ("\x1b[" in seen or "1b[" in seen or "33[" in seen):
-        head, *rest = seen.split("[")
-        for n, part in enumerate(rest):  # colours of a terminal
-            colour = part[:part.find("m", 0, 8) + 1]
-            if not colour[:-1].strip("0123456789;"):
-                rest[n] = " " * len(colour) + part[len(colour):]
-        seen = "[".join([head, *rest])
-    for sign in "\\%":
-        if sign in seen:
-            head, *rest = seen.split(sign)
-            seen = head + "".join(map(_blanked, rest, [sign] * len(rest)))
-    return seen
+    def _secrets(self) -> "Iterator[Span]":
+        """Yield where each secret begins and ends that a name or its form tells."""
+        words = self._spaced.translate(self._table("word")).decode().split("\0")
+        telling = self._telling(set(words))
+        at = 0
+        for word in words if telling else ():
+            if word in telling:
+                name, is_flag, keys = telling[word]
+                if name and not (name.rank < 2 and self._is_short(name, word, at)):
+                    yield self._named(name, at)
+                elif is_flag:
+                    yield self._argument(word, at)
+                for begin, end in keys:
+                    yield at + begin, self._key_end(at + end), ""
+                self._spend(len(word))
+            at += len(word) + 1
 
+    def _is_short(self, name: Name, word: str, at: int) -> bool:
+        """Tell by little work a value behind "=" that is no secret of a random name."""
+        said = word[len(name.text) + 1:]
+        return 0 < len(said) < 2 * RANDOM_MIN_CHARS and self.text[
+            at + len(word):at + len(word) + 1] in _AFTER and (
+            said.isdigit() or said.isalpha())
 
-def _blanked(text: str, sign: str) -> str:
-    """Return *text* behind the *sign* of an escape, with blanks for what that is."""
-    for size in (2, 3, 6, 4):
-        if (sign + text[:size - 1]) in ESCAPES:
-            return " " * size + text[size - 1:]
-    return sign + text
+    def _telling(
+        self, words: "Iterable[str]"
+    ) -> "Dict[str, Tuple[Optional[Name], bool, List[Tuple[int, int]]]]":
+        """Return word -> the name that it begins with, is it a flag, keys in it."""
+        texts = {word: word.partition("=")[0] for word in words}
+        names = {text: Name(text) for text in set(texts.values()) if Name.may_be(text)}
+        names = {text: name for text, name in names.items()
+                 if name.rank or name.bare in ("value", *QUERY_NAMES)}
+        telling = {}
+        for word, text in texts.items():
+            keys = Key.spans(word) if Key.may_be(word) else []
+            is_flag = word[:1] == "-" and word.startswith(_FLAG_STARTS)
+            if text in names or keys or is_flag:
+                telling[word] = names.get(text), is_flag, keys
+                self._spend(len(word) if keys else 0)
+        return telling
 
+    def _key_end(self, end: int) -> int:
+        """Return the end of a key with what of its Base64 is written for a URL."""
+        while self.text[end:end + 3].upper() in ("%2F", "%2B", "%3D"):
+            end = self.end("word", end + 3)
+        return end
 
-def _lone_keys(reading: "_Text") -> "Iterator[Tuple[Any, ...]]":
-    return _secrets(reading, False)
+    def _named(self, name: Name, at: int) -> "Span":
+        """Return the secret that *name* tells; where the same stands about, known."""
+        end = at + len(name.text)
+        near = (name.text, self.text[max(0, at - BEFORE_CHARS):at],
+                self.text[end:end + BEHIND_CHARS])
+        if near not in self._known:
+            start, stop, quote = Named(self, name, at).secret()
+            if stop and not start < stop < end + BEHIND_CHARS:
+                return start, stop, quote
+            self._known[near] = (start - end, stop - end, quote) if stop else (0, 0, "")
+        start, stop, quote = self._known[near]
+        return end + start, end + stop, quote
 
-
-def _secrets(reading: "_Text", has_names: bool = True) -> "Iterator[Tuple[Any, ...]]":
-    """Yield where each secret begins and ends that a name or its form tells."""
-    spaced = _spaced(reading.seen.decode()).encode().translate(_table("word"))
-    words = spaced.decode().split("\0")
-    known, ranks = {}, {"": 0}
-    for word in set(words):
-        keys = _keys(word) if len(word) >= KEY_MIN_CHARS else []
-        name = word.partition("=")[0] if has_names and (
-            "=" in word or word[-3:].lower() in _LAST_CHARS or word[-1:].isdigit()
-            or word[:1] == "-" or word[-1:] in "._") else ""
-        if name not in ranks:
-            bare = _bare(name)
-            ranks[name] = 4 * (bare == "value") or _rank(name) or (
-                3 * (bare in QUERY_NAMES))
-        rank = ranks[name]
-        if rank or keys or name.startswith(_FLAG_STARTS):
-            known[word] = name, rank, keys
-        if keys:
-            reading.spend(len(word))
-    at = last = 0
-    for n in [n for n, word in enumerate(words) if word in known] if known else ():
-        at += sum(map(len, words[last:n])) + n - last
-        last, word = n, words[n]
-        name, rank, keys = known[word]
-        if rank:
-            yield _once(reading, _in_pair if rank > 3 else _named, name, at, rank)
-        elif name[:1] == "-":
-            yield _once(reading, _argument, name, at, 0, LINE_CHARS)
-        for begin, end in keys:
-            yield at + begin, _key_end(reading, at + end)
-        reading.spend(len(word))
-
-
-def _key_end(reading: "_Text", end: int) -> int:
-    """Return the end of a key with what of its Base64 is written for a URL."""
-    while reading.text[end:end + 3].upper() in ("%2F", "%2B", "%3D"):
-        end = reading.end("word", end + 3)
-    return end
-
-
-def _argument(reading: "_Text", word: str, at: int, rank: int) -> "Tuple[int, int]":
-    """Return the secret in what follows a flag of a command."""
-    text = reading.text
-    line = text[max(0, at - LINE_CHARS):at].rpartition("\n")[2]
-    for flags, commands, sign in FLAGS if line[-1:] in " \"'" else ():
-        flag = next((f for f in flags if word == f or word[:2] == f), "")
-        if flag and any(command in line for command in commands):
+    def _argument(self, word: str, at: int) -> "Span":
+        """Return the secret in what follows a flag of a command."""
+        text = self.text
+        line = text[max(0, at - LINE_CHARS):at].rpartition("\n")[2]
+        for flags, commands, sign in FLAGS if line[-1:] in " \"'" else ():
+            flag = next((f for f in flags if word == f or word[:2] == f), "")
+            if not flag or not any(command in line for command in commands):
+                continue
             rest = text[at + len(flag):at + len(flag) + 8]
             start = at + len(flag) + len(rest) - len(rest.lstrip(" \t\"'="))
-            end = reading.end("argument", start, VALUE_MAX_CHARS)
+            end = self.end("argument", start, VALUE_MAX_CHARS)
             user, _, said = text[start:end].rpartition(sign) if sign == "=" else (
                 text[start:end].partition(sign) if sign else ("", "", text[start:end]))
             is_pair = "`" in user or user == said or (user + said).isdigit()
-            if said and not is_pair and not _is_plain(said) and (
-                    sign != "=" or _is_mixed(said)):
-                return end - len(said), reading.end("argument", start)
-    return 0, 0
+            value = Value(said)
+            if said and not is_pair and not value.is_plain() and (
+                    sign != "=" or value.is_mixed):
+                return end - len(said), self.end("argument", start), ""
+        return 0, 0, ""
+
+    def _places(self) -> "Iterator[Span]":
+        """Yield where each secret begins and ends that a mark before it tells."""
+        lowered = self.seen.decode().lower()
+        for mark in filter(lowered.__contains__, PLACES):
+            kind, least = PLACES[mark]
+            at = lowered.find(mark)
+            while at >= 0:
+                start, end = getattr(self, "in_" + kind)(at, at + len(mark))
+                if end - start >= least:
+                    yield start, end, ""
+                self._spend(0)
+                at = lowered.find(mark, max(at + len(mark), end))
+
+    def in_url(self, begin: int, at: int) -> "Tuple[int, int]":
+        """Return the password of an address, or its user if that looks like a key."""
+        if self.text.find("@", at, at + KEY_BLOCK_MAX_CHARS) < 0:
+            return at, at
+        said = self.text[at:self.end("authority", at)].rpartition("@")[0]
+        user, _, password = said.partition(":")
+        value = Value(password or user)
+        if password:
+            is_secret = not value.is_plain() and (
+                value.is_mixed or not Name(password).rank)
+        else:
+            is_secret = len(user) >= 20 and value.is_mixed and not value.is_plain()
+        start = at + (len(user) + 1 if password else 0)
+        return start, start + (len(value.text) if is_secret else 0)
+
+    def in_path(self, begin: int, at: int) -> "Tuple[int, int]":
+        """Return what follows in an address, an id of digits at its begin aside."""
+        end = self.end("path", at)
+        return end - len(self.text[at:end].lstrip("0123456789/")), end
+
+    def in_bot(self, begin: int, at: int) -> "Tuple[int, int]":
+        """Return what stands behind the number of a Telegram bot."""
+        is_bot = self.text[max(0, begin - 8):begin].isdigit()
+        return begin + 1, self.end("url", at) if is_bot else at
+
+    def in_hash(self, begin: int, at: int) -> "Tuple[int, int]":
+        """Return the salt and the hash behind the name of a hash, and that name."""
+        end = self.end("hash", at)
+        said = self.text[at:end]
+        is_plain = len(said) < 14 or not Value(said).is_mixed or (
+            self._spaced[begin - 1:begin].isalnum() or said == said.lower())
+        return (end if is_plain else begin), end
+
+    def in_block(self, begin: int, at: int) -> "Tuple[int, int]":
+        """Return a private key from its first line to its last one."""
+        text = self.text
+        start = text.rfind("---", max(0, at - 60), at)
+        if start < 0 or text[begin:at] != "PRIVATE KEY":
+            return at, at
+        first = max(0, at - LINE_CHARS)
+        start = first + len(text[first:start].rstrip("-"))
+        if "END" in text[start:at]:
+            is_tail = start <= KEY_BLOCK_MAX_CHARS and not text[:start].strip(KEY_BODY)
+            return (0, start) if is_tail else (at, at)
+        if "BEGIN" not in text[start:at]:
+            return at, at
+        head = text[at:at + 60].lstrip("- BLOCK")  # most have no body, and cost no copy
+        has_body = len(head) - len(head.lstrip(KEY_BODY)) >= 20
+        block = text[at:at + KEY_BLOCK_MAX_CHARS] if has_body else ""
+        size = len(block) - len(block.lstrip("- BLOCK").lstrip(KEY_BODY))
+        if size < 40:
+            return at, at
+        last = block.find("KEY", size)
+        if "END" not in block[size:last]:
+            return start, at + size
+        return start, self.end("dashes", at + last)
+
+    def in_lines(self, begin: int, at: int) -> "Tuple[int, int]":
+        """Return the lines of a PuTTY key behind their number."""
+        start = self.text.find("\n", at, at + 20) + 1
+        end = self.text.find("\nPrivate-", start) if start else 0
+        return start, len(self.text) if end < 0 else end
 
 
-def _joint(rest: str) -> "Tuple[int, str, str]":
-    """Return how far behind a name its value begins, what stands between, and before.
+class Named:
+    """What stands behind a name in a text, and whether it is secret."""
 
-    That is a sign of SIGNS, "value" for a member beside it, or "" for blanks alone.
-    """
-    tail = rest.lstrip(CLOSERS)
-    closed = rest[:len(rest) - len(tail)]
-    held = tail.lstrip(" \t\r\n,\"'\\")
-    is_beside = held[:5].lower() == "value" and len(held) < len(tail)
-    gap = (held[5:].lstrip(CLOSERS) if is_beside else tail).lstrip(" \t")
-    if gap.startswith(NO_SIGNS) or (is_beside and gap[:1] not in ("=", ":")):
-        return 0, "==", closed
-    sign = next((sign for sign in SIGNS if gap.startswith(sign)), "")
-    value = gap[len(sign):].lstrip(" \t")
-    if sign == ":" and value[:1] in ("|", ">") and "\n" in value[:4]:
-        value = value.lstrip("|>+- \t\r\n")
-    elif sign in ("=", ":", "=>", ":=") and value.lstrip()[:1] in ("'", '"', "`"):
-        value = value.lstrip()
-    elif not sign and value[:1] == "\\":
-        value = value.lstrip("\\ \t\r\n")
-    kind, is_typed, typed = value[:48].partition(" = ")
-    if sign == ":" and is_typed and not set(kind) & set("\"'`;(){}\n"):
-        sign, value = "=", value[len(kind) + 3:].lstrip(" \t")
-    return len(rest) - len(value), "value" if is_beside else sign, closed
+    def __init__(self, reading: Text, name: Name, at: int) -> None:
+        self.reading, self.text, self.name, self.at = reading, reading.text, name, at
+        self.end = at + len(name.text)
+        self.before = self.text[max(0, at - BEFORE_CHARS):at].lower()
+        self.is_flag = name.text[:1] == "-"
+        self.sign, self.closed = "", ""
+        self.start = self.end + self._joint(self.text[self.end:self.end + JOINT_CHARS])
 
+    def _joint(self, rest: str) -> int:
+        """Return how far behind the name its value begins; tell what stands between."""
+        if rest[:1] == "=" and rest[1:2].isalnum():
+            self.sign = "="
+            return 1
+        tail = rest.lstrip(CLOSERS)
+        self.closed = rest[:len(rest) - len(tail)]
+        held = tail.lstrip(" \t\r\n,\"'\\")
+        is_beside = held[:5].lower() == "value" and len(held) < len(tail)
+        gap = (held[5:].lstrip(CLOSERS) if is_beside else tail).lstrip(" \t")
+        if gap.startswith(NO_SIGNS) or (is_beside and gap[:1] not in ("=", ":")):
+            self.sign = "=="
+            return 0
+        sign = next((sign for sign in SIGNS if gap.startswith(sign)), "")
+        value = gap[len(sign):].lstrip(" \t")
+        if sign == ":" and value[:1] in ("|", ">") and "\n" in value[:4]:
+            value = value.lstrip("|>+- \t\r\n")
+        elif sign in ("=", ":", "=>", ":=") and value.lstrip()[:1] in QUOTES:
+            value = value.lstrip()
+        elif not sign and value[:1] == "\\":
+            value = value.lstrip("\\ \t\r\n")
+        kind, is_typed, typed = value[:48].partition(" = ")
+        if sign == ":" and is_typed and kind[:1] != "'" and not (
+                set(kind) & set("\"`;(){}\n")):
+            sign, value = "=", value[len(kind) + 3:].lstrip(" \t")
+        self.sign = "value" if is_beside else sign
+        return len(rest) - len(value)
 
-def _once(
-    reading: "_Text", find: "Callable[[_Text, str, int, int], Tuple[Any, ...]]",
-    word: str, at: int, rank: int, before_chars: int = BEFORE_CHARS,
-) -> "Tuple[Any, ...]":
-    """Return find(reading, word, at, rank); where the same stands about, known."""
-    text, end = reading.text, at + len(word)
-    near = word, text[max(0, at - before_chars):at], text[end:end + BEHIND_CHARS]
-    if near in reading.known:
-        start, stop, *quote = reading.known[near]
-        return (end + start, end + stop, *quote)
-    start, stop, *quote = find(reading, word, at, rank)
-    if stop < end + BEHIND_CHARS and (stop > start or not stop):
-        reading.known[near] = (start - end, stop - end, *quote) if stop else (0, 0)
-    return (start, stop, *quote)
+    def secret(self) -> "Span":
+        """Return where the value begins and ends, if it is secret."""
+        text, sign, closed = self.text, self.sign, self.closed
+        if self.name.bare == "value":
+            return self._in_pair()
+        is_closed = '"' in closed or "'" in closed
+        if self.name.rank == 0 and self.before[-1:] not in ("?", "&", ";"):
+            return 0, 0, ""
+        if text[self.start:self.start + 1] == "(" and self.name.bare == "auth":
+            pair = text[self.start:self.start + JOINT_CHARS]
+            self.start += len(pair) - len(pair.partition(",")[2].lstrip())
+        if sign == "==" or (sign == "," and not is_closed) or (
+                ")" in closed and sign not in ("||", "??", "=")) or (
+                closed[:1] == "]" and sign == "="):
+            return 0, 0, ""
+        is_header = "-" in self.name.text[1:] or self.name.bare.endswith(
+            ("authorization", "cookie"))
+        if sign == ":" and self.name.rank > 1 and is_header and not (
+                is_closed or self.is_flag):
+            found = self._in_header()
+            if found[1]:
+                return found
+        return self._in_place(is_closed)
 
+    def _in_place(self, is_closed: bool) -> "Span":
+        said = self.text[self.start:self.start + 10]
+        if said[:1] in ("b", "f", "r", "u", "L", "@") and said[1:2] in ("'", '"'):
+            self.start, said = self.start + 1, said[1:]
+        quote = said[:len(said) - len(said.lstrip("\\")) + 1]
+        if quote[-1:] in QUOTES:
+            return self._in_quotes(quote)
+        if said[:1] in ("{", "[") and self.sign in (":", "value") and is_closed:
+            return self._in_brackets()
+        return self._bare()
 
-def _named(reading: "_Text", word: str, at: int, rank: int) -> "Tuple[Any, ...]":
-    """Return where the value of the name *word* begins and ends, if it is secret."""
-    text, end = reading.text, at + len(word)
-    size, sign, closed = _joint(text[end:end + JOINT_CHARS])
-    start = end + size
-    is_closed = '"' in closed or "'" in closed
-    if rank > 2 and text[at - 1:at] not in ("?", "&", ";"):
-        return 0, 0
-    if text[start:start + 1] == "(" and word.lower() == "auth":
-        pair = text[start:start + JOINT_CHARS]
-        start += len(pair) - len(pair.partition(",")[2].lstrip())
-    if sign == "==" or (sign == "," and not is_closed) or (
-            ")" in closed and sign not in ("||", "??", "=")) or (
-            closed[:1] == "]" and sign == "="):
-        return 0, 0
-    is_header = "-" in word[1:] or word.lower().endswith(("authorization", "cookie"))
-    if sign == ":" and rank > 1 and is_header and not is_closed and word[0] != "-":
-        found = _header(reading, word, start)
-        if found[1]:
-            return found
-    said = text[start:start + 10]
-    if said[:1] in ("b", "f", "r", "u", "L", "@") and said[1:2] in ("'", '"'):
-        start, said = start + 1, said[1:]
-    quote = said[:len(said) - len(said.lstrip("\\")) + 1]
-    if quote[-1:] in ("'", '"', "`"):
-        return _in_quotes(reading, (word, at, rank), (sign, closed), start, quote)
-    if said[:1] in ("{", "[") and sign in (":", "value") and is_closed:
-        return _in_brackets(reading, start, rank, closed)
-    return _without_quotes(reading, (word, at, rank), (sign, closed), start)
+    def _in_header(self) -> "Span":
+        """Return the value up to the end of its line, a word of SCHEMES aside."""
+        begin = self.start + (self.text[self.start:self.start + 1] in QUOTES)
+        end = self.reading.end("header", begin, VALUE_MAX_CHARS)
+        said = self.text[begin:end]
+        scheme, _, rest = said.partition(" ")
+        if rest.strip() and scheme.lower() in SCHEMES:
+            said = rest.lstrip()
+        elif rest and "-" in self.name.text and not (
+                self.name.text.lower().endswith(HEADERS)):
+            return 0, 0, ""
+        start, said = end - len(said), said.strip(" ,;)")
+        value = Value(said)
+        is_words = not value.is_mixed and ((" " in said and "=" not in said) or (
+            said.isidentifier() and said != said.lower()))
+        if len(said) < 6 or is_words or value.is_code() or said.endswith("("):
+            return 0, 0, ""
+        if end >= begin + VALUE_MAX_CHARS:
+            end = self.reading.end("header", begin)
+        return start, start + len(self.text[start:end].rstrip(" ,;)")), ""
 
+    def _in_quotes(self, quote: str) -> "Span":
+        """Return the value in quotes, if it is secret."""
+        text, start = self.text, self.start + len(quote)
+        last = start + KEY_BLOCK_MAX_CHARS
+        line = text.find("\n", start, last) if quote != "`" else -1
+        last = line if line >= 0 else min(last, len(text))
+        end = text.find(quote, start, last)
+        while end > start and text[end - 1] == "\\" and (len(quote) > 1 or (
+                end - max(start, end - 9) - len(
+                    text[max(start, end - 9):end].rstrip("\\"))) % 2):
+            end = text.find(quote, end + 1, last)
+        end = last if end < 0 else end
+        said = text[start:min(end, start + VALUE_MAX_CHARS)]
+        # that quote ends what was before it
+        is_open = said.lstrip()[:1] in ",);:]}+" and not self.closed
+        if not said or is_open or (quote == "`" and " " in said) or (
+                not self._is_good(Value(said))):
+            return 0, 0, ""
+        scheme, _, rest = said.partition(" ")
+        is_skipped = rest and scheme.lower() in SCHEMES
+        return start + (len(scheme) + 1 if is_skipped else 0), end, ""
 
-def _header(reading: "_Text", word: str, start: int) -> "Tuple[int, int]":
-    start += reading.text[start:start + 1] in ("'", '"', "`")
-    begin, end = start, reading.end("header", start, VALUE_MAX_CHARS)
-    said = reading.text[start:end]
-    scheme, _, rest = said.partition(" ")
-    if rest.strip() and scheme.lower() in SCHEMES:
-        said = rest.lstrip()
-    elif rest and "-" in word and not word.lower().endswith(HEADERS):
-        return 0, 0
-    start = end - len(said)
-    said = said.strip(" ,;)")
-    is_prose = " " in said and "=" not in said and not _is_mixed(said)
-    is_type = said.isidentifier() and said != said.lower() and not _is_mixed(said)
-    if len(said) < 6 or is_prose or is_type or _is_code(said) or said.endswith("("):
-        return 0, 0
-    end = end if end < begin + VALUE_MAX_CHARS else reading.end("header", begin)
-    return start, start + len(reading.text[start:end].rstrip(" ,;)"))
+    def _is_good(self, value: Value) -> bool:
+        """Tell whether the *value* in quotes is secret."""
+        said, word, sign = value.text, self.name.text, self.sign
+        if self.name.rank < 2:
+            return value.is_key() or (
+                sign == "=" and word.isupper() and value.is_mixed
+                and not value.is_code())
+        if sign == ">" or not value.is_secret():
+            return False
+        if sign in (",", ""):
+            is_set = not sign and self.before.endswith(SETTERS)
+            return ":" not in said and word.lower() not in SCHEMES and (
+                value.is_mixed or self.is_flag or is_set)
+        if sign == "(":
+            called = word.rpartition(".")[2].lower()
+            is_set = called.startswith(("set", "with")) and len(said) > 5
+            return is_set or (self.name.bare in SECRET_ENDINGS and value.is_mixed)
+        return len(said) > 2 or bool(self.closed)
 
+    def _in_pair(self) -> "Span":
+        """Return the value of the member "value", if the member behind it names it."""
+        if self.sign not in (":", "="):
+            return 0, 0, ""
+        start = self.start
+        said = self.text[start:start + BEHIND_CHARS - JOINT_CHARS]
+        quote = said[:len(said) - len(said.lstrip("\\")) + 1]
+        start += len(quote)
+        held, _, rest = said[len(quote):].partition(quote or " ")
+        member, _, rest = rest.lstrip(CLOSERS + ", \t\r\n").partition(":")
+        is_pair = quote[-1:] in ("'", '"') and (
+            member.rstrip(CLOSERS + " "), "value") in PAIRS
+        name = rest.lstrip(" ")[len(quote):].partition(quote or " ")[0]
+        is_secret = is_pair and held and Name(name).holds(held)
+        return start, start + (len(held) if is_secret else 0), ""
 
-def _in_quotes(
-    reading: "_Text", name: "Tuple[str, int, int]", joint: "Tuple[str, str]",
-    start: int, quote: str,
-) -> "Tuple[int, int]":
-    """Return the value in quotes that begins at *start*, if it is secret."""
-    text, (word, at, rank), (sign, closed) = reading.text, name, joint
-    start += len(quote)
-    last = start + KEY_BLOCK_MAX_CHARS
-    line = text.find("\n", start, last) if quote != "`" else -1
-    last = line if line >= 0 else min(last, len(text))
-    end = text.find(quote, start, last)
-    while end > start and text[end - 1] == "\\" and (len(quote) > 1 or (
-            end - max(start, end - 9) - len(
-                text[max(start, end - 9):end].rstrip("\\"))) % 2):
-        end = text.find(quote, end + 1, last)
-    end = last if end < 0 else end
-    said = text[start:min(end, start + VALUE_MAX_CHARS)]
-    # that quote ends what was before it
-    is_open = said.lstrip()[:1] in ",);:]}+" and not closed
-    if not said or is_open or (quote == "`" and " " in said):
-        return 0, 0
-    before = text[max(0, at - BEFORE_CHARS):at].lower()
-    if rank == 1:
-        good = _is_key_like(said) or (sign == "=" and word.isupper() and (
-            _is_mixed(said) and not _is_code(said)))
-    elif sign in (",", ""):
-        is_name = ":" in said or word.lower() in SCHEMES
-        good = _is_secret(said) and not is_name and (
-            _is_mixed(said) or word[0] == "-" or (
-                not sign and before.endswith(SETTERS)))
-    elif sign == "(":
-        is_set = word.lower().startswith(("set", "with")) and len(said) > 5
-        is_call = _bare(word) in SECRET_ENDINGS and _is_mixed(said)
-        good = _is_secret(said) and (is_set or is_call)
-    else:
-        good = sign != ">" and _is_secret(said) and (len(said) > 2 or bool(closed))
-    scheme, _, rest = said.partition(" ")
-    skipped = len(scheme) + 1 if rest and scheme.lower() in SCHEMES else 0
-    return (start + skipped, end) if good else (0, 0)
+    def _in_brackets(self) -> "Span":
+        """Return the JSON array or object, if it holds a secret."""
+        start, reading, closed = self.start, self.reading, self.closed
+        quote = closed[:len(closed) - len(closed.lstrip("\\"))] + '"'
+        if start < reading.broken:
+            return start, start, ""
+        said = self.text[start:start + KEY_BLOCK_MAX_CHARS].replace(quote, '"')
+        try:
+            value, size = JSON.scan(said, 0)
+        except (ValueError, StopIteration, RecursionError):
+            reading.broken = start + len(said)  # nor would what is in it end there
+            return start, start, ""
+        if not self.name.holds(value):
+            return start, start, ""
+        return start, start + len(said[:size].replace('"', quote)), quote
 
+    def _bare(self) -> "Span":
+        """Return the value without quotes, if it is secret."""
+        text, start, sign = self.text, self.start, self.sign
+        if sign in ("(", ","):
+            return 0, 0, ""
+        in_query = self.before[-1:] in ("?", "&", ";")
+        kind = "element" if sign == ">" else "query" if in_query else "bare"
+        end = self.reading.end(kind, start, VALUE_MAX_CHARS)
+        is_whole = end < start + VALUE_MAX_CHARS
+        said = text[start:end].rstrip(".:")
+        end = start + len(said)
+        behind = text[end:end + 2]
+        if not said or behind[:1] in ("(", "[") or said[0] in "$<{%" or (
+                not sign and start == self.end) or (
+                self.before[-1:] == "{" and behind[:1] == "}" and len(said) < 8):
+            return 0, 0, ""
+        if sign == ":" and self.closed and said.isdigit() and self.name.rank == 2:
+            return (start, end, self.closed) if len(said) > 4 else (0, 0, "")  # of JSON
+        value = Value(said)
+        if (self.name.rank == 2 and (len(said) < 3 or value.is_code())) or (
+                not self._is_good_bare(value, in_query, behind)):
+            return 0, 0, ""
+        return start, end if is_whole else self.reading.end(kind, start), ""
 
-def _in_pair(reading: "_Text", word: str, at: int, rank: int) -> "Tuple[int, int]":
-    """Return the value of the member "value", if the member behind it names it."""
-    text, end = reading.text, at + len(word)
-    size, sign, _ = _joint(text[end:end + JOINT_CHARS])
-    start = end + size
-    if sign not in (":", "="):
-        return 0, 0
-    said = text[start:start + BEHIND_CHARS - JOINT_CHARS]
-    quote = said[:len(said) - len(said.lstrip("\\")) + 1]
-    start += len(quote)
-    held, _, rest = said[len(quote):].partition(quote or " ")
-    member, _, rest = rest.lstrip(CLOSERS + ", \t\r\n").partition(":")
-    is_pair = quote[-1:] in ("'", '"') and (
-        member.rstrip(CLOSERS + " "), "value") in PAIRS
-    name = rest.lstrip(" ")[len(quote):].partition(quote or " ")[0]
-    is_secret = is_pair and held and _holds_secret(_rank(name), held)
-    return start, start + (len(held) if is_secret else 0)
-
-
-def _in_brackets(
-    reading: "_Text", start: int, rank: int, closed: str
-) -> "Tuple[Any, ...]":
-    """Return the JSON array or object that begins at *start*, if it holds a secret."""
-    quote = closed[:len(closed) - len(closed.lstrip("\\"))] + '"'
-    if start < reading.broken:
-        return start, start
-    said = reading.text[start:start + KEY_BLOCK_MAX_CHARS].replace(quote, '"')
-    try:
-        value, size = JSON.scan(said, 0)
-    except (ValueError, StopIteration, RecursionError):
-        reading.broken = start + len(said)  # what is in it would not end there either
-        return start, start
-    if not _holds_secret(rank, value):
-        return start, start
-    return start, start + len(said[:size].replace('"', quote)), quote
-
-
-def _without_quotes(
-    reading: "_Text", name: "Tuple[str, int, int]", joint: "Tuple[str, str]", start: int
-) -> "Tuple[Any, ...]":
-    """Return the value without quotes that begins at *start*, if it is secret."""
-    text, (word, at, rank), (sign, closed) = reading.text, name, joint
-    if sign in ("(", ","):
-        return 0, 0
-    kind = "element" if sign == ">" else "bare"
-    end = reading.end(kind, start, VALUE_MAX_CHARS)
-    is_whole = end < start + VALUE_MAX_CHARS
-    in_query = text[at - 1:at] in ("?", "&", ";")
-    said = text[start:end].rstrip(".:").partition("#" if in_query else "\n")[0]
-    end = start + len(said)
-    before, behind = text[max(0, at - BEFORE_CHARS):at].lower(), text[end:end + 1]
-    if not said or behind in ("(", "[") or said[0] in "$<{%" or (
-            not sign and start == at + len(word)) or (
-            before[-1:] == "{" and behind == "}" and len(said) < 8):
-        return 0, 0
-    is_tight, is_mixed = sign == "=" and text[start - 1] == "=", _is_mixed(said)
-    if rank != 2 and not is_mixed and len(said) < 2 * RANDOM_MIN_CHARS:
-        return 0, 0
-    is_value = len(said) > 2 and not _is_code(said)
-    if rank != 2:
-        good = bool(sign) and (_is_key_like(said) or (
-            is_tight and (word.isupper() or in_query) and is_mixed and is_value))
-    elif sign == ":" and closed and said.isdigit():  # of JSON
-        return (start, end, closed) if len(said) > 4 else (0, 0)
-    elif is_tight or sign in (":-", "value"):
-        is_keyword = before[-1:] in ("(", " ") and behind in (")", ",") and not is_mixed
-        good = is_value and not is_keyword
-    elif sign:
-        is_element = sign == ">" and text[end:end + 2] == "</"
-        good = is_value and sign not in ("(", ",", "||", "??") and (
-            is_mixed or is_element)
-    elif word.lower() in SCHEMES:
-        good = is_value and is_mixed and len(said) >= 12
-    elif word[0] == "-":
-        good = is_value and said[0] != "-" and "=" not in said[:6]
-    else:
-        good = is_value and (
-            _is_key_like(said) or (is_mixed and before.endswith(SETTERS)) or (
-                word.lower() == "password" and before.split()[-2:-1] == ["login"]))
-    return (start, end if is_whole else reading.end(kind, start)) if good else (0, 0)
-
-
-def _places(reading: "_Text") -> "Iterator[Tuple[int, int]]":
-    """Yield where each secret begins and ends that a mark before it tells."""
-    lowered = reading.seen.decode().lower()
-    found = []
-    for mark, (kind, least) in PLACES.items():
-        at = lowered.find(mark)
-        while at >= 0:
-            start, end = FINDERS[kind](reading, at, at + len(mark))
-            if end - start >= least:
-                found.append((start, end))
-            reading.spend(0)
-            at = lowered.find(mark, max(at + len(mark), end))
-    yield from sorted(found)
-
-
-def _in_url(reading: "_Text", begin: int, at: int) -> "Tuple[int, int]":
-    """Return the password of an address, or its user if that looks like a key."""
-    if reading.text.find("@", at, at + KEY_BLOCK_MAX_CHARS) < 0:
-        return at, at
-    said = reading.text[at:reading.end("authority", at)]
-    user, has_password, rest = said.partition(":")
-    if has_password and "@" in rest:
-        start, password = at + len(user) + 1, rest.rpartition("@")[0]
-        is_word = not password or _is_plain(password) or (
-            _rank(password) and not _is_mixed(password))
-        return start, start + (0 if is_word else len(password))
-    user, is_user, _ = said.partition("@")
-    is_key = is_user and len(user) >= 20 and _is_mixed(user) and not _is_plain(user)
-    return at, at + (len(user) if is_key else 0)
-
-
-def _in_path(reading: "_Text", begin: int, at: int) -> "Tuple[int, int]":
-    """Return what follows in an address, an id of digits at its begin aside."""
-    end = reading.end("path", at)
-    return end - len(reading.text[at:end].lstrip("0123456789/")), end
-
-
-def _in_bot(reading: "_Text", begin: int, at: int) -> "Tuple[int, int]":
-    """Return what stands behind the number of a Telegram bot."""
-    is_bot = reading.text[max(0, begin - 8):begin].isdigit()
-    return begin + 1, reading.end("url", at) if is_bot else at
-
-
-def _in_hash(reading: "_Text", begin: int, at: int) -> "Tuple[int, int]":
-    """Return the salt and the hash behind the name of a hash, and that name."""
-    end = reading.end("hash", at)
-    if end - at < 14:
-        return at, at
-    said = reading.text[at:end]
-    before = _spaced(reading.seen[max(0, begin - 8):begin].decode())[-1:]
-    is_name = before.isalnum() or not _is_mixed(said)
-    return (end if is_name or said == said.lower() else begin), end
-
-
-def _in_block(reading: "_Text", begin: int, at: int) -> "Tuple[int, int]":
-    """Return a private key from its first line to its last one, or what is there."""
-    text = reading.text
-    start = text.rfind("---", max(0, at - 60), at)
-    if start < 0 or text[begin:at] != "PRIVATE KEY":
-        return at, at
-    first = max(0, at - LINE_CHARS)
-    start = first + len(text[first:start].rstrip("-"))
-    if "END" in text[start:at]:
-        is_tail = start <= KEY_BLOCK_MAX_CHARS and not text[:start].strip(KEY_BODY)
-        return (0, start) if is_tail else (at, at)
-    if "BEGIN" not in text[start:at]:
-        return at, at
-    head = text[at:at + 60].lstrip("- BLOCK")  # most have no body, and cost no copy
-    has_body = len(head) - len(head.lstrip(KEY_BODY)) >= 20
-    block = text[at:at + KEY_BLOCK_MAX_CHARS] if has_body else ""
-    size = len(block) - len(block.lstrip("- BLOCK").lstrip(KEY_BODY))
-    if size < 40:
-        return at, at
-    last = block.find("KEY", size)
-    if "END" not in block[size:last]:
-        return start, at + size
-    return start, reading.end("dashes", at + last)
-
-
-def _in_lines(reading: "_Text", begin: int, at: int) -> "Tuple[int, int]":
-    """Return the lines of a PuTTY key behind their number."""
-    start = reading.text.find("\n", at, at + 20) + 1
-    end = reading.text.find("\nPrivate-", start) if start else 0
-    return start, len(reading.text) if end < 0 else end
-
-
-#: kind of a place -> function of the text and of where the mark begins and ends
-FINDERS: "Dict[str, Callable[[_Text, int, int], Tuple[int, int]]]" = {
-    "url": _in_url, "bot": _in_bot, "path": _in_path, "hash": _in_hash,
-    "block": _in_block, "lines": _in_lines}
+    def _is_good_bare(self, value: Value, in_query: bool, behind: str) -> bool:
+        """Tell whether the *value* without quotes is secret."""
+        said, word, sign = value.text, self.name.text, self.sign
+        is_tight = sign == "=" and self.text[self.start - 1] == "="
+        if self.name.rank < 2:
+            is_named = is_tight and value.is_mixed and (in_query or word.isupper())
+            return (is_named and len(said) > 2 and not value.is_code()) or (
+                bool(sign) and value.is_key())
+        if is_tight or sign in (":-", "value"):
+            return value.is_mixed or self.before[-1:] not in ("(", " ") or (
+                behind[:1] not in (")", ","))
+        if sign:
+            is_element = sign == ">" and behind == "</"
+            return sign not in ("||", "??") and (value.is_mixed or is_element)
+        if self.is_flag:
+            return said[0] != "-" and "=" not in said[:6]
+        return value.is_key() or (
+            value.is_mixed and self.before.endswith(SETTERS)) or (
+            value.is_mixed and len(said) >= 12 and word.lower() in SCHEMES) or (
+            word.lower() == "password" and self.before.split()[-2:-1] == ["login"])
 
 
 # Cutting ----------------------------------------------------------------------
-# Of a long string head and tail stay, and no half of a secret in either.
+# Of a long string head and tail stay.
 
-
-def _redact_string(text: str, max_chars: int, effort: Effort) -> str:
-    if len(text) < SECRET_MIN_CHARS:
-        return text
-    try:
-        return _redact_long(text, max_chars, effort)
-    except Effort.Spent:
-        return SKIPPED
-
-
-def _redact_long(text: str, max_chars: int, effort: Effort) -> str:
-    if len(text) <= max_chars + 2 * CUT_MARGIN_CHARS:
-        clipped: str = clip(_redact_text(text, effort), max_chars)
-        return clipped
-    head, tail = _halves(max_chars)
-    begin = _redact_head(text[:head + CUT_MARGIN_CHARS], effort)[:head]
-    at = len(text) - tail - CUT_MARGIN_CHARS
-    end = _redact_tail(_opening(text[:at]) + text[at:], effort)[-tail:]
-    return _mark_cut(begin, len(text) - len(begin) - len(end), end)
-
-
-def _redact_head(text: str, effort: Effort) -> str:
-    """Return *text* redacted, without what of its margin is still as it was."""
-    safe = _redact_text(text, effort)
-    margin = _common_chars(*(part[:-CUT_MARGIN_CHARS - 1:-1] for part in (safe, text)))
-    return safe[:len(safe) - margin]
-
-
-def _redact_tail(text: str, effort: Effort) -> str:
-    """Return *text* redacted, without its margin and what may go on from before it."""
-    safe = _redact_text(text, effort)
-    margin = text[:_common_chars(safe[:CUT_MARGIN_CHARS], text)]
-    end = safe[len(margin):]
-    if len(margin) < CUT_MARGIN_CHARS or any(
-            not (c.isascii() and c.isalnum()) and c not in "_.+/=~-" for c in margin):
-        return end
-    return "".join(end.split(None, 1)[1:])  # a key may be that long
-
-
-def _common_chars(one: str, other: str) -> int:
-    """Return with how many characters both begin."""
-    pairs = enumerate(zip(one, other))
-    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-def _opening(text: str) -> str:
-    """Return how the secret begins that may go on behind *text*, a key or a header."""
-    key = text.rfind("-----BEGIN ")
-    if key >= 0 and "-----END " not in text[key:]:
-        return text[key:key + 99]
-    line = text[max(map(text.rfind, "\r\n")) + 1:]
-    header = max(map(line.lower().rfind, HEADERS))
-    is_open = header >= 0 and not set("\"'") & set(line[header + 30:])
-    return line[header:header + 99] if is_open else ""
+_CUT = "[… {} characters cut …]"  # between them
 
 
 def clip(value: "Any", max_chars: int = STRING_MAX_CHARS) -> "Any":
@@ -2278,23 +2253,14 @@ def clip(value: "Any", max_chars: int = STRING_MAX_CHARS) -> "Any":
     A cut string keeps its head and its tail, and says between them how much is gone.
     """
     if isinstance(value, str) and len(value) > max_chars:
-        head, tail = _halves(max_chars)
-        return _mark_cut(value[:head], len(value) - head - tail, value[-tail:])
+        head, tail = (max_chars - 32) * 3 // 4, (max_chars - 32) // 4
+        return f"{value[:head]}{_CUT.format(len(value) - head - tail)}{value[-tail:]}"
     if isinstance(value, dict):
         return {clip(name, max_chars): clip(inner, max_chars)
                 for name, inner in value.items()}
     if isinstance(value, list):
         return [clip(inner, max_chars) for inner in value]
     return value
-
-
-def _halves(max_chars: int) -> "Tuple[int, int]":
-    kept = max_chars - 32  # the rest is for what _mark_cut puts between them
-    return kept * 3 // 4, kept // 4
-
-
-def _mark_cut(head: str, cut_chars: int, tail: str) -> str:
-    return f"{head}[… {cut_chars} characters cut …]{tail}"
 
 
 def fit(event: "Event", build: "Callable[[Event], Event]", max_bytes: int) -> bytes:
@@ -2318,7 +2284,8 @@ def fit(event: "Event", build: "Callable[[Event], Event]", max_bytes: int) -> by
 
 
 # Redacting --------------------------------------------------------------------
-# A copy of any JSON value, in which each secret is replaced and long strings are cut.
+# A copy of any JSON value, in which each secret is replaced and long strings are cut,
+# with no half of a secret in what stays.
 
 
 def redact(
@@ -2335,61 +2302,115 @@ def redact(
     lacks.  Of an object the short scalars come first.  Not covered: secrets without a
     name or a form, such as a password in prose.  Vectors: redact/*, redaction.json.
     """
-    effort, max_chars = effort or _UNBOUND, max_chars or sys.maxsize
-    if isinstance(value, str):
-        return _redact_string(value, max_chars, effort)
-    if isinstance(value, list):
-        return _redact_array(value, max_chars, effort)
-    if isinstance(value, dict):
-        return _redact_object(_redact_pairs(value), max_chars, effort)
-    return value
+    return Redaction(max_chars or sys.maxsize, effort or _UNBOUND).value(value)
 
 
-def _redact_array(values: "List[Any]", max_chars: int, effort: Effort) -> "List[Any]":
-    """Return the array redacted; so is what follows the flag or header of it."""
-    safe: "List[Any]" = []
-    for flag, value in zip([None, *values], values):
-        if effort.is_spent():
-            return [*safe, SKIPPED]
-        hidden = isinstance(flag, str) and isinstance(value, str) and value and (
-            _is_followed(flag, value, len(values) == 2))
-        safe.append(REDACTED if hidden else redact(value, max_chars, effort))
-    return safe
+class Redaction:
+    """A walk through a JSON value, whose strings are redacted and cut."""
 
+    def __init__(self, max_chars: int, effort: Effort) -> None:
+        self.max_chars, self.effort = max_chars, effort
 
-def _redact_object(pairs: "Event", max_chars: int, effort: Effort) -> "Event":
-    known: "Dict[str, Tuple[str, Any]]" = {}
-    for name in sorted(pairs, key=lambda name: _is_long(pairs[name])):
-        if effort.is_spent(len(name)):
-            break
-        inner = pairs[name]
-        known[name] = _redact_string(name, max_chars, effort), (
-            REDACTED if inner and _holds_secret(_rank(name), inner)
-            else redact(inner, max_chars, effort))
-    safe = dict(known[name] for name in pairs if name in known)
-    missing = len(pairs) - len(known)
-    return {**safe, SKIPPED: missing} if missing else safe
+    def value(self, value: "Any") -> "Any":
+        """Return a copy of the JSON *value* without its secrets."""
+        if isinstance(value, str):
+            return self._string(value)
+        if isinstance(value, list):
+            return self._array(value)
+        return self._object(self._paired(value)) if isinstance(value, dict) else value
 
+    def _array(self, values: "List[Any]") -> "List[Any]":
+        """Return the array redacted; so is what follows the flag or header of it."""
+        safe: "List[Any]" = []
+        for flag, value in zip([None, *values], values):
+            if self.effort.is_spent():
+                return [*safe, SKIPPED]
+            hidden = isinstance(flag, str) and isinstance(value, str) and value and (
+                self._is_followed(flag, value, len(values) == 2))
+            safe.append(REDACTED if hidden else self.value(value))
+        return safe
 
-def _is_long(value: "Any") -> bool:
-    return isinstance(value, (dict, list)) or (
-        isinstance(value, str) and len(value) > SESSION_MAX_CHARS)
+    @staticmethod
+    def _is_followed(flag: str, said: str, is_pair: bool) -> bool:
+        is_flag = flag[:1] == "-" and said[:1] not in ("-", "$") and "=" not in flag
+        return (is_flag or (is_pair and Value(said).is_mixed)) and (
+            len(flag) <= NAME_MAX_CHARS and Name(flag).holds(said))
 
+    def _object(self, pairs: "Event") -> "Event":
+        known: "Dict[str, Tuple[str, Any]]" = {}
+        for name in sorted(pairs, key=lambda name: self._is_long(pairs[name])):
+            if self.effort.is_spent(len(name)):
+                break
+            inner = pairs[name]
+            known[name] = self._string(name), (
+                REDACTED if inner and Name(name).holds(inner) else self.value(inner))
+        safe = dict(known[name] for name in pairs if name in known)
+        missing = len(pairs) - len(known)
+        return {**safe, SKIPPED: missing} if missing else safe
 
-def _redact_pairs(value: "Event") -> "Event":
-    """Return the object *value*; a secret that a member beside it names is replaced."""
-    for name, held in PAIRS:
-        said = value.get(held)
-        if said and isinstance(value.get(name), str) and _holds_secret(
-                _rank(value[name]), said):
-            return {**value, held: REDACTED}
-    return value
+    @staticmethod
+    def _is_long(value: "Any") -> bool:
+        return isinstance(value, (dict, list)) or (
+            isinstance(value, str) and len(value) > SESSION_MAX_CHARS)
 
+    @staticmethod
+    def _paired(value: "Event") -> "Event":
+        """Return the object; a secret that a member beside it names is replaced."""
+        for name, held in PAIRS:
+            said = value.get(held)
+            if said and isinstance(value.get(name), str) and Name(
+                    value[name]).holds(said):
+                return {**value, held: REDACTED}
+        return value
 
-def _is_followed(flag: str, said: str, is_pair: bool) -> bool:
-    is_flag = flag[:1] == "-" and said[:1] not in ("-", "$") and "=" not in flag
-    return (is_flag or (is_pair and _is_mixed(said))) and (
-        len(flag) <= NAME_MAX_CHARS and _holds_secret(_rank(flag), said))
+    def _string(self, text: str) -> str:
+        if len(text) < SECRET_MIN_CHARS:
+            return text
+        try:
+            if len(text) <= self.max_chars + 2 * CUT_MARGIN_CHARS:
+                clipped: str = clip(self._safe(text), self.max_chars)
+                return clipped
+            return self._cut(text)
+        except Effort.Spent:
+            return SKIPPED
+
+    def _safe(self, text: str) -> str:
+        return Text(text, self.effort).redacted()
+
+    def _cut(self, text: str) -> str:
+        """Return head and tail of *text*, each looked through beyond the cut."""
+        kept = self.max_chars - 32  # the rest is for what stands between them
+        begin = self._head(text[:kept * 3 // 4 + CUT_MARGIN_CHARS])[:kept * 3 // 4]
+        at = len(text) - kept // 4 - CUT_MARGIN_CHARS
+        end = self._tail(self._opening(text[:at]) + text[at:])[-(kept // 4):]
+        return f"{begin}{_CUT.format(len(text) - len(begin) - len(end))}{end}"
+
+    def _head(self, text: str) -> str:
+        """Return *text* redacted, without what of its margin is still as it was."""
+        safe = self._safe(text)
+        margin = Text.common_chars(*(
+            part[:-CUT_MARGIN_CHARS - 1:-1] for part in (safe, text)))
+        return safe[:len(safe) - margin]
+
+    def _tail(self, text: str) -> str:
+        """Return *text* redacted, without its margin, nor what may go on from there."""
+        safe = self._safe(text)
+        margin = text[:Text.common_chars(safe[:CUT_MARGIN_CHARS], text)]
+        end = safe[len(margin):]
+        if len(margin) < CUT_MARGIN_CHARS or margin.strip(ALL):
+            return end
+        return "".join(end.split(None, 1)[1:])  # a key may be that long
+
+    @staticmethod
+    def _opening(text: str) -> str:
+        """Return how the secret begins that may go on behind *text*."""
+        key = text.rfind("-----BEGIN ")
+        if key >= 0 and "-----END " not in text[key:]:
+            return text[key:key + 99]
+        line = text[max(map(text.rfind, "\r\n")) + 1:]
+        header = max(map(line.lower().rfind, HEADERS))
+        is_open = header >= 0 and not set("\"'") & set(line[header + 30:])
+        return line[header:header + 99] if is_open else ""
 
 
 # The errand -------------------------------------------------------------------
@@ -3190,7 +3211,7 @@ def _quote(answer: "Event") -> str:
     members = {**answer, **inner} if isinstance(inner, dict) else answer
     words = [members.get(name) for name in ("error", "message")]
     text = ": ".join(word for word in words if isinstance(word, str))
-    return Line.clamp(_redact_text(Line.clean(text)), QUOTE_MAX_CHARS)
+    return Line.clamp(redact(Line.clean(text)), QUOTE_MAX_CHARS)
 
 
 def _dechunk(body: bytes) -> bytes:
@@ -3213,7 +3234,7 @@ def shown_url(url: str) -> str:
     if "@" in rest.partition("/")[0] or not mark or not (port or "0").isdigit():
         rest = rest.rpartition("@")[2]
     rest = rest.partition("?")[0].partition("#")[0]
-    return Line.clamp(_redact_text(scheme + mark + rest), QUOTE_MAX_CHARS)
+    return Line.clamp(redact(scheme + mark + rest), QUOTE_MAX_CHARS)
 
 
 # The streak -------------------------------------------------------------------
@@ -4268,10 +4289,10 @@ def _is_near(one: str, other: str) -> bool:
 
     difflib would cost as much as the rest of a hook, at each event of a newer client.
     """
-    one, other = (_bare(name).replace(":", "") for name in (one, other))
-    at = _common_chars(one, other)
+    one, other = (Name(name).bare.replace(":", "") for name in (one, other))
+    at = Text.common_chars(one, other)
     one, other = one[at:], other[at:]
-    tail = _common_chars(one[::-1], other[::-1])
+    tail = Text.common_chars(one[::-1], other[::-1])
     one, other = one[:len(one) - tail], other[:len(other) - tail]
     return max(len(one), len(other)) < 2 or (one == other[::-1] and len(one) == 2)
 
@@ -5231,7 +5252,7 @@ def asked_summary(event: "Event", errand: "Errand") -> str:
     texts = [part.get("text") for part in parts if isinstance(part, dict)] if (
         isinstance(parts, list)) else []
     words = " ".join(text for text in texts if isinstance(text, str))
-    line = " ".join(Line.clean(_redact_text(words)).split())
+    line = " ".join(Line.clean(redact(words)).split())
     return Line.clamp(line, SUMMARY_MAX_CHARS, "…")
 
 

@@ -2,19 +2,43 @@
 
 import copy
 import json
+import string
 import time
 
 import pytest
 
 import hook_io
 from conftest import SAMPLES, is_cpython, sample
-from hook_io import ALPHABETS, KEY_FORMS, NAME_MARKS, SKIPPED, clip, redact
+from hook_io import SKIPPED, clip, redact
 
 GONE = "[redacted]"
 #: values that no scanner knows; "dotted" has the form of a session token
 VALUES = {"mixed": "Zq7" * 8, "dotted": "MTk4NzQyNg.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kK"}
 LETTERS = "correcthorse"
 HEX = "0a1b2c3d" * 4
+ALPHABETS = {
+    "hex": "0123456789abcdef", "upper": string.ascii_uppercase + string.digits,
+    "lower": string.ascii_lowercase + string.digits,
+    "word": string.ascii_letters + string.digits}
+ALPHABETS["url"] = ALPHABETS["word"] + "_-"
+ALPHABETS["all"] = ALPHABETS["url"] + "./+~="
+#: alphabet -> how a published key begins, whose rest is of that alphabet, and how many
+#: characters follow at the least
+FORMS = {
+    "hex": {"SK": 32, "dapi": 32},
+    "upper": {"AKIA": 16, "ASIA": 16, "ABIA": 16, "ACCA": 16, "A3T": 17, "SCW": 17},
+    "lower": {"oy2": 43},
+    "word": {"LTAI": 12, "AKID": 32, "AKCp": 60, "cmVmd": 50, "EZAK": 54, "EZTK": 54,
+             "ATBB": 32, "cio": 32, "4b1d": 38, "hf_": 30, "api_org_": 30,
+             "sk_live_": 10, "sk_test_": 10, "rk_live_": 10, "rk_test_": 10,
+             "rzp_live_": 14, "rzp_test_": 14},
+    "url": {"AIza": 35, "EAA": 20, "1//0": 35, "GR1348941": 20, "sha256~": 43,
+            "ya29.": 20, "HRKU-": 36, "amzn.mws.": 36, "YCAJE": 20, "AQVN": 35,
+            "BSA": 28, "A21AA": 60, "AVNS_": 19, "A3-": 30},
+    "all": {"ATATT3": 50, "ATCTT3": 50, "ABSK": 60, "eyJ": 20, "SG.": 40, "xoxb-": 10,
+            "xoxp-": 10, "xoxa-": 10, "xoxs-": 10, "xoxc-": 10, "xoxd-": 10, "xoxe": 10,
+            "xoxr-": 10, "xoxo-": 10, "xapp-": 10, "IQoJ": 100, "dG9r": 56,
+            "FLWSECK": 12, "sk.eyJ": 40}}
 
 SECRET_MEMBERS = (
     "authorization", "Proxy-Authorization", "api_key", "apiKey", "X-Api-Key", "API KEY",
@@ -209,7 +233,7 @@ def assert_redacted_everywhere(secret):
 
 
 @pytest.mark.parametrize(("start", "alphabet", "least"), [
-    (start, alphabet, least) for alphabet, starts in KEY_FORMS.items()
+    (start, alphabet, least) for alphabet, starts in FORMS.items()
     for start, least in starts.items()])
 def test_a_providers_key_is_redacted_wherever_it_stands(start, alphabet, least):
     body = "".join(c for c in "b3Xd7Fa2Qc9Ze4" * 40 if c in ALPHABETS[alphabet])
@@ -235,6 +259,24 @@ def test_a_word_a_sign_and_a_random_body_are_a_key_whoever_issues_it(start, body
     ids=lambda text: text[:10])
 def test_a_key_may_have_many_words_before_it_and_any_signs_in_it(secret):
     assert_redacted_everywhere(secret)
+
+
+@pytest.mark.parametrize("secret", [
+    "cnvca0dXar0frimzwQowZyb4ypgl7nWXNWEuDpg", "EXO0gLxFso7hPDK2lsGT2lnJZ9D",
+    "0f8QaHogAa68o06CMwziGEuPNnW14", "waka_3f2b8c1e-8a4d-4e6b-9c2f-1a2b3c4d5e6f",
+    "zz-7_ni26od8yhls=qjha2_e0bk-r-hcqdz0-iky9i_xwx3", "QaHogAa68o06CMwziGEuPNnW1_4"])
+def test_a_word_that_nobody_would_write_is_a_key_even_without_a_sign_in_it(secret):
+    assert_redacted_everywhere(secret)
+
+
+@pytest.mark.parametrize("text", [
+    "SHA256:z7YcKxCLJyo0DjB3uJy4rtqWD8VUquDd4Mls3Z16uuA bob",
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIb3mg21unkUNXftE6oDt7D3AgSEksF8eDow6HHEixX1q",
+    "\n" + "".join("aB3dE7gH1jK5mN8pQ2rS" * 4)[:76] + "\n", "x.parseInt32BigEndian64Of",
+    "rollout-2026-11-20T23-34-17-3f2b8c1e-8a4d-4e6b-9c2f-1a2b3c4d5e6f.jsonl",
+    "pvc-3f2b8c1e-8a4d-4e6b-9c2f-1a2b3c4d5e6f", "testAddsTwo2And3ToMakeFive5"])
+def test_a_hash_a_public_key_a_line_of_base64_and_a_name_are_none(text):
+    assert redact(text) == text
 
 
 @pytest.mark.parametrize("text", [
@@ -266,6 +308,7 @@ def test_keys_of_a_form_of_their_own_are_redacted(secret):
 @pytest.mark.parametrize(("text", "secret"), [
     ("https://hooks.slack.com/services/{}", "T0Zq7/B0Zq7/Zq7Zq7Zq7Zq7"),
     ("https://{}@github.com/a/b.git", "Zq7" * 10),
+    ("https://{}:@github.com/a/b.git", "Zq7" * 10),
     ("bot123456789:{}/x", "AA" + "b3C" * 11),
     ("https://discord.com/api/webhooks/123456789012345678/{}", "Zq7-" * 10)])
 def test_an_address_that_is_a_key_is_redacted(text, secret):
@@ -444,7 +487,7 @@ def test_a_key_behind_much_that_was_redacted_does_not_leak_in_part(kind):
 
 # Time
 
-MARKERS = sorted({*NAME_MARKS, *hook_io.PLACES})
+MARKERS = sorted({*hook_io.SECRET_ENDINGS, *hook_io.RANDOM_ENDINGS, *hook_io.PLACES})
 PIECES = (
     "a", " ", "_", "-", ".", "=", ":", "\\", '"', "'", "{", "[", "\n", "@", "a.", "a-",
     "A_",
@@ -462,7 +505,7 @@ STARTS = (
     "token=", "token= ", "--password '", "-----BEGIN PRIVATE KEY-----\n", "://a:",
     "eyJ", '["', "bearer ", "x -u ", "?sig=")
 TEXTS = [("", piece) for piece in (*PIECES, *MARKERS)]
-TEXTS += [("", start) for starts in KEY_FORMS.values() for start in [*starts][::8]]
+TEXTS += [("", start) for starts in FORMS.values() for start in [*starts][::8]]
 TEXTS += [(start, piece) for start in STARTS for piece in ("a", "a=", "a.", "a-", "(")]
 #: what does not repeat, so that nothing of it is known from before
 CHANGING = ("?key=%d", "--token=%d", "token: %d ", "&sig=a%x", '"password": "p%d", ',

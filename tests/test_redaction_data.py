@@ -17,7 +17,7 @@ GROUPS = {
         "endings": "SECRET_ENDINGS", "tails": "NAME_TAILS", "whole": "SECRET_NAMES",
         "endings_if_random": "RANDOM_ENDINGS", "plain_endings": "PLAIN_ENDINGS",
         "in_queries": "QUERY_NAMES", "beside_a_secret": "PLAIN_NAMES",
-        "pairs": "PAIRS", "schema_types": "SCHEMA_TYPES", "marks": "NAME_MARKS"},
+        "pairs": "PAIRS", "schema_types": "SCHEMA_TYPES"},
     "values": {
         "plain": "PLAIN_VALUES", "plain_starts": "PLAIN_STARTS",
         "references": "REFERENCES", "of_sentences": "SENTENCE_WORDS",
@@ -26,16 +26,17 @@ GROUPS = {
         "signs": "SIGNS", "no_signs": "NO_SIGNS", "closers": "CLOSERS",
         "schemes": "SCHEMES", "setters": "SETTERS", "flags": "FLAGS",
         "headers": "HEADERS"},
-    "keys": {"marks": "KEY_MARKS", "key_words": "KEY_WORDS",
-             "id_prefixes": "ID_PREFIXES", "file_endings": "FILE_ENDINGS",
-             "escapes": "ESCAPES"},
+    "keys": {"starts": "KEY_STARTS", "base64_starts": "BASE64_STARTS",
+             "marks": "KEY_MARKS", "id_prefixes": "ID_PREFIXES",
+             "file_endings": "FILE_ENDINGS", "base64_widths": "BASE64_WIDTHS",
+             "public_starts": "PUBLIC_STARTS", "escapes": "ESCAPES"},
     "limits": {name.lower(): name for name in (
         "SECRET_MIN_CHARS", "NAME_MAX_CHARS", "NUMBER_MIN", "RANDOM_MIN_CHARS",
         "JUDGED_MAX_CHARS", "KEY_MIN_CHARS", "KEY_MAX_CHARS", "PREFIX_MAX_CHARS",
         "KEY_BODY_MIN_CHARS", "MEMBER_MIN_CHARS", "BEFORE_CHARS", "BEHIND_CHARS",
-        "LETTERS_MIN_CHARS", "PIECES_MAX", "MARKED_MIN_CHARS", "VALUE_MAX_CHARS",
-        "KEY_BLOCK_MAX_CHARS", "JOINT_CHARS", "LINE_CHARS", "STRING_MAX_CHARS",
-        "CUT_MARGIN_CHARS")},
+        "LETTERS_MIN_CHARS", "LONE_MIN_CHARS", "UUID_MAX_CHARS", "PIECES_MAX",
+        "MARKED_MIN_CHARS", "VALUE_MAX_CHARS", "KEY_BLOCK_MAX_CHARS", "JOINT_CHARS",
+        "LINE_CHARS", "STRING_MAX_CHARS", "CUT_MARGIN_CHARS")},
 }
 
 
@@ -43,6 +44,8 @@ def plain(value):
     """Return a table as JSON has it, a set in the order of its words."""
     if isinstance(value, frozenset):
         return sorted(value)
+    if isinstance(value, dict):
+        return {name: plain(inner) for name, inner in value.items()}
     return [plain(inner) for inner in value] if isinstance(value, tuple) else value
 
 
@@ -54,10 +57,6 @@ def built():
     """Return what the file has to hold."""
     data = {group: {name: plain(getattr(hook_io, table)) for name, table in row.items()}
             for group, row in GROUPS.items()}
-    data["keys"]["forms"] = [
-        f"{re.escape(start)}{regex_of(hook_io.ALPHABETS[alphabet])}{{{least},}}"
-        for alphabet, starts in hook_io.KEY_FORMS.items()
-        for start, least in starts.items()]
     data["places"] = [{"mark": mark, "kind": kind, "least_chars": least}
                       for mark, (kind, least) in hook_io.PLACES.items()]
     data["ends"] = {
@@ -76,8 +75,7 @@ def test_the_data_for_ports_are_those_of_the_library():
 
 def test_every_regular_expression_in_them_is_one_of_re2_and_javascript():
     data = built()
-    for form in [*data["keys"]["forms"], *(
-            form for row in data["ends"].values() for form in row.values())]:
+    for form in (form for row in data["ends"].values() for form in row.values()):
         assert re.compile(form) and not re.search(r"\(\?|\\[1-9]|[*+?]\+", form), form
 
 
@@ -85,9 +83,10 @@ def test_every_table_of_redaction_is_among_the_data():
     held = {table for row in GROUPS.values() for table in row.values()}
     source = (VECTORS.parents[2] / "hook_io.py").read_text()
     section = source[source.index("\nREDACTED = "):source.index("\n# Cutting -")]
-    tables = set(re.findall(r"^([A-Z][A-Z_]+)\b(?:: .*)? = ", section, re.M))
-    assert tables - held == {"REDACTED", "SKIPPED", "ALPHABETS", "KEY_FORMS", "PLACES",
-                             "ESCAPED", "ENDS", "KEY_BODY", "FINDERS"}
+    tables = set(re.findall(r"^([A-Z][A-Z0-9_]+)\b(?:: .*)? = ", section, re.M))
+    assert tables - held == {
+        "REDACTED", "SKIPPED", "WORD", "KINDS", "PLACES", "ESCAPED",
+        "COLOUR_MARKS", "ENDS", "KEY_BODY", "QUOTES"}
 
 
 def test_the_page_says_what_each_limit_and_table_is_for():

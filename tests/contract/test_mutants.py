@@ -46,12 +46,12 @@ SENDERS = {
         '    return HookResult("blocking_error", "\\n".join(lines))\n\n\ndef earlier',
         "faults/nobody-listens"),
     "sends a secret member": in_library(
-        "REDACTED if inner and _holds_secret(_rank(name), inner)",
-        'REDACTED if inner == "" and _holds_secret(_rank(name), inner)',
+        "REDACTED if inner and Name(name).holds(inner)",
+        'REDACTED if inner == "" and Name(name).holds(inner)',
         "redact/members-named-as-secrets"),
     "sends a secret value": in_library(
-        "clip(_redact_text(text, effort), max_chars)",
-        "clip(text, max_chars)",
+        "clip(self._safe(text), self.max_chars)",
+        "clip(text, self.max_chars)",
         "redact/keys-of-code-hosts", "redact/members-named-as-secrets"),
     "follows a redirect": in_library(
         "        status, answer = _read_status(link)\n",
@@ -331,7 +331,7 @@ SENDERS = {
         'EXTRAS["asked_summary"](event.native, errand)',
         "summarize/the-summary-is-the-models", "summarize/another-model-by-variable"),
     "believes a model's every word": in_library(
-        "Line.clean(_redact_text(words)).split()", "words.split()",
+        "Line.clean(redact(words)).split()", "words.split()",
         "summarize/a-secret-that-it-repeats-is-redacted",
         "summarize/another-model-by-variable"),
     "counts no files of the spool": in_library(
