@@ -5821,7 +5821,8 @@ SPARE_MS = 50  # of it: what a request may take beyond its deadline
 LINES_MIN = 1000  # that are read however late it is
 SETTLE_MS = 150  # for hooks of the same turn that still write their lines
 READ_MAX_BYTES = 1 << 26  # of a log, of which one session's lines are wanted
-LEDGER_MAX_BYTES = 1 << 17  # of what has been exported, before the file begins anew
+LEDGER_MAX_BYTES = 1 << 18  # of what has been exported, before the file begins anew
+TAIL_BYTES = 1 << 14  # of it, which most often hold its last line
 BACK_BYTES = 1 << 20  # looked through at once for where a session begins
 TRANSCRIPT_MAX_BYTES = 1 << 25  # that are new in one
 CONTENT_MAX_CHARS = 1024  # of one attribute
@@ -6138,9 +6139,9 @@ class Export:
         file: "Any", start: int, told: int, wanted: bytes
     ) -> "Iterator[Tuple[int, bytes]]":
         """Yield the lines of a session, but for the calls of a turn that was told."""
-        file.seek(start)
-        at = start
-        for line in file.read(READ_MAX_BYTES).split(b"\n")[:-1]:
+        size = min(READ_MAX_BYTES, max(0, file.seek(0, os.SEEK_END) - start))
+        at = file.seek(start)
+        for line in file.read(size).split(b"\n")[:-1]:
             is_told = start < at < told and CALL_ID_MARK in line and any(
                 mark in line for mark in CALL_MARKS)
             if wanted in line and not is_told:
@@ -6300,13 +6301,23 @@ class Ledger:
 
     def _latest(self) -> "Event":
         """Return what the last whole line holds; {}: counters begin anew."""
-        try:
-            data = _read_own(self.path, READ_MAX_BYTES)
-        except OSError:
-            data = b""  # none yet, or nobody's
-        self.size, self.is_torn = len(data), data[-1:] not in (b"", b"\n")
-        lines = reversed(data.rsplit(b"\n", 3))  # the last one may be half of one
-        return next(filter(None, map(Turns.decoded, lines)), {})
+        known: "Event" = {}
+        for tail_bytes in (TAIL_BYTES, READ_MAX_BYTES):
+            try:
+                lines = self._tail(tail_bytes).rsplit(b"\n", 3)
+            except OSError:
+                return {}  # none yet, or nobody's
+            self.is_torn = lines[-1] != b""  # half of one
+            known = next(filter(None, map(Turns.decoded, reversed(lines))), {})
+            if known:
+                break
+        return known
+
+    def _tail(self, max_bytes: int) -> bytes:
+        with open(_open_own(self.path, os.O_RDONLY), "rb") as file:
+            self.size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, self.size - max_bytes))
+            return file.read(max_bytes)
 
     def leave(self) -> None:
         if self.lock >= 0:
