@@ -270,7 +270,7 @@ def patient(request):
     """Give every hook a budget that a busy machine does not use up."""
     for name in ("hook", "one_hook"):
         if name in request.fixturenames:
-            request.getfixturevalue(name).env["HOOK_IO_TIMEOUT_MS"] = "20000"
+            request.getfixturevalue(name).env["HOOK_IO_TIMEOUT_MS"] = "50000"
 
 
 def eventually(condition):

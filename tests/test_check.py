@@ -35,7 +35,7 @@ def test_an_event_that_arrives_is_exit_0_and_says_all_there_is_to_know(hook):
     assert said["agent"] == "raw (no event of an agent on stdin)"
     assert said["format"] == "events"
     assert said["endpoint"] == f"{server.url}, from HOOK_IO_SERVER_URL, at 127.0.0.1"
-    assert re.match(r"sent: HTTP 201, after \d+ ms of 20000$", said["outcome"])
+    assert re.match(r"sent: HTTP 201, after \d+ ms of 50000$", said["outcome"])
     assert said["streak"] == "no losses"
     assert said["spool"] == "off (HOOK_IO_SPOOL_DIR)"
     assert said["state folder"] == str(hook.state)
