@@ -7488,35 +7488,6 @@ EFFECTS = {
     "context": "the model knows the text",
     "hint": "the person sees the text",
 }
-#: runs a hook as it is, and says behind it what it imports at a cost of processor time,
-#: and how much of its output was held back
-_WATCH = """
-import builtins, os, pkgutil, runpy, sys, time
-sys.argv = sys.argv[1:]
-sys.path.insert(0, os.path.dirname(os.path.abspath(sys.argv[0])))
-import hook_io
-find, drop, leave = builtins.__import__, hook_io.StderrBuffer.drop, os._exit
-deep, said, fd = [0], [], os.dup(2)
-def timed(name, *more):
-    began, deep[0] = time.process_time(), deep[0] + 1
-    try:
-        return find(name, *more)
-    finally:
-        deep[0] -= 1
-        took_ms = (time.process_time() - began) * 1000
-        if not deep[0] and took_ms > IMPORT_MAX_MS:
-            said.append("import %s takes %d ms at each start: import it where it is"
-                        " needed" % (name, took_ms))
-def dropped(self):
-    if self._held_bytes():
-        said.append("%d bytes that it printed were held back" % self._held_bytes())
-    drop(self)
-def told(code):
-    os.write(fd, "".join("\\nwatched: " + line for line in said + [""]).encode())
-    leave(code)
-builtins.__import__, hook_io.StderrBuffer.drop, os._exit = timed, dropped, told
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
 
 def check(path: str) -> "List[str]":
@@ -7547,6 +7518,36 @@ def check(path: str) -> "List[str]":
 
 class Trial:
     """A hook is run on an event by hand, and what its agent would do is said."""
+
+    #: runs a hook as it is, and says behind it what it imports at a cost of processor
+    #: time, and how much of its output was held back
+    _WATCH = """
+    import builtins, os, pkgutil, runpy, sys, time
+    sys.argv = sys.argv[1:]
+    sys.path.insert(0, os.path.dirname(os.path.abspath(sys.argv[0])))
+    import hook_io
+    find, drop, leave = builtins.__import__, hook_io.StderrBuffer.drop, os._exit
+    deep, said, fd = [0], [], os.dup(2)
+    def timed(name, *more):
+        began, deep[0] = time.process_time(), deep[0] + 1
+        try:
+            return find(name, *more)
+        finally:
+            deep[0] -= 1
+            took_ms = (time.process_time() - began) * 1000
+            if not deep[0] and took_ms > IMPORT_MAX_MS:
+                said.append("import %s takes %d ms at each start: import it where it is"
+                            " needed" % (name, took_ms))
+    def dropped(self):
+        if self._held_bytes():
+            said.append("%d bytes that it printed were held back" % self._held_bytes())
+        drop(self)
+    def told(code):
+        os.write(fd, "".join("\\nwatched: " + line for line in said + [""]).encode())
+        leave(code)
+    builtins.__import__, hook_io.StderrBuffer.drop, os._exit = timed, dropped, told
+    runpy.run_path(sys.argv[0], run_name="__main__")
+    """
 
     def __init__(self, hook: str, event: "Event", agent: str) -> None:
         self.hook, self.event, self.agent = hook, event, agent
@@ -7619,7 +7620,9 @@ class Trial:
 
     def _warnings(self) -> "List[str]":
         """Return what breaks the contract, from the text and from a run of its own."""
-        code = _WATCH.replace("IMPORT_MAX_MS", str(IMPORT_MAX_MS))
+        from textwrap import dedent
+
+        code = dedent(self._WATCH).replace("IMPORT_MAX_MS", str(IMPORT_MAX_MS))
         watched, _ = self._ran("-c", code)
         lines = watched.stderr.decode("utf-8", "replace").splitlines()
         told = [line[9:] for line in lines if line.startswith("watched: ")]
