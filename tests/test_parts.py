@@ -81,8 +81,9 @@ def test_a_later_run_keeps_part_one_apart_and_each_event_arrives(fresh, server):
     eventually(lambda: len(arrived(server)) == 3)
 
 
-def test_a_first_run_only_compiles(fresh, server):
+def test_a_run_after_which_the_file_is_new_only_compiles(fresh, server):
     fresh.send(server.url, stdin=sample("PreToolUse"))
+    older(kept(fresh), by_s=-3600)
     fresh.send(server.url, stdin=sample("PreToolUse"))
     assert kept(fresh, "two") is None
 
