@@ -2774,8 +2774,11 @@ def post_json(
     try:
         target = _parse_url(url)
         head = _request_head(target, len(body), headers or {})
+        addresses = _permitted(
+            _addresses(_network(), target[1], target[2], Wait.at_least(deadline)),
+            target[0], allow_http)
         tls = _tls_context(ca_file) if target[0] == "https" else None
-        sock = _connect(target, deadline, allow_http)
+        sock = _connect(addresses, target[1], deadline)
         if target[0] == "https":
             sock = _wrap_tls(sock, target[1], deadline, tls)
         _send(sock, head + body, deadline)
@@ -2926,13 +2929,10 @@ SLOW_REFUSALS = os.name == "nt"
 
 
 def _connect(
-    target: "Target", deadline: float, allow_http: bool
+    addresses: "List[Tuple[int, Any]]", host: str, deadline: float
 ) -> "Any":
-    scheme, host, port = target[:3]
     net, failures = _network(), []
     timeouts = (TimeoutError, net.timeout)  # two classes before Python 3.10
-    addresses = _permitted(
-        _addresses(net, host, port, Wait.at_least(deadline)), scheme, allow_http)
     deadline = Wait.at_least(deadline)
     for index, (family, address) in enumerate(addresses):
         sock, is_slow = None, SLOW_REFUSALS and address_kind(address[0]) == "loopback"

@@ -141,6 +141,15 @@ def test_the_system_trusts_no_test_authority(one_hook, authority):
     assert "certificate: " in result.lines[0]
 
 
+@pytest.mark.parametrize("url", ["https://169.254.169.254/", "https://[fe80::1]/"])
+def test_no_certificates_are_read_for_an_address_that_is_refused(monkeypatch, url):
+    """They take longer to read than all the rest of a hook."""
+    monkeypatch.setattr(
+        ssl, "create_default_context", lambda **_: pytest.fail("they were read"))
+    outcome = hook_io.post_json(url, b"{}", time.monotonic() + PATIENCE_S)
+    assert (outcome.name, "not allowed" in outcome.fact) == ("invalid", True)
+
+
 def test_certificates_may_lie_in_the_home_folder(one_hook, authority):
     ca, _ = authority
     ca.cert_pem.write_to_path(str(one_hook.home / "ca.pem"))

@@ -258,9 +258,9 @@ SENDERS = {
         "spool/what-will-never-be-taken-is-set-aside",
         "spool/what-may-be-taken-another-time-waits"),
     "sleeps before it connects": in_library(
-        "        sock = _connect(target, deadline, allow_http)\n",
+        "        sock = _connect(addresses, target[1], deadline)\n",
         "        time.sleep(4)\n"
-        "        sock = _connect(target, deadline + 4, allow_http)\n",
+        "        sock = _connect(addresses, target[1], deadline + 4)\n",
         "time/a-delivered-event-costs-no-wait"),
     "waits to connect as long as it likes": in_library(
         "settimeout(share if is_slow else min(left, max(share, 0.25)))\n",
