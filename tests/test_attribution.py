@@ -277,6 +277,7 @@ def test_a_full_disk_is_answered_with_507_and_the_next_event_with_201():
         assert post(server, big)[0] == 201
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_hook_counts_the_507_of_a_full_disk_as_a_loss(one_hook):
     said = {"hook_event_name": "PostToolUse", "session_id": "s1", "tool_name": "Read",
             "tool_response": ["x" * 5_000] * 12}  # more than the pages left

@@ -20,9 +20,11 @@ from test_kept import Link, request_of
 from test_server import (
     EVENT,
     Command,
+    connected,
     event_bytes,
     fixture_command,  # noqa: F401 - a fixture
     get,
+    http_request,
     post,
 )
 
@@ -52,8 +54,9 @@ def readers_of(server):
 @pytest.mark.parametrize("path", QUESTIONS)
 def test_a_question_is_answered_alike_by_a_reader_and_by_the_server(apart, path):
     post(apart)
-    answers, apart.readers = [get(apart, path)], None
-    assert answers == [get(apart, path)]
+    told, readers, apart.readers = get(apart, path), apart.readers, None
+    assert told == get(apart, path)
+    apart.readers = readers
 
 
 def test_what_was_answered_201_is_in_the_next_answer_of_a_reader(apart):
@@ -68,6 +71,7 @@ def test_a_question_that_takes_its_time_holds_no_event_and_no_other_question(apa
     process.send_signal(signal.SIGSTOP)
     asking = threading.Thread(target=get, args=(apart, "/sessions"))
     asking.start()
+    eventually(apart.readers._idle.empty)
     assert post(apart)[0] == 201
     assert get(apart, "/health")[0] == 200
     assert len(readers_of(apart)) > 1
@@ -83,9 +87,11 @@ def test_a_reader_that_is_killed_costs_no_answer(apart):
         assert get(apart, "/health")[0] == 200
 
 
-def test_a_reader_that_cannot_start_costs_no_answer(apart, monkeypatch):
+@pytest.mark.parametrize("command", [
+    [sys.executable, "-c", "raise SystemExit(1)"], ["/nowhere/python"]])
+def test_a_reader_that_cannot_start_costs_no_answer(apart, command):
     (process,) = readers_of(apart)
-    apart.readers._command = [sys.executable, "-c", "raise SystemExit(1)"]
+    apart.readers._command = command
     process.kill()
     assert [get(apart, "/health")[0] for _ in range(3)] == [200] * 3
 
@@ -97,6 +103,17 @@ def test_stopping_ends_every_reader_and_leaves_the_file_alone(tmp_path):
         readers = readers_of(server)
     assert [process.returncode for process in readers] == [0]
     assert [path.name for path in tmp_path.iterdir()] == ["db"]
+
+
+def test_stopping_ends_a_reader_that_is_asked_and_does_not_answer(tmp_path):
+    with EventServer(db=str(tmp_path / "db"), is_read_apart=True) as server:
+        get(server, "/health")  # it runs
+        (process,) = readers_of(server)
+        process.send_signal(signal.SIGSTOP)
+        with connected(server) as sock:
+            sock.sendall(http_request(path="/sessions", method="GET"))
+            eventually(server.readers._idle.empty)
+    assert process.returncode == -signal.SIGKILL
 
 
 def test_readers_end_with_a_server_that_is_killed(command, tmp_path):
@@ -291,6 +308,7 @@ def test_of_a_burst_onto_a_full_disk_what_was_answered_201_is_stored(cramped):
 
 
 @needs_mounts
+@pytest.mark.usefixtures("patient")
 def test_a_hook_counts_what_a_full_disk_did_not_take_as_a_loss(one_hook, cramped):
     server, folder = cramped
     fill_up(folder)

@@ -38,23 +38,31 @@ class Readers:
     def __init__(self, db):
         self._command = [sys.executable, "-c", START, FOLDER, os.path.abspath(db)]
         self._idle, self._all, self._lock = queue.Queue(), [], threading.Lock()
+        self._is_closed = False
         self._start()
 
     def _start(self):
-        with self._lock:
-            if len(self._all) < MOST:
+        with self._lock, contextlib.suppress(OSError):  # the server answers then
+            if len(self._all) < MOST and not self._is_closed:
                 process = subprocess.Popen(self._command, stdin=subprocess.PIPE,
                                            stdout=subprocess.PIPE)
                 self._all.append(process)
                 self._idle.put(process)
 
+    def _taken(self):
+        """Return a process that is idle, once there is one; None where none starts."""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._idle.get(timeout=PATIENCE_S)
+            self._start()
+            if not self._all:
+                return None
+
     def ask(self, path):
         """Return the reply to GET *path*, a row of READS; None where there is none."""
-        try:
-            process = self._idle.get(timeout=PATIENCE_S)
-        except queue.Empty:
-            self._start()
-            process = self._idle.get()
+        process = self._taken()
+        if process is None:
+            return None
         try:
             process.stdin.write(json.dumps(path).encode() + b"\n")
             process.stdin.flush()
@@ -68,26 +76,29 @@ class Readers:
 
     def _replace(self, process):
         with self._lock:
-            self._all.remove(process)
+            if process in self._all:
+                self._all.remove(process)
         ended(process)
         self._start()
 
     def close(self):
         with self._lock:
+            self._is_closed = True
             for process in self._all:
                 ended(process)
+            self._all.clear()
 
 
 def ended(process):
     """End *process*, which does so by itself once it is asked nothing more."""
-    for stream in (process.stdin, process.stdout):
-        with contextlib.suppress(OSError):
-            stream.close()
+    with contextlib.suppress(OSError):
+        process.stdin.close()
     try:
         process.wait(END_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    process.stdout.close()  # not before: a thread may wait for what it says
 
 
 def main(db):

@@ -95,6 +95,8 @@ class EventServer:
         if self._loop:
             self._loop.wake()
         self.desk.close()
+        if self.readers:
+            self.readers.close()
         self.attribution.stop()
         with contextlib.suppress(OSError):  # macOS: then it looks up within POLL_S
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -108,8 +110,6 @@ class EventServer:
             thread.join(timeout=2)
         if self._loop:
             self._loop.close()
-        if self.readers:
-            self.readers.close()
         self.store.close()
 
     def events(self):

@@ -4,7 +4,7 @@ import * as axis from "./axis.js";
 import * as detail from "./detail.js";
 import * as sessions from "./sessions.js";
 import {begin, goBack, goOn} from "./story.js";
-import {$, ask, clock, make} from "./text.js";
+import {$, ask, clock, make, short} from "./text.js";
 import * as turns from "./turns.js";
 
 const RETRY_MS = 1500, REFRESH_MS = 400, REST = 4, SEARCH_MS = 150, SWEEP_MS = 30000;  // rest: times what news took
@@ -68,9 +68,9 @@ async function search() {
   if (sought !== want.q) return;
   $("empty").textContent = "";
   const open = event => async () => detail.showEvent((await ask("/events", {since_id: event.id - 1, limit: 1}))[0]);
+  const told = one => [clock(Date.parse(one.timestamp)), one.source_app, short(one.session_id ?? ""), one.event_type, one.summary];
   $("found").replaceChildren(make("h2", `${found.length === FOUND ? `the newest ${FOUND}` : found.length} events with “${sought}”`),
-    ...found.map(event => Object.assign(make("button", `${clock(Date.parse(event.timestamp))} ${event.event_type} ${event.summary || ""}`,
-      marked(event.metadata, sought)), {onclick: open(event)})));
+    ...found.map(event => Object.assign(make("button", told(event).join(" "), marked(event.metadata, sought)), {onclick: open(event)})));
 }
 function marked(text, sought, at = text.toLowerCase().indexOf(sought.toLowerCase()), end = at + sought.length) {
   return at < 0 ? make("div.mute", text) : make("div.mute", text.slice(0, at), make("mark", text.slice(at, end)), text.slice(end));
