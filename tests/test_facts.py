@@ -12,6 +12,7 @@ import re
 import pytest
 
 import bench
+import cost
 import hook_io
 import hostile
 import send_event
@@ -146,6 +147,9 @@ MEASURED = {
     r"Answers 1xx are passed over; headers and body of a 2xx": "HTTP",
     r"the same and takes [\d.]+ times as long": "below",
     r"without which a hook takes \d+ times as long": "below",
+    r"What `make cost` adds to a session: .+? the call itself\.": "below",
+    r"Server (?:up|silent|down), \d+ calls": "below",
+    r"The goals are at most [\d.]+ of `true`, .+? waits for its turn\.": "below",
     r"In instructions a delivered event is .+?\.(?= )": "below",
     r"your own is \d+ lines": "tests/test_readme.py",
     r"\([\d.]+ or later\)": "below", r"from [\d.]+ to [\d.]+ and PyPy that": "below",
@@ -401,3 +405,16 @@ def test_the_goals_that_are_missed_on_every_interpreter_are_named():
     missed = [f"`{goal}`" for goal, cells in rows
               if all("MISSED" in cell for cell in cells.split("|"))]
     assert f"Missed on each of the three: {words(missed)}." in PROSE
+
+
+def test_what_the_prose_says_of_the_goals_in_the_client_is_in_its_tables():
+    limits = {of: limit for _, of, _, limit in cost.GOALS}
+    assert f"at most {limits['true']} of `true`, and less than `curl`." in PROSE
+    ratios = re.findall(r"^\| hook-io +\| [\d.]+ +\| [\d.]+ +\| ([\d.]+) +\|", PAGED,
+                        re.M)
+    up, silent, down = ratios
+    assert (f"is missed: {up} with the server up, {silent} with a silent one, {down} "
+            "with none,") in PROSE
+    ours, curl = (float(re.search(rf"^\| {row} +\| ([\d.]+)", PAGED, re.M).group(1))
+                  for row in ("hook-io", "curl"))
+    assert ours < curl and min(map(float, ratios)) > limits["true"]
