@@ -95,10 +95,7 @@ if TYPE_CHECKING:
 
     Event = Dict[str, Any]
     Shape = Dict[str, Any]
-    Rows = List[List[str]]
     Envelope = Tuple[str, Dict[str, str], Event]
-    Link = Tuple[Any, float, List[bytes]]
-    Target = Tuple[str, str, int, str, str]
     Span = Tuple[int, int, str]  # of a secret, and what quotes it
     Record = Tuple[str, str, Event, str]
     Logged = Tuple[int, int, bytes]
@@ -112,13 +109,12 @@ __version__ = "0.2.0"
 __all__ = (
     "BLOCKING_FEEDBACK", "DIAGNOSTIC", "EXIT_SIGNAL", "FORMATS", "INTENTS",
     "MODEL_CONTEXT", "NOTHING", "OUTCOMES", "PLATFORMS", "USER_HINT", "AgentEvent",
-    "Done", "Emitter", "Event", "FailureStreak", "HookResult", "InputError", "Outcome",
-    "StderrBuffer", "account_for", "allow", "ask", "block", "canonical", "channel",
-    "check", "clip", "commands", "context", "decode", "deny", "earlier_losses",
-    "encode", "fit", "hint", "is_within", "normalise",
-    "parse_headers", "parse_options", "platform_of", "post_json", "read_event",
-    "redact", "render", "rewrite", "run", "send", "shown_url", "story", "strings",
-    "summary", "with_user_hint",
+    "Done", "Emitter", "Event", "FailureStreak", "Headers", "HookResult", "InputError",
+    "Outcome", "StderrBuffer", "allow", "ask", "block", "canonical", "channel", "check",
+    "clip", "commands", "context", "decode", "deny", "encode", "fit", "hint",
+    "is_within", "normalise", "parse_options", "platform_of", "post_json", "read_event",
+    "redact", "render", "rewrite", "run", "send", "shown_url", "story", "summary",
+    "with_user_hint",
 )
 
 # ==============================================================================
@@ -774,10 +770,6 @@ class Done(Exception):
         self.result = result
 
 
-class _Loss(Exception):
-    """The request ended here; args are the outcome's name, fact and status."""
-
-
 # Texts ------------------------------------------------------------------------
 # What a person reads is one line, and no longer than it may be.
 
@@ -967,21 +959,18 @@ class Json:
         self.chunks = lambda value, _level: [encoder.encode(value)]
 
     def parse_float(self, digits: str) -> float:
-        """Return the number; raises InputError for an infinity."""
         number = float(digits)
         if number - number:  # not 0, but NaN, for an infinity
             raise InputError(f"a number is too large: {digits[:ECHO_MAX_CHARS]}")
         return number
 
     def parse_int(self, digits: str) -> int:
-        """Return the number; raises InputError for one that no machine holds."""
         if len(digits) > INTEGER_MAX_DIGITS and (
                 len(digits.lstrip("-")) > INTEGER_MAX_DIGITS):
             raise InputError(f"a number has {len(digits.lstrip('-'))} digits")
         return int(digits)
 
     def parse_constant(self, name: str) -> "NoReturn":
-        """Refuse NaN and the infinities."""
         raise InputError(f"{name} is not JSON")
 
     def _refuse(self, value: object) -> "NoReturn":
@@ -2416,60 +2405,34 @@ class Redaction:
 # The errand -------------------------------------------------------------------
 # What was set is read once; what is under way is one event's, and changes with it.
 
-_NUMBERS = ("timeout_ms", "background_timeout_ms", "decide_timeout_ms",
-            "fail_loud_threshold")
-_SWITCHES = ("allow_http", "background", "check", "export_content", "flush_spool",
-             "summarize")
-
 
 class Settings:
     """What was set: on the command line, else by a variable, else by default.
 
     Each option's row says what it means, see parse_options; "" is not set.  Nothing
     here ever changes: what an event changes is its Errand's.
+    argv: the words of the command line.  env: every variable, for those that are not
+    ours.  sources: variable -> the agent's settings file that it is from.
     """
 
-    argv: "Sequence[str]"  # the words of the command line
-    env: "Mapping[str, str]"  # every variable, for those that are not ours
-    sources: "Mapping[str, str]"  # variable -> the agent's settings file it is from
-    source_app: str
-    event_type: str
-    session_id: str
-    metadata: str
-    summarize: bool
-    server_url: str
-    timeout_ms: int
-    format: str
-    background: bool
-    fail_loud: str
-    fail_loud_threshold: int
-    decide: str
-    decide_timeout_ms: int
-    decide_fail: str
-    check: bool
-    flush_spool: bool
-    export: str
-    export_url: str
-    export_headers: str
-    export_content: bool
-    textfile_dir: str
-    user: str
-    spool_dir: str
-    event_log: str
-    background_timeout_ms: int
-    summary_model: str
-    fields: str
-    headers: str
-    ca_file: str
-    allow_http: bool
+    argv: "Sequence[str]"
+    env: "Mapping[str, str]"
+    sources: "Mapping[str, str]"
+    source_app = event_type = session_id = metadata = server_url = format = ""
+    fail_loud = decide = decide_fail = export = export_url = export_headers = ""
+    textfile_dir = user = spool_dir = event_log = summary_model = fields = ""
+    headers = ca_file = ""
+    timeout_ms = background_timeout_ms = decide_timeout_ms = fail_loud_threshold = 0
+    allow_http = background = check = export_content = flush_spool = summarize = False
 
     def __init__(
         self, values: "Mapping[str, str]", argv: "Sequence[str]",
         env: "Mapping[str, str]", sources: "Mapping[str, str]",
     ) -> None:
-        vars(self).update(values, argv=argv, env=env, sources=sources)
-        vars(self).update((name, int(values.get(name, 0))) for name in _NUMBERS)
-        vars(self).update((name, bool(values.get(name))) for name in _SWITCHES)
+        vars(self).update(argv=argv, env=env, sources=sources)
+        for name, text in values.items():
+            kind: "Any" = type(getattr(Settings, name, ""))
+            vars(self)[name] = kind(text)
 
     def __setattr__(self, name: str, value: object) -> None:
         """Refuse: raise AttributeError."""
@@ -2488,6 +2451,7 @@ class Errand:
     summary = ""  # in place of the event's own
     deadline = 0.0
     is_away = False  # nobody waits for this process, nor reads what it says
+    effort = _UNBOUND
 
     def __init__(
         self, settings: Settings, name: str, started: float, time_ns: int, key: str
@@ -2500,7 +2464,6 @@ class Errand:
         self.metadata = settings.metadata  # sent in place of the event, redacted
         self.timeout_ms, self.decide = settings.timeout_ms, settings.decide
         self.fail_loud = settings.fail_loud
-        self.effort = _UNBOUND
         self.decided: "Event" = {}  # what a server's answer did, for the event log
         self.notes: "List[str]" = []  # lines for stderr
 
@@ -2514,6 +2477,22 @@ class Errand:
         """Add a *line* for stderr, once."""
         if line not in self.notes:
             self.notes.append(line)
+
+    def payload(self, event: AgentEvent) -> AgentEvent:
+        """Return what is sent as the event itself, under the session id given."""
+        payload = decode(self.metadata) if self.metadata else event.native
+        payload = payload if isinstance(payload, dict) else {"metadata": payload}
+        return self.under_session(normalise(payload, self.agent))
+
+    def under_session(self, event: AgentEvent) -> AgentEvent:
+        """Return *event* under the session id that was given, if one was."""
+        own = {"session_id": self.session_id}
+        return normalise({**event.native, **own}, event.agent) if (
+            self.session_id) else event
+
+    def summary_of(self, event: "Event") -> str:
+        """Return what happened, on one line: what a model said, or summary()."""
+        return self.summary or summary(event, self.event_type)
 
 
 # Formats ----------------------------------------------------------------------
@@ -2568,7 +2547,7 @@ def summary(event: "Event", event_type: str) -> str:
     """
     members = {name: text for name, text in event.items()
                if isinstance(text, str) and text.strip()}
-    members["tool"] = _tool(event)
+    members["tool"] = Wire.tool(event)
     try:
         text = SUMMARIES.get(event_type, "{tool}").format(**members)
     except KeyError:  # a member that this event lacks, or that is blank
@@ -2579,87 +2558,76 @@ def summary(event: "Event", event_type: str) -> str:
     return Line.clamp(text, SUMMARY_MAX_CHARS, "…")
 
 
-def _tool(event: "Event") -> str:
-    """Return the tool and what it works on, `Read: src/app.py`, or tools of a batch."""
-    name, given = event.get("tool_name"), event.get("tool_input")
-    if isinstance(event.get("tool_calls"), list):
-        calls = [call for call in event["tool_calls"] if isinstance(call, dict)]
-        names = [call.get("tool_name") for call in calls]
-        return ", ".join(name for name in names if isinstance(name, str) and name)
-    texts = given if isinstance(given, dict) else {}
-    subject = next((texts[k] for k in SUBJECTS if isinstance(texts.get(k), str)), "")
-    folder = f"{event.get('cwd')}/"
-    subject = subject[len(folder):] if subject.startswith(folder) else subject
-    return ": ".join(text for text in (name, subject) if text and isinstance(text, str))
+class Wire:
+    """Write what the members of a request hold, and read lists of variables."""
 
+    @staticmethod
+    def tool(event: "Event") -> str:
+        """Return the tool and its subject, `Read: src/app.py`, or tools of a batch."""
+        name, given = event.get("tool_name"), event.get("tool_input")
+        if isinstance(event.get("tool_calls"), list):
+            names = [JSON.at(call, "tool_name") for call in event["tool_calls"]]
+            return ", ".join(name for name in names if isinstance(name, str) and name)
+        texts = given if isinstance(given, dict) else {}
+        said = next((texts[k] for k in SUBJECTS if isinstance(texts.get(k), str)), "")
+        folder = f"{event.get('cwd')}/"
+        said = said[len(folder):] if said.startswith(folder) else said
+        return ": ".join(
+            text for text in (name, said) if text and isinstance(text, str))
 
-def strings(body: "Event") -> "Event":
-    """Return the members of *body* that are strings and not empty, fit for any server.
+    @staticmethod
+    def strings(body: "Event") -> "Event":
+        """Return the members of *body* that are strings and not empty, encodable."""
+        return {name: Wire.encodable(text)
+                for name, text in body.items() if isinstance(text, str) and text}
 
-    A half of a surrogate pair, which JSON can escape and UTF-8 cannot hold, is a "?".
-    """
-    return {name: _encodable(text)
-            for name, text in body.items() if isinstance(text, str) and text}
+    @staticmethod
+    def encodable(text: str) -> str:
+        """Return *text* with "?" for a half of a surrogate pair, which JSON can escape.
 
+        UTF-8, and so many a server, cannot hold it.
+        """
+        return text.encode("utf-8", "replace").decode()
 
-def _encodable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
+    @staticmethod
+    def instant(time_ns: int) -> str:
+        """Return the time, ns since the epoch, in UTC, ISO 8601, milliseconds, Z."""
+        seconds, rest = divmod(time_ns, 1000000000)
+        text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(seconds))
+        return f"{text}{rest // 1000000:03}Z"
+
+    @staticmethod
+    def pairs(text: str) -> "Dict[str, str]":
+        """Return the pairs of a list such as `a=1,b=x%20y`; raises ValueError."""
+        pairs = {}
+        for part in filter(str.strip, text.split(",")):
+            name, sign, value = part.partition("=")
+            if not sign or not name.strip():
+                raise ValueError("a part is no name=value")
+            pairs[Wire.unquoted(name.strip())] = Wire.unquoted(value.strip())
+        return pairs
+
+    @staticmethod
+    def unquoted(text: str) -> str:
+        """Return *text* with each %XX read; raises ValueError."""
+        head, *parts = text.encode("utf-8", "replace").split(b"%")
+        for part in parts:
+            head += bytes.fromhex(part[:2].decode("ascii") if len(part) > 1 else "-")
+            head += part[2:]
+        return head.decode("utf-8")
 
 
 def events_format(event: AgentEvent, errand: "Errand") -> "Envelope":
     """Return the request of the hook script contract: one flat object."""
-    return errand.settings.server_url or LOCAL_URL, {}, strings({
-        "timestamp": _instant(errand.time_ns),
+    return errand.settings.server_url or LOCAL_URL, {}, Wire.strings({
+        "timestamp": Wire.instant(errand.time_ns),
         "source_app": errand.source_app,
         "event_type": errand.event_type,
         "tool_name": event.get("tool_name"),
-        "summary": _summary_of(event, errand),
+        "summary": errand.summary_of(event),
         "session_id": errand.session_id or event.get("session_id"),
         "metadata": errand.metadata or (event.native and encode(event.native)),
     })
-
-
-def _read_pairs(text: str) -> "Dict[str, str]":
-    """Return the pairs of a list such as `a=1,b=x%20y`; raises ValueError."""
-    pairs = {}
-    for part in filter(str.strip, text.split(",")):
-        name, sign, value = part.partition("=")
-        if not sign or not name.strip():
-            raise ValueError("a part is no name=value")
-        pairs[_unquoted(name.strip())] = _unquoted(value.strip())
-    return pairs
-
-
-def _unquoted(text: str) -> str:
-    head, *parts = text.encode("utf-8", "replace").split(b"%")
-    for part in parts:
-        head += bytes.fromhex(part[:2].decode("ascii") if len(part) > 1 else "-")
-        head += part[2:]
-    return head.decode("utf-8")
-
-
-def _payload(event: AgentEvent, errand: "Errand") -> AgentEvent:
-    """Return what is sent as the event itself, under the session id that was given."""
-    payload = decode(errand.metadata) if errand.metadata else event.native
-    payload = payload if isinstance(payload, dict) else {"metadata": payload}
-    return _under_session(normalise(payload, errand.agent), errand)
-
-
-def _under_session(event: AgentEvent, errand: "Errand") -> AgentEvent:
-    own = errand.session_id
-    return normalise({**event.native, "session_id": own}, event.agent) if own else event
-
-
-def _summary_of(event: "Event", errand: "Errand") -> str:
-    text: str = errand.summary or summary(event, errand.event_type)
-    return text
-
-
-def _instant(time_ns: int) -> str:
-    """Return the time, ns since the epoch, in UTC, ISO 8601, milliseconds, Z."""
-    seconds, rest = divmod(time_ns, 1000000000)
-    text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(seconds))
-    return f"{text}{rest // 1000000:03}Z"
 
 
 #: name -> function of the redacted event and its errand that returns URL, headers and
@@ -2686,7 +2654,6 @@ OUTCOMES = {
 #: why an event does not cross the internet in the clear, nor a header for any host
 PUBLIC_HTTP = ("plain http to a public address: use https, or set"
                " HOOK_IO_ALLOW_HTTP=1")
-
 PUBLIC_HEADER = ("plain http to a public address, and a header for any host: use https,"
                  " or name the header's host, as in Name@host")
 
@@ -2721,7 +2688,6 @@ EMBEDDED_IPV4 = (
     ("::ffff:0:0/96", 12), ("::ffff:0:0:0/96", 12), ("64:ff9b::/96", 12),
     ("2002::/16", 2), ("::/96", 12),
 )
-
 IPV4_MAPPED = bytes(10) + b"\xff\xff"  # before an IPv4 address in one of IPv6
 
 #: headers of a request that hold no secret, in lower case
@@ -2730,24 +2696,56 @@ PLAIN_HEADERS = ("accept", "content-type", "idempotency-key", "anthropic-version
 #: headers that are this library's own business
 OWN_HEADERS = ("host", "content-length", "connection", "transfer-encoding")
 
+#: Windows tries for 2 s to connect to a port of its own that nobody listens on
+SLOW_REFUSALS = os.name == "nt"
 
-class Outcome:
-    """What became of a request.
+
+class Outcome(Exception):
+    """What became of a request; raised where that ends early.
 
     name: a key of OUTCOMES.  fact: why, in words, "" for "sent".  status: the HTTP
     status, None if none was read.  answer: its JSON object, {} if there is none or it
     was not read.  is_answered: was one read?  is_loss: does it count in the streak?
     """
 
-    __slots__ = ("answer", "fact", "is_answered", "is_loss", "name", "status")
+    is_answered = False
 
     def __init__(
         self, name: str, fact: str = "", status: "Optional[int]" = None,
         answer: "Optional[Event]" = None,
     ) -> None:
         self.name, self.fact, self.status = name, fact, status
-        self.answer, self.is_answered = answer or {}, False
-        self.is_loss = OUTCOMES[name]
+        self.answer, self.is_loss = answer or {}, OUTCOMES[name]
+
+    @staticmethod
+    def of(status: int, answer: "Event") -> "Outcome":
+        """Return what the *status* and the JSON object of the *answer* mean.
+
+        By OTLP's partialSuccess a record can be rejected all the same.
+        """
+        if 300 <= status < 400:
+            fact = f"HTTP {status}, redirects are not followed"
+            return Outcome("rejected", fact, status)
+        partial = answer.get("partialSuccess")
+        counts = partial if isinstance(partial, dict) else {}
+        if status < 200 or status >= 400:
+            why, fact, said = Outcome.quote(answer), f"HTTP {status}", None
+        elif all(str(count) == "0" for name, count in counts.items()
+                 if name.startswith("rejected")):
+            return Outcome("sent", "", status, answer)
+        else:
+            why = Outcome.quote({"message": counts.get("errorMessage")})
+            fact, said = f"HTTP {status}, but the record was rejected", answer
+        return Outcome("rejected", f"{fact}{why and ': '}{why}", status, said)
+
+    @staticmethod
+    def quote(answer: "Event") -> str:
+        """Return what the JSON body of an error says, on one line."""
+        inner = answer.get("error")
+        members = {**answer, **inner} if isinstance(inner, dict) else answer
+        words = [members.get(name) for name in ("error", "message")]
+        text = ": ".join(word for word in words if isinstance(word, str))
+        return Line.clamp(redact(Line.clean(text)), QUOTE_MAX_CHARS)
 
 
 def post_json(
@@ -2770,252 +2768,132 @@ def post_json(
     server or a network does.  Source: RFC 9112.  Vectors: post/*, faults/*,
     endpoint/*.
     """
-    sock = None
+    headers, link = headers or {}, None
     try:
-        target = _parse_url(url)
-        head = _request_head(target, len(body), headers or {})
-        addresses = _permitted(
-            _addresses(_network(), target[1], target[2], Wait.at_least(deadline)),
-            target[0], allow_http)
-        tls = _tls_context(ca_file) if target[0] == "https" else None
-        sock = _connect(addresses, target[1], deadline)
-        if target[0] == "https":
-            sock = _wrap_tls(sock, target[1], deadline, tls)
-        _send(sock, head + body, deadline)
-        link = sock, Wait.at_least(deadline), _tokens(headers or {})
-        status, answer = _read_status(link)
-        is_read = status < 200 or status >= 400 or (
-            status < 300 and "Accept" in (headers or {}))
-        decides = "Hook-IO-Decide" in (headers or {})
-        said = _read_json(answer, link, decides) if is_read else None
-        outcome = _judge(status, said or {})
+        link = Exchange(Endpoint(url), deadline, Headers.tokens(headers))
+        head = link.endpoint.head(len(body), headers)
+        link.reach(allow_http, ca_file)
+        link.send(head + body)
+        status = link.read_status()
+        is_read = not 200 <= status < 400 or (status < 300 and "Accept" in headers)
+        said = link.read_json("Hook-IO-Decide" in headers) if is_read else None
+        outcome = Outcome.of(status, said or {})
         outcome.is_answered = said is not None
         return outcome
-    except _Loss as loss:
-        return Outcome(*loss.args)
+    except Outcome as ended:
+        return ended
     finally:
-        if sock:
-            sock.close()
+        if link and link.sock:
+            link.sock.close()
 
 
-def _parse_url(url: str) -> "Target":
-    """Return scheme, host, port, authority and path of *url*."""
-    scheme, mark, rest = url.partition("://")
-    if not mark or scheme.lower() not in PORTS:
-        raise _Loss("invalid", "the URL must begin with http:// or https://")
-    if not all("!" <= c <= "~" for c in url) or "\\" in url or "#" in url:
-        raise _Loss("invalid", "the URL holds a blank, a control character, # or \\")
-    authority = rest.replace("?", "/").partition("/")[0]
-    path = rest[len(authority):]
-    if "@" in authority:
-        raise _Loss("invalid", "the URL holds user info, which is not allowed")
-    host, port = _split_authority(authority, PORTS[scheme.lower()])
-    path = path if path.startswith("/") else "/" + path
-    return scheme.lower(), host, port, authority, path
+class Endpoint:
+    """Where a URL leads: scheme, host, port, authority and path of it.
 
-
-def _split_authority(authority: str, default_port: int) -> "Tuple[str, int]":
-    host, mark, rest = authority.partition("]" if authority[:1] == "[" else ":")
-    if authority[:1] == "[":  # an IPv6 address
-        host, port = host[1:], rest[1:] if rest[:1] == ":" else rest and "none"
-        host = host if mark and ":" in host else ""
-    else:
-        port = rest
-    host = host.lower().rstrip(".")
-    is_host = host and (":" in host or all(c.isalnum() or c in "-._" for c in host))
-    is_port = not port or (
-        port.isdigit() and len(port) < 6 and 0 < int(port) < 65536)
-    if not (is_host and is_port):
-        raise _Loss("invalid", "the URL's host or port is missing or wrong")
-    return host, int(port or default_port)
-
-
-def _request_head(
-    target: "Target", body_bytes: int, headers: "Dict[str, str]"
-) -> bytes:
-    fields = _overlaid({
-        "Host": target[3], "User-Agent": f"hook-io/{__version__}",
-        "Content-Type": "application/json", "Content-Length": str(body_bytes),
-        "Connection": "close",
-    }, headers)
-    lines = [f"POST {target[4]} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())]
-    if not all(c == "\t" or c.isprintable() for line in lines for c in line):
-        raise _Loss("invalid", "a header holds a control character")
-    return "\r\n".join([*lines, "", ""]).encode("utf-8")
-
-
-def _overlaid(own: "Dict[str, str]", given: "Dict[str, str]") -> "Dict[str, str]":
-    """Return the headers in both; one that is *given* counts, whatever its case."""
-    names = {name.lower() for name in given}
-    return {**{k: v for k, v in own.items() if k.lower() not in names}, **given}
-
-
-def parse_headers(
-    text: str, url: str = ""
-) -> "Tuple[Dict[str, str], List[str]]":
-    """Return the headers that *text* has for *url*, and what is wrong with the rest.
-
-    text: one `Name: value` a line, or OpenTelemetry's name=value,name=value.  Nothing
-        of its values is quoted: they may hold a token.  A `Name@host` or
-        `Name@host:port` is for that host alone.
+    Raises Outcome "invalid" for a URL that is not allowed.
     """
-    first = text.partition("=")[0].strip()
-    is_list = ":" not in first or ("@" in first and len(first.split()) == 1 and (
-        first[-1] == "]" or first.rpartition(":")[2].isdigit()))
-    try:
-        pairs = list(_read_pairs(text).items()) if is_list else [
-            _read_header(line) for line in text.splitlines() if line.strip()]
-    except ValueError:
-        pairs = [("", "")]
-    headers, problems = {}, []
-    for number, (said, value) in enumerate(pairs, 1):
-        name, mark, host = said.strip().partition("@")
-        problem = _header_problem(name, value.strip()) or (
-            mark and _host_problem(host, url))
-        if problem:
-            problems.append(f"header {number} {problem}")
+
+    def __init__(self, url: str) -> None:
+        scheme, mark, rest = url.partition("://")
+        self.scheme = scheme.lower()
+        if not mark or self.scheme not in PORTS:
+            raise Outcome("invalid", "the URL must begin with http:// or https://")
+        if not (url.isascii() and url.isprintable()) or set(" \\#") & set(url):
+            raise Outcome(
+                "invalid", "the URL holds a blank, a control character, # or \\")
+        self.authority = rest.replace("?", "/").partition("/")[0]
+        path = rest[len(self.authority):]
+        if "@" in self.authority:
+            raise Outcome("invalid", "the URL holds user info, which is not allowed")
+        self.host, self.port = self.split(self.authority, PORTS[self.scheme])
+        self.path = path if path.startswith("/") else "/" + path
+
+    @staticmethod
+    def split(authority: str, default_port: int) -> "Tuple[str, int]":
+        """Return host and port of host:port or [IPv6]:port; raises Outcome."""
+        host, mark, rest = authority.partition("]" if authority[:1] == "[" else ":")
+        if authority[:1] == "[":  # an IPv6 address
+            host, port = host[1:], rest[1:] if rest[:1] == ":" else rest and "none"
+            host = host if mark and ":" in host else ""
         else:
-            headers[name] = value.strip()
-    return headers, problems
+            port = rest
+        host = host.lower().rstrip(".")
+        is_host = host and (":" in host or all(c.isalnum() or c in "-._" for c in host))
+        is_port = not port or (
+            port.isdigit() and len(port) < 6 and 0 < int(port) < 65536)
+        if not (is_host and is_port):
+            raise Outcome("invalid", "the URL's host or port is missing or wrong")
+        return host, int(port or default_port)
 
+    def head(self, body_bytes: int, headers: "Dict[str, str]") -> bytes:
+        """Return the request's head, *headers* in place of our own of the same name."""
+        fields = Headers.overlaid({
+            "Host": self.authority, "User-Agent": f"hook-io/{__version__}",
+            "Content-Type": "application/json", "Content-Length": str(body_bytes),
+            "Connection": "close",
+        }, headers)
+        lines = [f"POST {self.path} HTTP/1.1", *map(": ".join, fields.items())]
+        if not "".join(lines).replace("\t", "").isprintable():
+            raise Outcome("invalid", "a header holds a control character")
+        return "\r\n".join([*lines, "", ""]).encode("utf-8")
 
-def _read_header(line: str) -> "Tuple[str, str]":
-    """Return what stands before and behind the ":" of a line, but that of a host."""
-    name, sign, value = line.partition(":")
-    if name.partition("@")[2][:1] == "[":
-        inner, sign, value = line[len(name):].partition("]")
-        name, (port, sign, value) = name + inner + sign, value.partition(":")
-        name += port.strip()
-    port, mark, rest = value.partition(":")
-    if mark and "@" in name and port.isdigit():
-        name, value = f"{name}:{port}", rest
-    return name if sign else "", value
-
-
-def _host_problem(meant: str, url: str) -> str:
-    try:
-        target = _split_authority(meant.strip(), 0)
-    except _Loss:
-        return "has no host behind its @; write Name@host or Name@host:port"
-    try:
-        host, port = _parse_url(url)[1:3]
-    except _Loss:
-        host, port = "", 0
-    if target in ((host, port), (host, 0)):
-        return ""
-    return f"is for {Line.clean(meant.strip())} alone, and the event goes elsewhere"
-
-
-def _header_problem(name: str, value: str) -> str:
-    if not name or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in name):
-        return "has no name; write Name: value, one a line"
-    if not all(c == "\t" or c.isprintable() for c in value):
-        return "holds a control character"
-    return "is set by hook-io alone" if name.lower() in OWN_HEADERS else ""
-
-
-def _network() -> "Any":
-    """Return the module for sockets: socket brings enum and selectors, 10 ms."""
-    if not os.environ.get("HOOK_IO_PURE"):
+    def addresses(self, net: "Any", deadline: float) -> "List[Tuple[int, Any]]":
+        """Return (family, socket address) pairs; only names are looked up."""
+        host, port = self.host, self.port
+        if host == "localhost":
+            return [(net.AF_INET, ("127.0.0.1", port)), (net.AF_INET6, ("::1", port))]
+        for family, packed in (
+            (net.AF_INET6, lambda host: net.inet_pton(net.AF_INET6, host)),
+            (net.AF_INET, net.inet_aton),  # knows 127.1, octal, decimal, hex
+        ):
+            try:
+                ip = packed(host)
+                if ip[:-4] == IPV4_MAPPED:  # some systems have no other way to it
+                    return [(net.AF_INET, (net.inet_ntop(net.AF_INET, ip[-4:]), port))]
+                return [(family, (net.inet_ntop(family, ip), port))]
+            except OSError:
+                pass
+        name = host.encode("ascii")  # a str would import encodings.idna, and so re
         try:
-            return __import__("_socket")
-        except ImportError:
-            pass
-    return __import__("socket")
-
-
-#: Windows tries for 2 s to connect to a port of its own that nobody listens on
-SLOW_REFUSALS = os.name == "nt"
-
-
-def _connect(
-    addresses: "List[Tuple[int, Any]]", host: str, deadline: float
-) -> "Any":
-    net, failures = _network(), []
-    timeouts = (TimeoutError, net.timeout)  # two classes before Python 3.10
-    deadline = Wait.at_least(deadline)
-    for index, (family, address) in enumerate(addresses):
-        sock, is_slow = None, SLOW_REFUSALS and address_kind(address[0]) == "loopback"
-        try:
-            left = Wait.left(deadline)
-            sock = net.socket(family, net.SOCK_STREAM, 0)
-            share = left / (len(addresses) - index + is_slow)
-            sock.settimeout(share if is_slow else min(left, max(share, 0.25)))
-            sock.connect(address)
-            sock.setsockopt(net.IPPROTO_TCP, net.TCP_NODELAY, 1)
-            return sock
-        except timeouts:
-            failures.append(
-                _Loss("refused", "connection refused") if is_slow else
-                _Loss("timed_out", "could not connect in time"))
+            found = Wait.in_thread(
+                lambda: net.getaddrinfo(name, port, 0, net.SOCK_STREAM), deadline)
+        except TimeoutError:
+            fact = f"the lookup of {host} took too long"
+            raise Outcome("timed_out", fact) from None
         except OSError as error:
-            failures.append(_Loss("refused", Line.of_error(error)))
-        if sock:
-            sock.close()
-    failures.sort(key=lambda loss: loss.args[1] != "connection refused")
-    raise failures[0] if failures else _Loss("refused", f"{host} has no address")
+            fact = f"the lookup of {host} failed: {Line.of_error(error)}"
+            raise Outcome("refused", fact) from None
+        return [(family, address) for family, _, _, _, address in found]
 
-
-def _addresses(
-    net: "Any", host: str, port: int, deadline: float
-) -> "List[Tuple[int, Any]]":
-    """Return (family, socket address) pairs of *host*; only names are looked up."""
-    if host == "localhost":
-        return [(net.AF_INET, ("127.0.0.1", port)), (net.AF_INET6, ("::1", port))]
-    for family, packed in (
-        (net.AF_INET6, lambda host: net.inet_pton(net.AF_INET6, host)),
-        (net.AF_INET, net.inet_aton),  # knows 127.1, octal, decimal, hex
-    ):
-        try:
-            ip = packed(host)
-            if ip[:-4] == IPV4_MAPPED:  # some systems have no other way to it
-                return [(net.AF_INET, (net.inet_ntop(net.AF_INET, ip[-4:]), port))]
-            return [(family, (net.inet_ntop(family, ip), port))]
-        except OSError:
-            pass
-    name = host.encode("ascii")  # a str would import encodings.idna, and with it re
-
-    def look_up() -> "Any":
-        return net.getaddrinfo(name, port, 0, net.SOCK_STREAM)
-
-    try:
-        found = Wait.in_thread(look_up, deadline)
-    except TimeoutError:
-        raise _Loss("timed_out", f"the lookup of {host} took too long") from None
-    except OSError as error:
-        fact = f"the lookup of {host} failed: {Line.of_error(error)}"
-        raise _Loss("refused", fact) from None
-    return [(family, address) for family, _, _, _, address in found]
-
-
-def _permitted(
-    addresses: "List[Tuple[int, Any]]", scheme: str, allow_http: bool
-) -> "List[Tuple[int, Any]]":
-    """Return those *addresses* that an event may be sent to, which are then used."""
-    kinds = [address_kind(address[0]) for _, address in addresses]
-    good = ("loopback", "private", "public" if allow_http or scheme == "https" else "")
-    allowed = [pair for pair, kind in zip(addresses, kinds) if kind in good]
-    if not allowed and "public" in kinds:
-        raise _Loss("invalid", PUBLIC_HTTP)
-    if not allowed and kinds:
-        raise _Loss("invalid", "link-local, metadata and other special addresses are "
-                    "not allowed")
-    return allowed
+    def permitted(
+        self, addresses: "List[Tuple[int, Any]]", allow_http: bool
+    ) -> "List[Tuple[int, Any]]":
+        """Return those *addresses* that an event may be sent to."""
+        kinds = [address_kind(address[0]) for _, address in addresses]
+        may_be_public = allow_http or self.scheme == "https"
+        good = ("loopback", "private", "public" if may_be_public else "")
+        allowed = [pair for pair, kind in zip(addresses, kinds) if kind in good]
+        if not allowed and "public" in kinds:
+            raise Outcome("invalid", PUBLIC_HTTP)
+        if not allowed and kinds:
+            raise Outcome("invalid", "link-local, metadata and other special addresses "
+                          "are not allowed")
+        return allowed
 
 
 def address_kind(address: str) -> str:
     """Return "loopback", "private", "public" or "forbidden" for an IP *address*."""
-    net = _network()
+    net = Exchange.network()
     family = net.AF_INET6 if ":" in address else net.AF_INET
     packed = net.inet_pton(family, address.partition("%")[0])
+    number, size = int.from_bytes(packed, "big"), len(packed) * 8
 
     def is_in(network: str) -> bool:
         base, _, bits = network.partition("/")
         if (":" in base) != (":" in address):
             return False
-        start, shift = net.inet_pton(family, base), len(packed) * 8 - int(bits)
-        return int.from_bytes(packed, "big") >> shift == (
-            int.from_bytes(start, "big") >> shift)
+        start = int.from_bytes(net.inet_pton(family, base), "big")
+        return (number ^ start) >> (size - int(bits)) == 0
 
     for network, kind in NETWORKS:
         if is_in(network):
@@ -3024,204 +2902,6 @@ def address_kind(address: str) -> str:
         if is_in(network):
             return address_kind(net.inet_ntop(net.AF_INET, packed[at:at + 4]))
     return "public"
-
-
-def _wrap_tls(sock: "Any", host: str, deadline: float, tls: "Any") -> "Any":
-    """Return *sock* with TLS around it, its certificate and the host's name checked."""
-    import socket
-
-    plain = socket.socket(fileno=sock.detach())
-    try:
-        plain.settimeout(Wait.left(deadline))
-        return tls.wrap_socket(plain, server_hostname=host)
-    except (TimeoutError, socket.timeout):
-        loss = _Loss("timed_out", "could not connect in time")
-    except (OSError, ValueError) as error:  # a host that TLS cannot take
-        loss = _Loss("refused", Line.of_error(error))
-    plain.close()
-    raise loss
-
-
-def _tls_context(ca_file: str) -> "Any":
-    """Return what TLS needs, before any server is held by the time it takes."""
-    try:
-        import ssl
-    except ImportError as error:
-        raise _Loss("refused", Line.of_error(error)) from None
-    try:
-        return ssl.create_default_context(
-            cafile=os.path.expanduser(ca_file) or None)
-    except OSError as error:
-        fact = f"no certificates in {Line.clean(ca_file)}: {Line.of_error(error)}"
-        raise _Loss("refused", fact) from None
-
-
-def _send(sock: "Any", data: bytes, deadline: float) -> None:
-    timeouts = (TimeoutError, _network().timeout)
-    view = memoryview(data)
-    deadline = Wait.at_least(deadline)
-    try:
-        while view:
-            sock.settimeout(Wait.left(deadline))
-            view = view[sock.send(view):]
-    except timeouts:
-        raise _Loss("timed_out", "not sent whole in time") from None
-    except OSError:
-        pass  # a server may answer, and close, before it has read everything
-
-
-def _receive(sock: "Any", deadline: float) -> bytes:
-    timeouts = (TimeoutError, _network().timeout)
-    try:
-        sock.settimeout(Wait.left(deadline))
-        chunk: bytes = sock.recv(ANSWER_MAX_BYTES)
-    except timeouts:
-        raise _Loss("unconfirmed", "no answer in time") from None
-    except OSError as error:
-        raise _Loss("refused", Line.of_error(error)) from None
-    if not chunk:
-        raise _Loss("refused", "closed without an answer")
-    return chunk
-
-
-def _tokens(headers: "Dict[str, str]") -> "List[bytes]":
-    """Return what of *headers* must not be in any message, longest first.
-
-    That is their values, and the last words of these: one may be part of another.
-    """
-    values = [value.strip() for name, value in headers.items()
-              if name.lower() not in PLAIN_HEADERS]
-    words = {word for value in values for word in (value, value.split(" ")[-1])
-             if len(word) >= SECRET_MIN_CHARS}
-    return sorted((word.encode("utf-8", "replace") for word in words), key=len,
-                  reverse=True)
-
-
-def _receive_more(link: "Link", answer: bytes) -> bytes:
-    """Return *answer* and what comes next; a token that is echoed becomes stars."""
-    sock, deadline, tokens = link
-    answer += _receive(sock, deadline)
-    for token in tokens:
-        answer = answer.replace(token, b"*" * len(token))  # chunks keep their sizes
-    return answer
-
-
-def _read_status(link: "Link") -> "Tuple[int, bytes]":
-    """Return the status that counts, and what of the answer came with it."""
-    answer = b""
-    while True:
-        answer = _skip_interim(_receive_more(link, answer))
-        if b"\n" in answer:
-            status = _status(answer)
-            if _is_final(status):
-                return status, answer
-        if len(answer) > ANSWER_MAX_BYTES:
-            raise _not_http(answer)
-
-
-def _skip_interim(answer: bytes) -> bytes:
-    """Return what follows interim answers, such as 100 Continue, that are whole."""
-    while True:
-        if not answer.startswith(b"HTTP/1."[:len(answer)]):
-            raise _not_http(answer)
-        _, end, behind = answer.partition(b"\r\n\r\n")
-        if not end or _is_final(_status(answer)):
-            return answer
-        answer = behind
-
-
-def _is_final(status: int) -> bool:
-    return status == 101 or status >= 200
-
-
-def _not_http(answer: bytes) -> _Loss:
-    begin = Line.clean(answer[:ECHO_MAX_CHARS // 2].decode("latin-1"))
-    return _Loss("refused", f"not HTTP: {begin!r}")
-
-
-def _status(answer: bytes) -> int:
-    words = answer.split(b"\n", 1)[0].split()
-    if len(words) < 2 or len(words[1]) != 3 or not words[1].isdigit() or (
-            words[1] < b"100" or not words[0].startswith(b"HTTP/1.")):
-        raise _not_http(answer)
-    return int(words[1])
-
-
-def _judge(status: int, answer: "Event") -> Outcome:
-    """Return what the *status* means, and the JSON object of the answer, if any."""
-    if 200 <= status < 300:
-        return _partial_success(status, answer) or Outcome("sent", "", status, answer)
-    if 300 <= status < 400:
-        return Outcome("rejected", f"HTTP {status}, redirects are not followed", status)
-    quote = _quote(answer)
-    return Outcome("rejected", f"HTTP {status}{quote and ': '}{quote}", status)
-
-
-def _partial_success(status: int, answer: "Event") -> "Optional[Outcome]":
-    """Return what became of a record that OTLP's partialSuccess says was not taken."""
-    partial = answer.get("partialSuccess")
-    partial = partial if isinstance(partial, dict) else {}
-    rejected = [count for name, count in partial.items() if name.startswith("rejected")]
-    if all(str(count) == "0" for count in rejected):
-        return None
-    why = _quote({"message": partial.get("errorMessage")})
-    fact = f"HTTP {status}, but the record was rejected{why and ': '}{why}"
-    return Outcome("rejected", fact, status, answer)
-
-
-def _read_json(answer: bytes, link: "Link", decides: bool) -> "Optional[Event]":
-    """Return the JSON object in the answer's body, {} if that is to be empty.
-
-    None: no such object comes in time, or what decides is more than one object: a
-    list, prose or a second one may mean anything.
-    """
-    while len(answer) <= (DECISION_MAX_BYTES if decides else ANSWER_MAX_BYTES):
-        head, end, body = answer.partition(b"\r\n\r\n")
-        fields = head.lower().replace(b" ", b"").split(b"\r\n")
-        if end and (_status(answer) == 204 or b"content-length:0" in fields):
-            return {}
-        try:
-            body = _dechunk(body) if b"chunked" in head.lower() else body
-            if decides and len(body) < _length(fields):
-                raise ValueError("not all of it is here")
-            text = body.decode("utf-8", "replace")
-            at = text.index("{")
-            said, behind = JSON.scan(text, at)
-            is_alone = not (text[:at].strip(" \t\r\n\ufeff") or text[behind:].strip())
-            return said if is_alone or not decides else None
-        except (StopIteration, ValueError, RecursionError):
-            pass
-        try:
-            answer = _receive_more(link, answer)
-        except _Loss:
-            break
-    return None
-
-
-def _length(fields: "List[bytes]") -> int:
-    """Return the Content-Length among header *fields*, 0 where there is none."""
-    lengths = [field.partition(b":")[2] for field in fields
-               if field.startswith(b"content-length:")]
-    return int(lengths[0]) if lengths and lengths[0].isdigit() else 0
-
-
-def _quote(answer: "Event") -> str:
-    """Return what the JSON body of an error says, on one line."""
-    inner = answer.get("error")
-    members = {**answer, **inner} if isinstance(inner, dict) else answer
-    words = [members.get(name) for name in ("error", "message")]
-    text = ": ".join(word for word in words if isinstance(word, str))
-    return Line.clamp(redact(Line.clean(text)), QUOTE_MAX_CHARS)
-
-
-def _dechunk(body: bytes) -> bytes:
-    """Return what RFC 9112's chunked coding holds, as far as it is there."""
-    joined = b""
-    while body:
-        size, _, body = body.partition(b"\r\n")
-        end = int(size.partition(b";")[0], 16)
-        joined, body = joined + body[:end], body[end + 2:]
-    return joined
 
 
 def shown_url(url: str) -> str:
@@ -3235,6 +2915,284 @@ def shown_url(url: str) -> str:
         rest = rest.rpartition("@")[2]
     rest = rest.partition("?")[0].partition("#")[0]
     return Line.clamp(redact(scheme + mark + rest), QUOTE_MAX_CHARS)
+
+
+class Headers:
+    """Headers that a person sets: what is `good` for *url*, `problems` of the rest.
+
+    text: one `Name: value` a line, or OpenTelemetry's name=value,name=value.  Nothing
+        of its values is quoted: they may hold a token.  A `Name@host` or
+        `Name@host:port` is for that host alone.
+    """
+
+    def __init__(self, text: str, url: str = "") -> None:
+        first = text.partition("=")[0].strip()
+        is_list = ":" not in first or ("@" in first and len(first.split()) == 1 and (
+            first[-1] == "]" or first.rpartition(":")[2].isdigit()))
+        try:
+            pairs = list(Wire.pairs(text).items()) if is_list else [
+                self._line(line) for line in text.splitlines() if line.strip()]
+        except ValueError:
+            pairs = [("", "")]
+        self.good: "Dict[str, str]" = {}
+        self.problems: "List[str]" = []
+        for number, (said, value) in enumerate(pairs, 1):
+            name, mark, host = said.strip().partition("@")
+            problem = self._problem(name, value.strip()) or (
+                mark and self._host_problem(host, url))
+            if problem:
+                self.problems.append(f"header {number} {problem}")
+            else:
+                self.good[name] = value.strip()
+
+    def _line(self, line: str) -> "Tuple[str, str]":
+        """Return what is before and behind the ":" of a line, but that of a host."""
+        name, sign, value = line.partition(":")
+        if name.partition("@")[2][:1] == "[":
+            inner, sign, value = line[len(name):].partition("]")
+            name, (port, sign, value) = name + inner + sign, value.partition(":")
+            name += port.strip()
+        port, mark, rest = value.partition(":")
+        if mark and "@" in name and port.isdigit():
+            name, value = f"{name}:{port}", rest
+        return name if sign else "", value
+
+    def _host_problem(self, meant: str, url: str) -> str:
+        try:
+            target = Endpoint.split(meant.strip(), 0)
+        except Outcome:
+            return "has no host behind its @; write Name@host or Name@host:port"
+        try:
+            endpoint = Endpoint(url)
+            if target in ((endpoint.host, endpoint.port), (endpoint.host, 0)):
+                return ""
+        except Outcome:
+            pass  # it goes nowhere
+        return f"is for {Line.clean(meant.strip())} alone, and the event goes elsewhere"
+
+    def _problem(self, name: str, value: str) -> str:
+        if not name or not all(
+                c.isascii() and (c.isalnum() or c in "-_.") for c in name):
+            return "has no name; write Name: value, one a line"
+        if not value.replace("\t", "").isprintable():
+            return "holds a control character"
+        return "is set by hook-io alone" if name.lower() in OWN_HEADERS else ""
+
+    @staticmethod
+    def overlaid(own: "Dict[str, str]", given: "Dict[str, str]") -> "Dict[str, str]":
+        """Return the headers in both; one that is *given* counts, whatever its case."""
+        names = {name.lower() for name in given}
+        return {**{k: v for k, v in own.items() if k.lower() not in names}, **given}
+
+    @staticmethod
+    def tokens(headers: "Dict[str, str]") -> "List[bytes]":
+        """Return what of *headers* must not be in any message, longest first.
+
+        That is their values, and the last words of these: one may be part of another.
+        """
+        values = [value.strip() for name, value in headers.items()
+                  if name.lower() not in PLAIN_HEADERS]
+        words = {word.encode("utf-8", "replace") for value in values
+                 for word in (value, value.split(" ")[-1])
+                 if len(word) >= SECRET_MIN_CHARS}
+        return sorted(words, key=len, reverse=True)
+
+
+class Exchange:
+    """One request to a server and its `answer`, as much of it as has come.
+
+    Each stage has STAGE_MIN_S at least.  tokens: what becomes stars where the answer
+    echoes it.  Raises Outcome for what ends it.
+    """
+
+    sock: "Any" = None
+    answer = b""
+
+    def __init__(
+        self, endpoint: Endpoint, deadline: float, tokens: "List[bytes]"
+    ) -> None:
+        self.endpoint, self.deadline, self._tokens = endpoint, deadline, tokens
+        self.net = self.network()
+        self.timeouts = (TimeoutError, self.net.timeout)  # two before Python 3.10
+
+    @staticmethod
+    def network() -> "Any":
+        """Return the module for sockets: socket brings enum and selectors, 10 ms."""
+        if not os.environ.get("HOOK_IO_PURE"):
+            try:
+                return __import__("_socket")
+            except ImportError:
+                pass
+        return __import__("socket")
+
+    def reach(self, allow_http: bool, ca_file: str) -> None:
+        """Connect to the first address that answers, with TLS for https."""
+        is_secure = self.endpoint.scheme == "https"
+        failures: "List[Outcome]" = []
+        deadline = Wait.at_least(self.deadline)
+        addresses = self.endpoint.permitted(
+            self.endpoint.addresses(self.net, deadline), allow_http)
+        tls = self.tls(ca_file) if is_secure else None
+        deadline = Wait.at_least(self.deadline)
+        for index, (family, address) in enumerate(addresses):
+            failure = self._try(family, address, deadline, len(addresses) - index)
+            if not failure:
+                break
+            failures.append(failure)
+            if self.sock:
+                self.sock.close()
+        else:
+            failures.sort(key=lambda failure: failure.fact != "connection refused")
+            raise failures[0] if failures else Outcome(
+                "refused", f"{self.endpoint.host} has no address")
+        if is_secure:
+            self._wrap(tls)
+
+    def _try(
+        self, family: int, address: "Any", deadline: float, tries: int
+    ) -> "Optional[Outcome]":
+        """Connect to one *address*; return what came of it, None for a connection."""
+        is_slow = SLOW_REFUSALS and address_kind(address[0]) == "loopback"
+        try:
+            left = Wait.left(deadline)
+            self.sock = self.net.socket(family, self.net.SOCK_STREAM, 0)
+            share = left / (tries + is_slow)
+            self.sock.settimeout(share if is_slow else min(left, max(share, 0.25)))
+            self.sock.connect(address)
+            self.sock.setsockopt(self.net.IPPROTO_TCP, self.net.TCP_NODELAY, 1)
+        except self.timeouts:
+            return Outcome("refused", "connection refused") if is_slow else Outcome(
+                "timed_out", "could not connect in time")
+        except OSError as error:
+            return Outcome("refused", Line.of_error(error))
+        return None
+
+    @staticmethod
+    def tls(ca_file: str) -> "Any":
+        """Return what TLS needs, before any server is held by the time it takes."""
+        try:
+            import ssl
+
+            return ssl.create_default_context(
+                cafile=os.path.expanduser(ca_file) or None)
+        except ImportError as error:
+            fact = Line.of_error(error)
+        except OSError as error:
+            fact = f"no certificates in {Line.clean(ca_file)}: {Line.of_error(error)}"
+        raise Outcome("refused", fact)
+
+    def _wrap(self, tls: "Any") -> None:
+        """Put TLS around the socket, certificate and host's name checked."""
+        import socket
+
+        self.sock = socket.socket(fileno=self.sock.detach())
+        try:
+            self.sock.settimeout(Wait.left(self.deadline))
+            self.sock = tls.wrap_socket(self.sock, server_hostname=self.endpoint.host)
+        except (TimeoutError, socket.timeout):
+            raise Outcome("timed_out", "could not connect in time") from None
+        except (OSError, ValueError) as error:  # a host that TLS cannot take
+            raise Outcome("refused", Line.of_error(error)) from None
+
+    def send(self, data: bytes) -> None:
+        """Send *data*, as much of it as the server reads before it closes."""
+        view, deadline = memoryview(data), Wait.at_least(self.deadline)
+        try:
+            while view:
+                self.sock.settimeout(Wait.left(deadline))
+                view = view[self.sock.send(view):]
+        except self.timeouts:
+            raise Outcome("timed_out", "not sent whole in time") from None
+        except OSError:
+            pass  # a server may answer, and close, before it has read everything
+        self.deadline = Wait.at_least(self.deadline)  # for the answer
+
+    def _read_more(self) -> None:
+        """Add the next bytes to the answer, stars for tokens, so that sizes stay."""
+        try:
+            self.sock.settimeout(Wait.left(self.deadline))
+            chunk: bytes = self.sock.recv(ANSWER_MAX_BYTES)
+        except self.timeouts:
+            raise Outcome("unconfirmed", "no answer in time") from None
+        except OSError as error:
+            raise Outcome("refused", Line.of_error(error)) from None
+        if not chunk:
+            raise Outcome("refused", "closed without an answer")
+        self.answer += chunk
+        for token in self._tokens:
+            self.answer = self.answer.replace(token, b"*" * len(token))
+
+    def read_status(self) -> int:
+        """Read until there is a status that counts, behind those such as 100."""
+        self._read_more()
+        while True:
+            if not self.answer.startswith(b"HTTP/1."[:len(self.answer)]):
+                raise self._not_http()
+            status = self._status() if b"\n" in self.answer else 0
+            if status == 101 or status >= 200:
+                return status
+            _, is_whole, behind = self.answer.partition(b"\r\n\r\n")
+            if is_whole:
+                self.answer = behind
+            elif len(self.answer) <= ANSWER_MAX_BYTES:
+                self._read_more()
+            else:
+                raise self._not_http()
+
+    def _status(self) -> int:
+        words = self.answer.split(b"\n", 1)[0].split()
+        if len(words) < 2 or len(words[1]) != 3 or not words[1].isdigit() or (
+                words[1] < b"100" or not words[0].startswith(b"HTTP/1.")):
+            raise self._not_http()
+        return int(words[1])
+
+    def _not_http(self) -> Outcome:
+        begin = Line.clean(self.answer[:ECHO_MAX_CHARS // 2].decode("latin-1"))
+        return Outcome("refused", f"not HTTP: {begin!r}")
+
+    def read_json(self, decides: bool) -> "Optional[Event]":
+        """Return the JSON object in the answer's body, {} if that is to be empty.
+
+        None: no such object comes in time, or what decides is more than one object: a
+        list, prose or a second one may mean anything.
+        """
+        max_bytes = DECISION_MAX_BYTES if decides else ANSWER_MAX_BYTES
+        while len(self.answer) <= max_bytes:
+            head, end, body = self.answer.partition(b"\r\n\r\n")
+            fields = head.lower().replace(b" ", b"").split(b"\r\n")
+            if end and (self._status() == 204 or b"content-length:0" in fields):
+                return {}
+            try:
+                body = self._dechunk(body) if b"chunked" in head.lower() else body
+                if decides and len(body) < self._length(fields):
+                    raise ValueError("not all of it is here")
+                text = body.decode("utf-8", "replace")
+                at = text.index("{")
+                said, end_at = JSON.scan(text, at)
+                around = text[:at].strip(" \t\r\n\ufeff") or text[end_at:].strip()
+                return None if around and decides else said
+            except (StopIteration, ValueError, RecursionError):
+                pass
+            try:
+                self._read_more()
+            except Outcome:
+                break
+        return None
+
+    def _length(self, fields: "List[bytes]") -> int:
+        """Return the Content-Length among header *fields*, 0 where there is none."""
+        lengths = [field.partition(b":")[2] for field in fields
+                   if field.startswith(b"content-length:")]
+        return int(lengths[0]) if lengths and lengths[0].isdigit() else 0
+
+    def _dechunk(self, body: bytes) -> bytes:
+        """Return what RFC 9112's chunked coding holds, as far as it is there."""
+        joined = b""
+        while body:
+            size, _, body = body.partition(b"\r\n")
+            end = int(size.partition(b";")[0], 16)
+            joined, body = joined + body[:end], body[end + 2:]
+        return joined
 
 
 # The streak -------------------------------------------------------------------
@@ -3255,14 +3213,47 @@ class FailureStreak:
     """Count what was lost in a row, in a file that a person can read.
 
     *name*: of the file, made safe; one for each endpoint.  *threshold*: losses from
-    which on a person is to be told.  The folder is HOOK_IO_STATE_DIR,
-    $XDG_STATE_HOME/hook-io, ~/.local/state/hook-io or %LOCALAPPDATA%\\hook-io.
-    Vectors: streak/*.
+    which on a person is to be told.  Vectors: streak/*.
     """
 
     def __init__(self, name: str, threshold: int = LOUD_AFTER) -> None:
-        self.threshold, self.folder = threshold, _state_folder()
-        self.path = _joined(self.folder, _file_name(name))
+        self.threshold, self.folder = threshold, self.state_folder()
+        self.path = self._joined(self.folder, self.file_name(name))
+
+    @staticmethod
+    def state_folder() -> str:
+        r"""Return HOOK_IO_STATE_DIR, or hook-io in one of the system's own places.
+
+        $XDG_STATE_HOME, ~/.local/state or, on Windows, %LOCALAPPDATA%.
+        """
+        is_posix = os.name == "posix"  # where the hot path does without os.path
+        own, get = os.environ.get("HOOK_IO_STATE_DIR", ""), os.environ.get
+        for base, folder in (
+            (os.path.expanduser(own) if own[:1] == "~" else own, ""),
+            ("" if is_posix else get("LOCALAPPDATA", ""), "hook-io"),
+            (get("XDG_STATE_HOME", ""), "hook-io"),
+            ((is_posix and get("HOME")) or os.path.expanduser("~"),
+             ".local/state/hook-io"),
+        ):
+            if base[:1] == "/" if is_posix else os.path.isabs(base):
+                return FailureStreak._joined(base, folder) if folder else base
+        return f"{os.devnull}/no home folder"  # so that every use fails
+
+    @staticmethod
+    def _joined(folder: str, name: str) -> str:
+        if os.name == "posix":
+            return f"{folder.rstrip('/')}/{name}"
+        return os.path.join(folder, name)
+
+    @staticmethod
+    def file_name(text: str) -> str:
+        """Return a name for *text* that a person can read and no other text has."""
+        safe = "".join(
+            c if c.isascii() and (c.isalnum() or c in "-.") else "_" for c in text)
+        checksum = 0
+        for c in text:
+            checksum = (checksum * 31 + ord(c)) % (1 << 32)
+        return f"{safe[:80]}.{checksum:08x}"
 
     def record(self, event_name: str, outcome: str, session_id: str) -> int:
         """Add a loss; return its place in the streak, which no other process gets.
@@ -3283,12 +3274,12 @@ class FailureStreak:
         return self._append(line.encode("ascii") + b"\n")
 
     def _append(self, lines: bytes, suffix: str = "") -> int:
-        fd = _open_own(self.path + suffix, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        fd = OwnFile.opened(self.path + suffix, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         try:
             size = os.fstat(fd).st_size
             if size >= STREAK_MAX_BYTES:
                 return size // RECORD_BYTES
-            _lock_append(fd)
+            OwnFile.lock_append(fd)
             os.write(fd, lines)
             place, torn = divmod(os.lseek(fd, 0, os.SEEK_CUR), RECORD_BYTES)
         finally:
@@ -3317,7 +3308,7 @@ class FailureStreak:
         mine = f"{self.path}.{os.getpid()}"
         found = self._end((self.path, mine))
         try:
-            lines = _read_own(mine, STREAK_MAX_BYTES)
+            lines = OwnFile.read(mine, STREAK_MAX_BYTES)
             os.unlink(mine)
             self._append(lines, ".untold")
         except OSError:
@@ -3336,55 +3327,69 @@ class FailureStreak:
             return found
         return 0, ""
 
-    @staticmethod
-    def _set_aside(ended: str, kept: str) -> "Tuple[int, str]":
+    def _set_aside(self, ended: str, kept: str) -> "Tuple[int, str]":
         try:
             os.replace(ended, kept)
         except OSError:
             if not os.path.isdir(kept):
                 raise
-            found = _read_losses(ended)
+            found = self.count(ended)
             os.unlink(ended)  # a streak that cannot be kept is over all the same
             return found
-        return _read_losses(kept)
+        return self.count(kept)
 
     def _is_astray(self) -> bool:
         found = os.lstat(self.folder)
-        return stat.S_ISLNK(found.st_mode) or _is_foreign(found)
+        return stat.S_ISLNK(found.st_mode) or OwnFile.is_foreign(found)
 
     def claim_notice(self, session_id: str) -> bool:
         """Tell whether this process is the one to tell *session_id* of the outage.
 
         Raises OSError where the marker cannot be written.
         """
-        marker = f"{self.path}.told.{_file_name(f'{self.count()[1]}.{session_id}')}"
+        name = self.file_name(f"{self.count()[1]}.{session_id}")
         try:
-            os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            os.close(os.open(f"{self.path}.told.{name}",
+                             os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         except FileExistsError:
             return False
         return True
 
-    def count(self) -> "Tuple[int, str]":
-        """Return the losses so far, and the UTC time of the first one; (0, "")."""
-        return _read_losses(self.path)
+    def count(self, path: str = "") -> "Tuple[int, str]":
+        """Return the losses so far, and the UTC time of the first one; (0, "").
+
+        path: another file of that kind.
+        """
+        try:
+            if not stat.S_ISREG(os.lstat(path or self.path).st_mode):
+                return 0, ""
+            with open(path or self.path, "rb") as file:
+                first = file.read(RECORD_BYTES)
+                size = file.seek(0, os.SEEK_END)
+        except OSError:
+            return 0, ""
+        since = first[:20].decode("ascii", "replace").rstrip()
+        known = since and set(since) <= set("0123456789-:TZ")
+        return size // RECORD_BYTES, since if known else "a time unknown"
+
+    def _outcomes(self, suffix: str = "") -> bytes:
+        """Return the file from its first outcome on; none where it cannot be read."""
+        try:
+            data = OwnFile.read(self.path + suffix, STREAK_MAX_BYTES + RECORD_BYTES)
+        except OSError:
+            data = b""
+        return data[OUTCOME_AT:]
 
     def last_outcome(self) -> str:
         """Return the outcome of the last loss; "refused" where it cannot be told."""
-        try:
-            data = _read_own(self.path, STREAK_MAX_BYTES + RECORD_BYTES)
-        except OSError:
-            data = b""
-        line = data[-RECORD_BYTES:].decode("ascii", "replace")
-        outcome = line[OUTCOME_AT:OUTCOME_AT + 11].strip()
+        data = self._outcomes()
+        last = data[len(data) // RECORD_BYTES * RECORD_BYTES:][:11]
+        outcome = last.decode("ascii", "replace").strip()
         return outcome if outcome in LOSSES else "refused"
 
     def unconfirmed(self, suffix: str = "") -> int:
         """Return how many of the losses were sent whole, but not answered in time."""
-        try:
-            data = _read_own(self.path + suffix, STREAK_MAX_BYTES)
-        except OSError:
-            return 0
-        return data[OUTCOME_AT::RECORD_BYTES].count(b"u")  # no other begins like that
+        return self._outcomes(suffix)[::RECORD_BYTES].count(b"u")  # and no other's "u"
 
     def _remove_notices(self) -> None:
         folder, name = os.path.split(self.path)
@@ -3400,85 +3405,59 @@ class FailureStreak:
                 pass  # another process was here first
 
 
-def _is_foreign(found: "os.stat_result") -> bool:
-    """Tell whether what was *found* is another user's."""
-    return hasattr(os, "geteuid") and found.st_uid != os.geteuid()
+class OwnFile:
+    """A file that is this user's alone; what else has its name is refused."""
 
+    @staticmethod
+    def opened(path: str, flags: int) -> int:
+        """Return a descriptor of the file at *path*, if it is ours, and of mode 0600.
 
-def _open_own(path: str, flags: int) -> int:
-    """Return a descriptor of the file at *path*, if it is ours alone, and of mode 0600.
+        Raises OSError for a link, by either kind of name, a FIFO or a device, which
+        might wait for ever, and for a file of another user.  Not covered, on Windows:
+        a link that is made between the look at the name and the opening.
+        """
+        for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
+            flags |= getattr(os, name, 0)
+        if not hasattr(os, "O_NOFOLLOW") and os.path.islink(path):
+            raise OSError(f"{path} is a symbolic link")
+        fd = os.open(path, flags, 0o600)
+        found = os.fstat(fd)
+        why = ("it is no regular file" if not stat.S_ISREG(found.st_mode) else
+               "it has a second name" if found.st_nlink > 1 else
+               "it is another user's" if OwnFile.is_foreign(found) else "")
+        if why:
+            os.close(fd)
+            raise OSError(f"{path}: {why}")
+        return fd
 
-    Raises OSError for a link, by either kind of name, a FIFO or a device, which might
-    wait for ever, and for a file of another user.
-    """
-    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
-        flags |= getattr(os, name, 0)
-    _refuse_link(path)
-    fd = os.open(path, flags, 0o600)
-    found = os.fstat(fd)
-    why = ("it is no regular file" if not stat.S_ISREG(found.st_mode) else
-           "it has a second name" if found.st_nlink > 1 else
-           "it is another user's" if _is_foreign(found) else "")
-    if why:
-        os.close(fd)
-        raise OSError(f"{path}: {why}")
-    return fd
+    @staticmethod
+    def read(path: str, max_bytes: int) -> bytes:
+        """Return what a file of ours holds, at most *max_bytes*; raises OSError."""
+        with open(OwnFile.opened(path, os.O_RDONLY), "rb") as file:
+            return file.read(max_bytes)
 
+    @staticmethod
+    def is_foreign(found: "os.stat_result") -> bool:
+        """Tell whether what was *found* is another user's."""
+        return hasattr(os, "geteuid") and found.st_uid != os.geteuid()
 
-def _read_own(path: str, max_bytes: int) -> bytes:
-    """Return what a file of ours holds, at most *max_bytes*; raises OSError."""
-    with open(_open_own(path, os.O_RDONLY), "rb") as file:
-        return file.read(max_bytes)
+    @staticmethod
+    def lock_append(fd: int) -> None:
+        """Hold other appenders off where appending takes two steps, until close().
 
-
-def _session_of(event: "Event") -> str:
-    session_id: str = clip(str(event.get("session_id") or ""), SESSION_MAX_CHARS)
-    return session_id
-
-
-def _state_folder() -> str:
-    is_posix = os.name == "posix"  # where the hot path does without os.path
-    own = os.environ.get("HOOK_IO_STATE_DIR", "")
-    for base, folder in (
-        (os.path.expanduser(own) if own[:1] == "~" else own, ""),
-        ("" if is_posix else os.environ.get("LOCALAPPDATA", ""), "hook-io"),
-        (os.environ.get("XDG_STATE_HOME", ""), "hook-io"),
-        ((is_posix and os.environ.get("HOME")) or os.path.expanduser("~"),
-         ".local/state/hook-io"),
-    ):
-        if base[:1] == "/" if is_posix else os.path.isabs(base):
-            return _joined(base, folder) if folder else base
-    return _joined(os.devnull, "no home folder")  # so that every use fails
-
-
-def _joined(folder: str, name: str) -> str:
-    is_posix = os.name == "posix"
-    return f"{folder.rstrip('/')}/{name}" if is_posix else os.path.join(folder, name)
-
-
-def _file_name(text: str) -> str:
-    """Return a name for *text* that a person can read and no other text has."""
-    plain = [c.isascii() and (c.isalnum() or c in "-.") for c in text]
-    safe = "".join(c if is_plain else "_" for c, is_plain in zip(text, plain))
-    checksum = 0
-    for c in text:
-        checksum = (checksum * 31 + ord(c)) % (1 << 32)
-    return f"{safe[:80]}.{checksum:08x}"
-
-
-def _read_losses(path: str) -> "Tuple[int, str]":
-    """Return how many losses *path* holds, and since when; (0, "") if it is no file."""
-    try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            return 0, ""
-        with open(path, "rb") as file:
-            first = file.read(RECORD_BYTES)
-            size = file.seek(0, os.SEEK_END)
-    except OSError:
-        return 0, ""
-    since = first[:20].decode("ascii", "replace").rstrip()
-    known = since and set(since) <= set("0123456789-:TZ")
-    return size // RECORD_BYTES, since if known else "a time unknown"
+        Raises OSError where another one does not let go in time.
+        """
+        if os.name != "nt":
+            return
+        msvcrt: "Any" = __import__("msvcrt")
+        for _ in range(50):
+            try:
+                os.lseek(fd, 1 << 30, os.SEEK_SET)
+                msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+                return
+            except OSError:
+                time.sleep(0.001)
+        raise OSError("another process keeps it locked")
 
 
 def forget_compiled() -> None:
@@ -3491,32 +3470,6 @@ def forget_compiled() -> None:
         pass  # nobody's to remove
 
 
-def _lock_append(fd: int) -> None:
-    """Hold other appenders off where appending takes two steps; close() lets go.
-
-    Raises OSError where another one does not let go in time.
-    """
-    msvcrt: "Any" = __import__("msvcrt") if os.name == "nt" else None
-    for _ in range(50 if msvcrt else 0):
-        try:
-            os.lseek(fd, 1 << 30, os.SEEK_SET)
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-            return
-        except OSError:
-            time.sleep(0.001)
-    if msvcrt:
-        raise OSError("another process keeps it locked")
-
-
-def _refuse_link(path: str) -> None:
-    """Raise OSError for a link where opening it cannot refuse one, as on Windows.
-
-    Not covered there: a link that is made between this and the opening.
-    """
-    if not hasattr(os, "O_NOFOLLOW") and os.path.islink(path):
-        raise OSError(f"{path} is a symbolic link")
-
-
 # Answering --------------------------------------------------------------------
 # A handler returns a HookResult; render() makes it the one document that the
 # event's agent understands, or nothing where that agent has no channel for it.
@@ -3527,11 +3480,8 @@ INTENTS = ("context", "hint", "deny", "ask", "allow", "rewrite", "block", "loud"
 
 #: intent and event -> the intent that is said where an agent cannot say the first: that
 #: nobody can be asked is no consent, and a model can ask for the wanted input itself
-FALLBACKS = {
-    ("ask", "PreToolUse"): "deny", ("rewrite", "PreToolUse"): "deny",
-    ("ask", "PreSkillShellCommand"): "deny",
-    ("rewrite", "PreSkillShellCommand"): "deny",
-}
+FALLBACKS = {(intent, name): "deny" for intent in ("ask", "rewrite")
+             for name in ("PreToolUse", "PreSkillShellCommand")}
 
 
 class HookResult:
@@ -3561,11 +3511,14 @@ class HookResult:
         ):
             object.__setattr__(self, name, value)
 
-    def __setattr__(self, name: str, value: object) -> "NoReturn":
+    def __setattr__(self, name: str, value: object = None) -> "NoReturn":
         raise AttributeError("a HookResult is immutable")
 
-    def __delattr__(self, name: str) -> "NoReturn":
-        raise AttributeError("a HookResult is immutable")
+    __delattr__ = __setattr__
+
+    def but(self, **members: "Any") -> "HookResult":
+        """Return one with other *members*."""
+        return HookResult(**{**dict(zip(self.__slots__, self._members())), **members})
 
     def _members(self) -> "List[Any]":
         return [getattr(self, name) for name in self.__slots__]
@@ -3580,9 +3533,16 @@ class HookResult:
     def __hash__(self) -> int:
         return hash((self.intent, self.text, self.hint))
 
+    @staticmethod
+    def filled(shape: "Any", texts: "Dict[str, Any]") -> "Any":
+        """Return *shape* with *texts* for the names in it, without what is empty."""
+        if isinstance(shape, dict):
+            filled = {n: HookResult.filled(inner, texts) for n, inner in shape.items()}
+            return {name: inner for name, inner in filled.items() if inner != ""}
+        return texts.get(shape, shape)
+
 
 NOTHING = HookResult()
-
 
 #: the contract's five intents, under their names: what emit_diagnostic() says;
 #: context(); hint() and with_user_hint(); block() and emit_blocking_error(); the exit
@@ -3643,9 +3603,7 @@ def rewrite(tool_input: "Event") -> HookResult:
 
 def with_user_hint(result: HookResult, text: str) -> HookResult:
     """Return *result* with *text* for the person added to it."""
-    both = "\n\n".join(part for part in (result.hint, text) if part)
-    return HookResult(
-        result.intent, result.text, both, result.tool_input, result.diagnostics)
+    return result.but(hint="\n\n".join(part for part in (result.hint, text) if part))
 
 
 def channel(intent: str, event: "Event") -> "Optional[Shape]":
@@ -3675,22 +3633,15 @@ def render(result: HookResult, event: "Event") -> "Shape":
     wish = "" if result.tool_input is None else (
         f"a hook wants this input instead: {encode(result.tool_input)}")
     max_chars = HINT_MAX_CHARS if result.intent == "context" else REASON_MAX_CHARS
-    said = Line.clamp(result.text or wish, max_chars)
-    name = normalise(event).event_name
-    texts = {"$T": said, "$E": name, "$I": result.tool_input}
+    texts = {"$T": Line.clamp(result.text or wish, max_chars),
+             "$E": normalise(event).event_name, "$I": result.tool_input}
     if result.intent:
-        document.update(_fill(channel(result.intent, event) or {}, texts))
+        shape = channel(result.intent, event) or {}
+        document.update(HookResult.filled(shape, texts))
     if result.hint:
         texts["$T"] = Line.clamp(result.hint, HINT_MAX_CHARS)
-        document.update(_fill(channel("hint", event) or {}, texts))
+        document.update(HookResult.filled(channel("hint", event) or {}, texts))
     return document
-
-
-def _fill(shape: "Any", texts: "Dict[str, Any]") -> "Any":
-    if isinstance(shape, dict):
-        filled = {name: _fill(inner, texts) for name, inner in shape.items()}
-        return {name: inner for name, inner in filled.items() if inner != ""}
-    return texts.get(shape, shape)
 
 
 # Losses -----------------------------------------------------------------------
@@ -3710,129 +3661,121 @@ REMEDIES = {
 FAIL_LOUD = {"hint": "hint", "block": "loud", "off": ""}
 
 
-def account_for(
-    outcome: Outcome, event: "Event", url: str, errand: "Errand", kept: str = ""
-) -> HookResult:
-    """Count *outcome* in the streak of its endpoint; return what is said of it.
+class Losses:
+    """The losses at the endpoint *url* of one hook, and what is said of them.
 
-    A loss is two lines on stderr.  From the threshold on, each session is told once, by
-    the intent of FAIL_LOUD; so is the end of the streak.
     errand: its name, event_type, timeout_ms and fail_loud, and the fail_loud_threshold
-        that was set; its notes are said in any case.
-    kept: what was done with a lost event, where it is not gone.
+        and spool_dir that were set; its notes are said in any case.
     """
-    streak = _streak(url, errand)
-    if not outcome.is_loss:
-        text = _recovery(streak, event, url, errand)
-        return HookResult(hint=text, diagnostics=errand.notes)
-    fact, effect = LOSSES.get(outcome.fact) or LOSSES[outcome.name]
-    fact = fact.format(fact=outcome.fact, ms=errand.timeout_ms)
-    effect = f"{effect.partition(',')[0]}, event {kept}" if kept else effect
-    lines = ["[ERROR] Failed to send event to observability-server: "
-             f"{fact} ({shown_url(url)})", f"[WARNING] Observability {effect}",
-             *errand.notes]
-    try:
-        losses = streak.record(errand.event_type, outcome.name, _session_of(event))
-        told = _outage(streak, losses, event, (url, outcome.name, fact, kept), errand)
-    except OSError as error:
-        lines.append(f"[WARNING] Losses are not counted: {error}")
-        told = NOTHING
-    return _with_lines(told, lines)
 
+    def __init__(self, url: str, errand: Errand) -> None:
+        self.errand, self.shown = errand, shown_url(url)
+        self.streak = FailureStreak(
+            f"{errand.name}.{self.shown}", errand.settings.fail_loud_threshold)
 
-def earlier_losses(event: "Event", url: str, errand: "Errand") -> HookResult:
-    """Return what is said of losses that happened in the background.
+    def account_for(
+        self, outcome: Outcome, event: "Event", kept: str = ""
+    ) -> HookResult:
+        """Count *outcome* in the streak; return what is said of it.
 
-    For a hook whose event another process delivers, of which nobody hears.  The
-    arguments are those of account_for(), which counted them; and spool_dir.
-    """
-    streak, lines = _streak(url, errand), errand.notes
-    folder = errand.settings.spool_dir
-    kept = f"spooled to {folder}" if folder else ""
-    try:
-        outcome = streak.last_outcome()
-        fact = LOSSES[outcome][0].format(
-            fact=outcome.replace("_", " "), ms=errand.settings.background_timeout_ms)
-        told = _outage(streak, streak.count()[0], event,
-                       (url, outcome, fact, kept), errand)
-    except OSError as error:
-        lines = [*lines, f"[WARNING] Losses are not told: {error}"]
-        told = NOTHING
-    return _with_lines(told, lines)
+        A loss is two lines on stderr.  From the threshold on, each session is told
+        once, by the intent of FAIL_LOUD; so is the end of the streak.
+        kept: what was done with a lost event, where it is not gone.
+        """
+        errand = self.errand
+        if not outcome.is_loss:
+            return HookResult(hint=self._recovery(event), diagnostics=errand.notes)
+        fact, effect = LOSSES.get(outcome.fact) or LOSSES[outcome.name]
+        fact = fact.format(fact=outcome.fact, ms=errand.timeout_ms)
+        effect = f"{effect.partition(',')[0]}, event {kept}" if kept else effect
+        told, lines = NOTHING, [
+            f"[ERROR] Failed to send event to observability-server: {fact} "
+            f"({self.shown})", f"[WARNING] Observability {effect}", *errand.notes]
+        try:
+            losses = self.streak.record(
+                errand.event_type, outcome.name, self.session_of(event))
+            told = self._outage(losses, event, outcome.name, fact, kept)
+        except OSError as error:
+            lines.append(f"[WARNING] Losses are not counted: {error}")
+        return told.but(diagnostics=lines)
 
+    def earlier(self, event: "Event") -> HookResult:
+        """Return what is said of losses that happened in the background.
 
-def _streak(url: str, errand: "Errand") -> FailureStreak:
-    return FailureStreak(f"{errand.name}.{shown_url(url)}",
-                         errand.settings.fail_loud_threshold)
+        For a hook whose event another process delivers, of which nobody hears.
+        """
+        settings, told, lines = self.errand.settings, NOTHING, self.errand.notes
+        kept = f"spooled to {settings.spool_dir}" if settings.spool_dir else ""
+        try:
+            outcome = self.streak.last_outcome()
+            fact = LOSSES[outcome][0].format(
+                fact=outcome.replace("_", " "), ms=settings.background_timeout_ms)
+            told = self._outage(self.streak.count()[0], event, outcome, fact, kept)
+        except OSError as error:
+            lines = [*lines, f"[WARNING] Losses are not told: {error}"]
+        return told.but(diagnostics=lines)
 
+    @staticmethod
+    def session_of(event: "Event") -> str:
+        """Return the session's id, "" where there is none, as part of a file's name."""
+        session_id: str = clip(str(event.get("session_id") or ""), SESSION_MAX_CHARS)
+        return session_id
 
-def _recovery(
-    streak: FailureStreak, event: "Event", url: str, errand: "Errand"
-) -> str:
-    """End the streak; return what a person is told of that, "" if nothing."""
-    is_shown = FAIL_LOUD[errand.fail_loud] and channel("hint", event) is not None
-    losses, since = streak.end() if is_shown else streak.end_untold()
-    if losses < streak.threshold or not is_shown:
-        return ""
-    unsure = min(streak.unconfirmed(".last"), losses)
-    lost = losses - unsure
-    begun = f" since {since}"
-    said = [f"{lost} {_were(lost)} lost{begun}"] if lost else []
-    if unsure:
-        said.append(f"{unsure} had no answer in time{'' if lost else begun} and may "
-                    "have arrived")
-    return f"hook-io: events reach {shown_url(url)} again; {', '.join(said)}."
+    def _recovery(self, event: "Event") -> str:
+        """End the streak; return what a person is told of that, "" if nothing."""
+        streak, intent = self.streak, FAIL_LOUD[self.errand.fail_loud]
+        is_shown = intent and channel("hint", event) is not None
+        losses, since = streak.end() if is_shown else streak.end_untold()
+        if losses < streak.threshold or not is_shown:
+            return ""
+        unsure = min(streak.unconfirmed(".last"), losses)
+        lost, begun = losses - unsure, f" since {since}"
+        said = [f"{lost} {self._were(lost)} lost{begun}"] if lost else []
+        if unsure:
+            said.append(f"{unsure} had no answer in time{'' if lost else begun} and "
+                        "may have arrived")
+        return f"hook-io: events reach {self.shown} again; {', '.join(said)}."
 
+    def _were(self, count: int) -> str:
+        return "was" if count == 1 else "were"
 
-def _were(count: int) -> str:
-    return "was" if count == 1 else "were"
+    def _outage(
+        self, losses: int, event: "Event", outcome: str, fact: str, kept: str
+    ) -> HookResult:
+        """Return what the session of *event* is told of so many *losses*, once.
 
+        NOTHING below the threshold, and where the agent shows it to nobody.  outcome,
+        fact: of the last loss.  kept: what was done with the events.  Raises OSError.
+        """
+        streak, intent = self.streak, FAIL_LOUD[self.errand.fail_loud]
+        if losses < streak.threshold or channel(intent, event) is None:
+            return NOTHING
+        since = streak.count()[1]  # "" where another process has just ended the streak
+        if not since or not streak.claim_notice(self.session_of(event)):
+            return NOTHING
+        calm = "Your work is not blocked. " if intent == "hint" else ""
+        text = (f"hook-io: {self._of_events(losses, since, fact)}. "
+                f"{kept and f'They are {kept}. '}{calm}{REMEDIES[outcome]} "
+                "HOOK_IO_OFF=1 sends nothing. Each loss is a line in "
+                f"{streak.path}")
+        return hint(text) if intent == "hint" else HookResult(intent, text)
 
-def _outage(
-    streak: FailureStreak, losses: int, event: "Event",
-    facts: "Tuple[str, str, str, str]", errand: "Errand",
-) -> HookResult:
-    """Return what the session of *event* is told of so many *losses*, once.
+    def _of_events(self, losses: int, since: str, fact: str) -> str:
+        """Say what is true of the events: lost, not answered, or some of each.
 
-    NOTHING below the threshold, and where the agent shows it to nobody.  facts: URL,
-    outcome and cause of the last loss, what was done with the events.  Raises OSError.
-    """
-    intent = FAIL_LOUD[errand.fail_loud]
-    if losses < streak.threshold or channel(intent, event) is None:
-        return NOTHING
-    since = streak.count()[1]  # "" where another process has just ended the streak
-    if not since or not streak.claim_notice(_session_of(event)):
-        return NOTHING
-    url, outcome, fact, kept = facts
-    calm = "Your work is not blocked. " if intent == "hint" else ""
-    text = (f"hook-io: {_of_events(streak, losses, shown_url(url), since, fact)}. "
-            f"{kept and f'They are {kept}. '}{calm}{REMEDIES[outcome]} HOOK_IO_OFF=1 "
-            f"sends nothing. Each loss is a line in {streak.path}")
-    return hint(text) if intent == "hint" else HookResult(intent, text)
-
-
-def _of_events(
-    streak: FailureStreak, losses: int, shown: str, since: str, fact: str
-) -> str:
-    """Say what is true of the events of a streak: lost, not answered, or some of each.
-
-    fact: the cause of the last loss.
-    """
-    events = "1 event" if losses == 1 else f"{losses} events in a row"
-    unsure = min(streak.unconfirmed(), losses)
-    lost = losses - unsure
-    if not unsure:
-        return f"{events} did not reach {shown} since {since} ({fact})"
-    if not lost:
-        return (f"{events} {_were(losses)} sent to {shown} since {since}, but {fact}; "
-                f"{'it' if losses == 1 else 'they'} may have arrived")
-    return (f"{events} since {since}: {lost} did not reach {shown}, {unsure} "
-            f"{_were(unsure)} sent, but not answered in time, and may have arrived "
-            f"(the last one: {fact})")
-
-
-def _with_lines(result: HookResult, lines: "List[str]") -> HookResult:
-    return HookResult(result.intent, result.text, result.hint, result.tool_input, lines)
+        fact: the cause of the last loss.
+        """
+        events = "1 event" if losses == 1 else f"{losses} events in a row"
+        unsure = min(self.streak.unconfirmed(), losses)
+        lost, shown = losses - unsure, self.shown
+        if not unsure:
+            return f"{events} did not reach {shown} since {since} ({fact})"
+        if not lost:
+            return (f"{events} {self._were(losses)} sent to {shown} since {since}, but "
+                    f"{fact}; {'it' if losses == 1 else 'they'} may have arrived")
+        return (f"{events} since {since}: {lost} did not reach {shown}, {unsure} "
+                f"{self._were(unsure)} sent, but not answered in time, and may have "
+                f"arrived (the last one: {fact})")
 
 
 # Emitting ---------------------------------------------------------------------
@@ -3840,6 +3783,12 @@ def _with_lines(result: HookResult, lines: "List[str]") -> HookResult:
 
 #: what a failure of a hook means -> the intent that answers the agent
 FAILURES = {"open": "", "closed": "deny"}
+
+#: what must not come to nothing where stdout is gone: exit 2 is the channel left
+REFUSALS = ("deny", "ask", "block", "rewrite")
+
+INSTALLED: "List[Dict[int, int]]" = []  # `fds` of every buffer that is
+MISSING_FDS: "List[int]" = []  # that this process began without
 
 
 class StderrBuffer:
@@ -3861,15 +3810,15 @@ class StderrBuffer:
         """Begin to hold back; a second call changes nothing."""
         if self._sink >= 0:
             return self
-        self._sink, self._shown = _unnamed_file(), 0
-        self.fds = {fd: -1 if fd in _MISSING_FDS else os.dup(fd) for fd in (1, 2)}
+        self._sink, self._shown = self._unnamed_file(), 0
+        self.fds = {fd: -1 if fd in MISSING_FDS else os.dup(fd) for fd in (1, 2)}
         self._divert({1: self._sink, 2: self._sink})
         self._streams = (sys.stdout, sys.stderr)
         self._writer = sys.stdout = sys.stderr = open(  # noqa: SIM115 - see restore()
             self._sink, "w", 1, "utf-8", "backslashreplace", "\n")
-        if not _INSTALLED and hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_close_agents_fds)
-        _INSTALLED.append(self.fds)
+        if not INSTALLED and hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._close_agents_fds)
+        INSTALLED.append(self.fds)
         return self
 
     def flush(self) -> None:
@@ -3877,7 +3826,7 @@ class StderrBuffer:
         held = self._held_bytes()
         if held:
             begin = self._shown + max(0, held - HELD_MAX_BYTES)
-            _write(self.fds[2], _read_at(self._sink, begin, HELD_MAX_BYTES))
+            self.write(2, self._read_at(begin))
             self._shown += held
 
     def drop(self) -> None:
@@ -3892,7 +3841,7 @@ class StderrBuffer:
         self._divert(self.fds)
         writer, (sys.stdout, sys.stderr) = self._writer, self._streams
         writer.close()  # who kept it gets an error, and not somebody's next file
-        _INSTALLED.remove(self.fds)
+        INSTALLED.remove(self.fds)
         for fd in self.fds.values():
             if fd >= 0:
                 os.close(fd)
@@ -3919,84 +3868,77 @@ class StderrBuffer:
         except OSError:  # not installed, or closed by the hook
             return 0
 
+    def _read_at(self, position: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self._sink, HELD_MAX_BYTES, position)
+        os.lseek(self._sink, position, os.SEEK_SET)
+        data = os.read(self._sink, HELD_MAX_BYTES)
+        os.lseek(self._sink, 0, os.SEEK_END)
+        return data
 
-#: `fds` of every buffer that was installed
-_INSTALLED: "List[Dict[int, int]]" = []
+    @staticmethod
+    def _close_agents_fds() -> None:
+        """Leave a fork of the hook no way to the agent, and no hold on its pipes."""
+        for fds in INSTALLED:
+            for fd, own in fds.items():
+                if own >= 0:  # from -1 on some Pythons close all there is
+                    os.closerange(own, own + 1)  # which does not mind a closed one
+                fds[fd] = -1
 
+    @staticmethod
+    def open_missing() -> None:
+        """Fill closed descriptors 0 to 2, or the next file would be one of them."""
+        for fd in (0, 1, 2):
+            try:
+                os.fstat(fd)
+            except OSError:  # the lowest free one is opened, so fd
+                MISSING_FDS.append(os.open(os.devnull, os.O_RDWR))
 
-def _close_agents_fds() -> None:
-    """Leave a fork of the hook no way to the agent, and no hold on its pipes."""
-    for fds in _INSTALLED:
-        for fd, own in fds.items():
-            if own >= 0:  # from -1 on some Pythons close all there is
-                os.closerange(own, own + 1)  # which does not mind a closed one
-            fds[fd] = -1
-
-
-def _open_missing_fds() -> "List[int]":
-    """Fill closed descriptors 0 to 2, or the next file opened would be one of them."""
-    missing = []
-    for fd in (0, 1, 2):
+    def _unnamed_file(self) -> int:
+        """Return a descriptor of a file that nobody else sees or has to delete."""
         try:
-            os.fstat(fd)
+            return os.memfd_create("hook_io")
+        except (AttributeError, OSError):  # not Linux
+            pass
+        folder = os.environ.get("TMPDIR") or os.environ.get("TEMP") or "/tmp"
+        path = os.path.join(folder, f"hook_io.{os.getpid()}.{time.monotonic_ns()}")
+        deleted_by_system = getattr(os, "O_TEMPORARY", 0)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | deleted_by_system
+        flags |= getattr(os, "O_BINARY", 0)
+        try:
+            fd = os.open(path, flags, 0o600)
+            if not deleted_by_system:
+                os.unlink(path)
+            return fd
         except OSError:
-            missing.append(os.open(os.devnull, os.O_RDWR))  # the lowest free, so fd
-    return missing
+            return os.open(os.devnull, os.O_RDWR)
+
+    def write(self, fd: int, data: bytes) -> bool:
+        """Write all of *data* to the agent's *fd*, 1 or 2.
+
+        Returns False if the reader is gone or leaves its pipe full.
+        """
+        deadline = time.monotonic() + WRITE_TIMEOUT_MS / 1000
+        try:
+            while data:
+                data = data[self._write_part(self.fds[fd], data, deadline):]
+            return True
+        except (OSError, ValueError):
+            return False
+
+    def _write_part(self, fd: int, data: bytes, deadline: float) -> int:
+        if os.name == "nt":  # select() knows no pipes there
+            written: int = Wait.in_thread(lambda: os.write(fd, data), deadline)
+            return written
+        from select import PIPE_BUF, select
+
+        if not select([], [fd], [], max(0.0, deadline - time.monotonic()))[1]:
+            raise TimeoutError
+        return os.write(fd, data[:PIPE_BUF])  # what a pipe with room takes at once
 
 
-#: before anything else is opened, so that no file of the hook's gets such a number
-_MISSING_FDS = _open_missing_fds()
-
-
-def _unnamed_file() -> int:
-    """Return a descriptor of a file that nobody else sees and nobody has to delete."""
-    try:
-        return os.memfd_create("hook_io")
-    except (AttributeError, OSError):  # not Linux
-        pass
-    folder = os.environ.get("TMPDIR") or os.environ.get("TEMP") or "/tmp"
-    path = os.path.join(folder, f"hook_io.{os.getpid()}.{time.monotonic_ns()}")
-    deleted_by_system = getattr(os, "O_TEMPORARY", 0)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | deleted_by_system
-    flags |= getattr(os, "O_BINARY", 0)
-    try:
-        fd = os.open(path, flags, 0o600)
-        if not deleted_by_system:
-            os.unlink(path)
-        return fd
-    except OSError:
-        return os.open(os.devnull, os.O_RDWR)
-
-
-def _read_at(fd: int, position: int, max_bytes: int) -> bytes:
-    if hasattr(os, "pread"):
-        return os.pread(fd, max_bytes, position)
-    os.lseek(fd, position, os.SEEK_SET)
-    data = os.read(fd, max_bytes)
-    os.lseek(fd, 0, os.SEEK_END)
-    return data
-
-
-def _write(fd: int, data: bytes) -> bool:
-    """Write all of *data*; False if the reader is gone or leaves its pipe full."""
-    deadline = time.monotonic() + WRITE_TIMEOUT_MS / 1000
-    try:
-        while data:
-            data = data[_write_part(fd, data, deadline):]
-        return True
-    except (OSError, ValueError):
-        return False
-
-
-def _write_part(fd: int, data: bytes, deadline: float) -> int:
-    if os.name == "nt":  # select() knows no pipes there
-        written: int = Wait.in_thread(lambda: os.write(fd, data), deadline)
-        return written
-    from select import PIPE_BUF, select
-
-    if not select([], [fd], [], max(0.0, deadline - time.monotonic()))[1]:
-        raise TimeoutError
-    return os.write(fd, data[:PIPE_BUF])  # a pipe with room takes that without waiting
+# before anything else is opened, so that no file of the hook's gets such a number
+StderrBuffer.open_missing()
 
 
 class Emitter:
@@ -4016,7 +3958,7 @@ class Emitter:
     def emit_diagnostic(self, line: str) -> None:
         """Write *line* to stderr at once, past whatever is held back."""
         text = line if line.endswith("\n") else line + "\n"
-        _write(self.buffer.fds[2], text.encode("utf-8", "backslashreplace"))
+        self.buffer.write(2, text.encode("utf-8", "backslashreplace"))
 
     def emit_model_context(self, result: HookResult, event: "Event") -> bool:
         """Write the one JSON document that says *result*, or nothing at all.
@@ -4039,8 +3981,7 @@ class Emitter:
         if self._emitted:
             raise RuntimeError("stdout takes one document, and has had it")
         self._emitted = True
-        line = f"{text}\n".encode("utf-8", "backslashreplace")
-        return _write(self.buffer.fds[1], line)
+        return self.buffer.write(1, f"{text}\n".encode("utf-8", "backslashreplace"))
 
     def emit_blocking_error(self, message: str) -> None:
         """Show what was held back, then *message*, on stderr, and exit 2."""
@@ -4069,9 +4010,6 @@ class Emitter:
             os._exit(code)  # at once, whatever threads still wait
 
 
-# run(): from stdin to exit, whatever happens in between.
-
-
 def run(
     handler: "Callable[[Event], Optional[HookResult]]", name: str, fail: str = "open",
     read: "Callable[[], Event]" = read_event,
@@ -4086,97 +4024,97 @@ def run(
     A handler that returns None has no opinion.  The process ends at once: functions
     registered with atexit do not run.  Vectors: emit/*.
     """
-    emitter = Emitter()
-    event: "Event" = {}
+    hook = Hook(name, fail)
     try:
-        emitter.buffer.install()
+        hook.emitter.buffer.install()
         try:
-            event = _received(read, name, fail)
-            result = _handled(handler, event, name, fail)
+            result = hook.result_of(handler, read)
         except Done as done:
             result = done.result
-        _finish(emitter, result, event)
+        hook.finish(result)
     except BaseException as error:
         try:
             said = str(error)
         except Exception:
             said = "an error without a text"
-        _finish(emitter, _failure(error, said, emitter, name, fail), event)
+        hook.finish(hook.failure(error, said))
 
 
-def _received(read: "Callable[[], Event]", name: str, fail: str) -> AgentEvent:
-    """Return the event in Claude Code's words; raises Done where there is none."""
-    try:
-        return normalise(read())
-    except InputError as error:
-        raise _unreadable(str(error), name, fail) from None
+class Hook:
+    """One run of the hook *name*, from stdin to exit, whatever happens in between.
 
+    fail: a key of FAILURES; what else it is denies, too.
+    """
 
-def _handled(
-    handler: "Callable[[Event], Optional[HookResult]]", event: AgentEvent, name: str,
-    fail: str,
-) -> "Optional[HookResult]":
-    if fail not in FAILURES:
-        raise ValueError(f"fail is one of {', '.join(FAILURES)}, not {fail!r}")
-    if fail == "closed" and "stdin_bytes" in event:  # a guard cannot judge the rest
-        raise _unreadable(f"longer than {STDIN_MAX_BYTES} bytes", name, fail)
-    return handler(event)
+    def __init__(self, name: str, fail: str) -> None:
+        self.name, self.fail, self.intent = name, fail, FAILURES.get(fail, "deny")
+        self.emitter = Emitter()
+        self.event: "Event" = {}
 
+    def result_of(
+        self, handler: "Callable[[Event], Optional[HookResult]]",
+        read: "Callable[[], Event]",
+    ) -> "Optional[HookResult]":
+        """Return what the handler says of what is read; raises Done for no event."""
+        try:
+            self.event = normalise(read())
+        except InputError as error:
+            raise self._unreadable(str(error)) from None
+        if self.fail not in FAILURES:
+            raise ValueError(
+                f"fail is one of {', '.join(FAILURES)}, not {self.fail!r}")
+        if self.fail == "closed" and "stdin_bytes" in self.event:
+            # a guard cannot judge the rest
+            raise self._unreadable(f"longer than {STDIN_MAX_BYTES} bytes")
+        return handler(self.event)
 
-def _unreadable(why: str, name: str, fail: str) -> Done:
-    line = f"[ERROR] {name}: unreadable stdin: {why}"
-    return Done(HookResult(FAILURES.get(fail, "deny"), line, diagnostics=[line]))
+    def _unreadable(self, why: str) -> Done:
+        line = f"[ERROR] {self.name}: unreadable stdin: {why}"
+        return Done(HookResult(self.intent, line, diagnostics=[line]))
 
+    def failure(self, error: BaseException, said: str) -> HookResult:
+        """Return what is said of an *error* of our own, or of the handler's."""
+        if isinstance(error, SystemExit) and not error.code:
+            return NOTHING  # a handler's way to say that it is done
+        self.emitter.buffer.flush()
+        trace = error.__traceback__
+        while trace and trace.tb_next:
+            trace = trace.tb_next
+        file = os.path.basename(trace.tb_frame.f_code.co_filename) if trace else "?"
+        where = f"{file}:{trace.tb_lineno if trace else 0}"
+        what = Line.clean(f"{type(error).__name__}: {said} ({where})")
+        line = f"[ERROR] {self.name}: {what}"
+        told = "" if self.intent else f"{line}\nYour work is not blocked."
+        return HookResult(self.intent, line, told, diagnostics=[line])
 
-def _finish(emitter: Emitter, result: "Optional[HookResult]", event: "Event") -> None:
-    result = NOTHING if result is None else result
-    if not isinstance(result, HookResult):
-        raise TypeError(f"a handler returns a HookResult, not {type(result).__name__}")
-    for line in result.diagnostics:
-        emitter.emit_diagnostic(line)
-    if result.intent == "blocking_error":
-        emitter.emit_blocking_error(result.text)
-    elif result.intent in ("print", "failed"):
-        emitter.emit_text(result.text)
-        if result.intent == "failed":
-            emitter.exit_failed()
-    elif result.intent and channel(result.intent, event) is None:
-        emitter.emit_diagnostic(
-            f"[WARNING] {result.intent} has no channel on this event, nothing is said")
-    if emitter.emit_model_context(result, event) or result.intent not in _REFUSALS:
-        emitter.exit_graceful()
-    else:
-        emitter.emit_blocking_error(result.text or "could not answer the agent")
-
-
-def _failure(
-    error: BaseException, said: str, emitter: Emitter, name: str, fail: str
-) -> HookResult:
-    """Return what is said of an *error* of our own, or of the handler's."""
-    if isinstance(error, SystemExit) and not error.code:
-        return NOTHING  # a handler's way to say that it is done
-    emitter.buffer.flush()
-    line = f"[ERROR] {name}: {_describe(error, said)}"
-    intent = FAILURES.get(fail, "deny")
-    told = "" if intent else f"{line}\nYour work is not blocked."
-    return HookResult(intent, line, told, diagnostics=[line])
-
-
-def _describe(error: BaseException, said: str) -> str:
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    file = os.path.basename(trace.tb_frame.f_code.co_filename) if trace else "?"
-    line = trace.tb_lineno if trace else 0
-    return Line.clean(f"{type(error).__name__}: {said} ({file}:{line})")
-
-
-#: what must not come to nothing where stdout is gone: exit 2 is the channel left
-_REFUSALS = ("deny", "ask", "block", "rewrite")
+    def finish(self, result: "Optional[HookResult]") -> None:
+        """Say the *result* and end the process."""
+        result, emitter = NOTHING if result is None else result, self.emitter
+        if not isinstance(result, HookResult):
+            raise TypeError(
+                f"a handler returns a HookResult, not {type(result).__name__}")
+        for line in result.diagnostics:
+            emitter.emit_diagnostic(line)
+        if result.intent == "blocking_error":
+            emitter.emit_blocking_error(result.text)
+        elif result.intent in ("print", "failed"):
+            emitter.emit_text(result.text)
+            if result.intent == "failed":
+                emitter.exit_failed()
+        elif result.intent and channel(result.intent, self.event) is None:
+            emitter.emit_diagnostic(f"[WARNING] {result.intent} has no channel on this "
+                                    "event, nothing is said")
+        if emitter.emit_model_context(result, self.event) or (
+                result.intent not in REFUSALS):
+            emitter.exit_graceful()
+        else:
+            emitter.emit_blocking_error(result.text or "could not answer the agent")
 
 
 # The command line -------------------------------------------------------------
 # One table, a small loop, and argparse only to explain.
+
+OFF_WORDS = ("0", "false", "no", "off")  # of a variable that switches something
 
 
 def parse_options(
@@ -4194,171 +4132,152 @@ def parse_options(
     The values go by the option's name, or the variable's without HOOK_IO_, in lower
     case.  Raises Done, with the text, for --help, --version and mistakes in *argv*.
     """
-    rows = [line.split(None, 4) for line in table.strip().splitlines()]
-    given = _read_options(rows, argv, prog)
-    acts = any(row[0] in given for row in rows if row[1] == row[3] == "-")
+    line = CommandLine(table, prog)
+    given = line.read(argv)
+    acts = any(row[0] in given for row in line.rows if row[1] == row[3] == "-")
     values: "Dict[str, str]" = {}
-    notes = []
-    for name, variable, preset, takes, _ in rows:
-        default = "" if preset == "-" else preset
-        text = given.get(name) or os.environ.get(variable, "") or default
-        if text == "required" and acts:
-            default = text = ""
+    notes, env = [], os.environ.get
+    for name, variable, preset, takes, _ in line.rows:
+        default = "" if preset == "-" or (preset == "required" and acts) else preset
+        text = given.get(name) or env(variable, "") or default
         if text == "required":
-            raise _usage_error(
-                rows, prog, f"the following argument is required: {name}")
-        problem = "" if text == default else _problem(takes, text)
+            raise line.mistake(f"the following argument is required: {name}")
+        problem = "" if text == default else line.problem(takes, text)
         if problem and given.get(name):
-            raise _usage_error(rows, prog, f"{name} {problem}")
+            raise line.mistake(f"{name} {problem}")
         if problem:
             notes.append(f"[WARNING] {variable} {problem}; it is ignored")
             text = default
-        is_off = takes == "-" and text in _OFF_WORDS
-        values[_key(name, variable)] = "" if is_off else text
+        is_off = takes == "-" and text in OFF_WORDS
+        values[line.key(name, variable)] = "" if is_off else text
     return values, notes
 
 
-_OFF_WORDS = ("0", "false", "no", "off")
+class CommandLine:
+    """What parse_options() knows of a command line: its *table* and who it is of."""
 
+    def __init__(self, table: str, prog: str) -> None:
+        self.rows = [line.split(None, 4) for line in table.strip().splitlines()]
+        self.prog = prog
 
-def _key(name: str, variable: str) -> str:
-    return (variable[8:] if name == "-" else name[2:].replace("-", "_")).lower()
+    @staticmethod
+    def key(name: str, variable: str) -> str:
+        """Return what a value goes by."""
+        return (variable[8:] if name == "-" else name[2:].replace("-", "_")).lower()
 
+    def read(self, argv: "List[str]") -> "Dict[str, str]":
+        """Return option -> what is given for it; raises Done."""
+        takes = {row[0]: row[3] for row in self.rows if row[0] != "-"}
+        given, words = {}, list(argv)
+        while words:
+            name, sign, value = words.pop(0).partition("=")
+            if name in ("--help", "-h"):
+                raise Done(HookResult("print", self._usage().format_help().rstrip()))
+            if name == "--version":
+                raise Done(HookResult("print", __version__))
+            if name not in takes:
+                from difflib import get_close_matches
 
-def _read_options(rows: "Rows", argv: "List[str]", prog: str) -> "Dict[str, str]":
-    takes = {row[0]: row[3] for row in rows if row[0] != "-"}
-    given, words = {}, list(argv)
-    while words:
-        name, sign, value = words.pop(0).partition("=")
-        if name in ("--help", "-h"):
-            text = _usage(rows, prog).format_help().rstrip()
-            raise Done(HookResult("print", text))
-        if name == "--version":
-            raise Done(HookResult("print", __version__))
-        if name not in takes:
-            said = Line.excerpt(name) + _similar(name, list(takes))
-            raise _usage_error(rows, prog, f"unrecognized argument: {said}")
-        if takes[name] == "-":
-            value = "1"
-        elif not sign and words and not words[0].startswith("--"):
-            value = words.pop(0)
-        given[name] = value  # "" where a shell variable is not set
-    return given
+                near = ", ".join(get_close_matches(name, takes))
+                said = Line.excerpt(name) + (near and f" (did you mean {near}?)")
+                raise self.mistake(f"unrecognized argument: {said}")
+            if takes[name] == "-":
+                value = "1"
+            elif not sign and words and not words[0].startswith("--"):
+                value = words.pop(0)
+            given[name] = value  # "" where a shell variable is not set
+        return given
 
+    def problem(self, takes: str, text: str) -> str:
+        """Return what is wrong with the *text* of an option, "" if nothing is."""
+        choices: "Any" = {"AGENT": PLATFORMS, "FORMAT": FORMATS}.get(takes) or (
+            takes.split("|") if takes.islower() else ())
+        low, _, high = takes.partition("-")
+        problem = hint = ""
+        if low.isdigit():
+            is_number = text.isascii() and text.isdigit() and len(text) < 19
+            if not (is_number and int(low) <= int(text) <= int(high)):
+                problem = f"is no whole number from {low} to {high}"
+        elif choices and text not in choices:
+            problem = f"is none of {', '.join(choices)}"
+            near = next((word for word in choices if self.is_near(word, text)), "")
+            hint = near and f" (did you mean {near}?)"
+        elif takes == "EVENT" and not (
+                text.isascii() and all(c.isalnum() or c in "_-.:" for c in text)
+                and text[0].isalpha() and len(text) <= NAME_MAX_CHARS):
+            problem = "is no name of an event"
+        elif takes == "UUID" and not (
+                set(text) <= set("-0123456789abcdefABCDEF")
+                and [len(part) for part in text.split("-")] == [8, 4, 4, 4, 12]):
+            problem = "is no UUID"
+        elif takes == "JSON":
+            problem = self._json_problem(text)
+        return problem and f"{problem}: {Line.excerpt(text)}{hint}"
 
-def _problem(takes: str, text: str) -> str:
-    """Return what is wrong with the *text* of an option, "" if nothing is."""
-    low, _, high = takes.partition("-")
-    problem = ""
-    if takes in _VALUE_KINDS:
-        problem = _VALUE_KINDS[takes](text)
-    elif low.isdigit():
-        digits = text.isascii() and text.isdigit()
-        inside = digits and len(text) < 19 and int(low) <= int(text) <= int(high)
-        problem = "" if inside else f"is no whole number from {low} to {high}"
-    elif takes.islower() and text not in takes.split("|"):
-        problem = f"is none of {takes.replace('|', ', ')}"
-    words = problem.partition("is none of ")[2].split(", ")
-    near = next((word for word in words if word and _is_near(word, text)), "")
-    hint = near and f" (did you mean {near}?)"
-    return problem and f"{problem}: {Line.excerpt(text)}{hint}"
+    def _json_problem(self, text: str) -> str:
+        try:
+            is_short = len(encode(decode(text))) <= OPTION_MAX_BYTES
+        except InputError:
+            return "is no JSON"
+        return "" if is_short else f"is longer than {OPTION_MAX_BYTES} bytes"
 
+    @staticmethod
+    def event_note(text: str) -> str:
+        """Return what is said of an event that no table knows, "" if nothing is.
 
-def _event_problem(text: str) -> str:
-    plain = text.isascii() and all(c.isalnum() or c in "_-.:" for c in text)
-    good = plain and text[0].isalpha() and len(text) <= NAME_MAX_CHARS
-    return "" if good else "is no name of an event"
+        It may be a newer client's, or a known one with a mistake in it.
+        """
+        if canonical(text) or not text:
+            return ""
+        names = (name for row in PLATFORMS.values() for name in row["events"]
+                 if -6 < len(name) - len(text) < 6 and CommandLine.is_near(name, text))
+        near = canonical(next(names, ""))
+        return near and ("[WARNING] --event-type is no known event (did you mean "
+                         f"{near}?): {Line.excerpt(text)}")
 
+    @staticmethod
+    def is_near(one: str, other: str) -> bool:
+        """Tell whether both are the same but for case, signs and a letter, or two.
 
-def _event_note(text: str) -> str:
-    """Return what is said of an event that no table knows, "" if nothing is.
+        difflib would cost as much as the rest of a hook, at each of a newer client's
+        events.
+        """
+        one, other = (Name(name).bare.replace(":", "") for name in (one, other))
+        at = Text.common_chars(one, other)
+        one, other = one[at:], other[at:]
+        tail = Text.common_chars(one[::-1], other[::-1])
+        one, other = one[:len(one) - tail], other[:len(other) - tail]
+        return max(len(one), len(other)) < 2 or (one == other[::-1] and len(one) == 2)
 
-    It may be a newer client's, or a known one with a mistake in it.
-    """
-    if canonical(text) or not text:
-        return ""
-    names = (name for row in PLATFORMS.values() for name in row["events"]
-             if -6 < len(name) - len(text) < 6 and _is_near(name, text))
-    near = canonical(next(names, ""))
-    return near and (f"[WARNING] --event-type is no known event (did you mean {near}?):"
-                     f" {Line.excerpt(text)}")
+    def mistake(self, problem: str) -> Done:
+        """Return what ends a hook whose command line is wrong: exit 2."""
+        usage = self._usage().format_usage().rstrip()
+        line = f"[ERROR] {self.prog}: {problem}\n{usage}"
+        return Done(HookResult("blocking_error", line))
 
+    def _usage(self) -> "Any":
+        """Return the argparse parser of the rows, which explains and never parses."""
+        import argparse
+        import textwrap
 
-def _is_near(one: str, other: str) -> bool:
-    """Tell whether both are the same but for case, signs and a letter, or two swapped.
-
-    difflib would cost as much as the rest of a hook, at each event of a newer client.
-    """
-    one, other = (Name(name).bare.replace(":", "") for name in (one, other))
-    at = Text.common_chars(one, other)
-    one, other = one[at:], other[at:]
-    tail = Text.common_chars(one[::-1], other[::-1])
-    one, other = one[:len(one) - tail], other[:len(other) - tail]
-    return max(len(one), len(other)) < 2 or (one == other[::-1] and len(one) == 2)
-
-
-def _agent_problem(text: str) -> str:
-    return "" if text in PLATFORMS else f"is none of {', '.join(PLATFORMS)}"
-
-
-def _format_problem(text: str) -> str:
-    return "" if text in FORMATS else f"is none of {', '.join(FORMATS)}"
-
-
-def _uuid_problem(text: str) -> str:
-    sizes = [len(part) for part in text.split("-")]
-    digits = all(c in "-0123456789abcdefABCDEF" for c in text)
-    return "" if digits and sizes == [8, 4, 4, 4, 12] else "is no UUID"
-
-
-def _json_problem(text: str) -> str:
-    try:
-        decode(text)
-    except InputError:
-        return "is no JSON"
-    too_long = len(encode(text)) > OPTION_MAX_BYTES
-    return f"is longer than {OPTION_MAX_BYTES} bytes" if too_long else ""
-
-
-#: what an option takes -> function that returns what is wrong with a text, or ""
-_VALUE_KINDS = {"EVENT": _event_problem, "UUID": _uuid_problem, "JSON": _json_problem,
-          "AGENT": _agent_problem, "FORMAT": _format_problem}
-
-
-def _similar(word: str, words: "List[str]") -> str:
-    from difflib import get_close_matches
-
-    found = get_close_matches(word, words)
-    return f" (did you mean {', '.join(found)}?)" if found else ""
-
-
-def _usage_error(rows: "Rows", prog: str, problem: str) -> Done:
-    usage = _usage(rows, prog).format_usage().rstrip()
-    return Done(HookResult("blocking_error", f"[ERROR] {prog}: {problem}\n{usage}"))
-
-
-def _usage(rows: "Rows", prog: str) -> "Any":
-    """Return the argparse parser of the *rows*, which explains and never parses."""
-    import argparse
-    import textwrap
-
-    needed = " ".join(f"{row[0]} {row[3]}" for row in rows if row[2] == "required")
-    parser = argparse.ArgumentParser(
-        prog, usage=f"%(prog)s {needed} [options]",
-        formatter_class=argparse.RawDescriptionHelpFormatter, epilog="\n".join([
-            "an option that sets something has a variable, as --server-url has",
-            "HOOK_IO_SERVER_URL; the README says what these others are for:", "",
-            textwrap.fill(", ".join(row[1] for row in rows if row[0] == "-"), 80,
-                          initial_indent="  ", subsequent_indent="  "), "",
-            "exit 0: done; 1: --check failed; 2: a mistake, which stops the agent"]))
-    for name, _, default, takes, text in rows:
-        if name != "-":
-            shape: "Event" = (
-                {"action": "store_true"} if takes == "-" else {"metavar": takes})
-            said = text if default in ("-", "required") else f"{text} ({default})"
-            parser.add_argument(name, help=said, **shape)
-    parser.add_argument("--version", action="store_true", help="print the version")
-    return parser
+        rows = self.rows
+        needed = " ".join(f"{row[0]} {row[3]}" for row in rows if row[2] == "required")
+        variables = ", ".join(row[1] for row in rows if row[0] == "-")
+        parser = argparse.ArgumentParser(
+            self.prog, usage=f"%(prog)s {needed} [options]",
+            formatter_class=argparse.RawDescriptionHelpFormatter, epilog=(
+                "an option that sets something has a variable, as --server-url has\n"
+                "HOOK_IO_SERVER_URL; the README says what these others are for:\n\n"
+                f"{textwrap.indent(textwrap.fill(variables, 78), '  ')}\n\nexit 0: "
+                "done; 1: --check failed; 2: a mistake, which stops the agent"))
+        for name, _, default, takes, text in rows:
+            if name != "-":
+                shape: "Event" = (
+                    {"action": "store_true"} if takes == "-" else {"metavar": takes})
+                said = text if default in ("-", "required") else f"{text} ({default})"
+                parser.add_argument(name, help=said, **shape)
+        parser.add_argument("--version", action="store_true", help="print the version")
+        return parser
 
 
 # A hook that sends ------------------------------------------------------------
@@ -4376,212 +4295,177 @@ def send(name: str, argv: "List[str]", table: str, started: float) -> None:
         parse_options.  started: time.process_time() seconds, from which the time budget
         runs.
     """
-    errands: "List[Errand]" = []
     if _OWN_PATH and sys.path[-1:] == _OWN_PATH:
         sys.path.pop()  # nothing else in that folder is ever run
-    run(lambda event: _handle_event(normalise(event), errands[0]), name,
-        _fails_as(argv), lambda: _receive_event(errands, argv, table, name, started))
+    senders: "List[Sender]" = []
 
-
-def _receive_event(
-    errands: "List[Errand]", argv: "List[str]", table: str, name: str, started: float
-) -> "Event":
-    """Add the errand to *errands*; return its event, or {"input_error": why}."""
-    if _is_off() and "--check" not in argv:
-        raise Done(NOTHING)
-    values, notes = parse_options(table, argv, f"{name}.py")
-    began_ns = time.time_ns() - time.process_time_ns()  # no wait of ours, nor stdin's
-    event, problem = _read_any_event()
-    sources: "Dict[str, str]" = {}
-    if values["check"]:
-        sources, problems = EXTRAS["enter_settings"](platform_of(event))
+    def read() -> "Event":
+        if Sender.is_off() and "--check" not in argv:
+            raise Done(NOTHING)
         values, notes = parse_options(table, argv, f"{name}.py")
-        notes += problems
-    if values.get("export", "off") != "off":
-        values["event_log"] = values["event_log"] or _own_log()
-    errand = Errand(Settings(values, argv, os.environ, sources), name, started,
-                    began_ns, os.urandom(16).hex())
-    errand.notes += [
-        *notes, *filter(None, [problem, _event_note(values["event_type"])])]
-    errand.effort = _half_of(errand.timeout_ms / 1000, started)
-    errand.metadata = redact(errand.metadata, None, errand.effort)
-    errands.append(errand)
-    return event
+        began_ns = time.time_ns() - time.process_time_ns()  # no wait of ours or stdin's
+        event, problem = Sender.read_any_event()
+        sources: "Dict[str, str]" = {}
+        if values["check"]:
+            sources, problems = EXTRAS["enter_settings"](platform_of(event))
+            values, notes = parse_options(table, argv, f"{name}.py")
+            notes += problems
+        if values.get("export", "off") != "off" and not values["event_log"]:
+            values["event_log"] = os.path.join(
+                FailureStreak.state_folder(), "events.jsonl")
+        errand = Errand(Settings(values, argv, os.environ, sources), name, started,
+                        began_ns, os.urandom(16).hex())
+        note = CommandLine.event_note(values["event_type"])
+        errand.notes += [*notes, *filter(None, [problem, note])]
+        left = errand.timeout_ms / 2000 - (time.process_time() - started)
+        errand.effort = Effort(max(left, EFFORT_MIN_MS / 1000))  # half: the network's
+        errand.metadata = redact(errand.metadata, None, errand.effort)
+        senders.append(Sender(errand))
+        return event
+
+    run(lambda event: senders[0].handle(normalise(event)), name,
+        Sender.fails_as(argv), read)
 
 
-def _is_off() -> bool:
-    return os.environ.get("HOOK_IO_OFF", "") not in ("", *_OFF_WORDS)
+class Sender:
+    """What a hook does with the event of one errand."""
 
+    def __init__(self, errand: Errand) -> None:
+        self.errand, self.settings = errand, errand.settings
 
-def _read_any_event() -> "Tuple[Event, str]":
-    """Return the event on stdin and, of one that is none, a note on what is wrong."""
-    try:
-        return read_event(idle_ms=STDIN_IDLE_MS), ""
-    except InputError as error:  # an agent that does not wait may cut its event short
-        is_begun = error.text.lstrip()[:1] == "{"
-        whole = Stdin.whole_members(error.text) if is_begun else {}
-        return ({**whole, "input_error": str(error)},
-                f"[WARNING] The event on stdin is {error}")
+    @staticmethod
+    def is_off() -> bool:
+        """Tell whether hooks are to do nothing."""
+        return os.environ.get("HOOK_IO_OFF", "") not in ("", *OFF_WORDS)
 
+    @staticmethod
+    def read_any_event() -> "Tuple[Event, str]":
+        """Return the event on stdin and, of one that is none, a note on why."""
+        try:
+            return read_event(idle_ms=STDIN_IDLE_MS), ""
+        except InputError as error:  # an agent that does not wait may cut its event
+            is_begun = error.text.lstrip()[:1] == "{"
+            whole = Stdin.whole_members(error.text) if is_begun else {}
+            return ({**whole, "input_error": str(error)},
+                    f"[WARNING] The event on stdin is {error}")
 
-def _own_log() -> str:
-    return os.path.join(_state_folder(), "events.jsonl")
+    @staticmethod
+    def fails_as(argv: "List[str]") -> str:
+        """Return what our own bug means: "closed" where a failure is to deny."""
+        env, words = os.environ.get, [word.rpartition("=")[2] for word in argv]
+        is_on = env("HOOK_IO_DECIDE", "off") != "off" or "--decide" in " ".join(argv)
+        guards = any(word in DECIDED[:-2] for word in words)
+        is_closed = env("HOOK_IO_DECIDE_FAIL") == "closed" and is_on and guards
+        return "closed" if is_closed else "open"
 
+    def handle(self, event: AgentEvent) -> HookResult:
+        """Deliver *event*, here or elsewhere, or do what is done instead."""
+        errand, settings = self.errand, self.settings
+        errand.agent = event.agent
+        is_local = settings.server_url == "none"
+        decides = errand.decide != "off" and not is_local and (
+            errand.event_type in DECIDED)
+        instead = ("check" if settings.check else
+                   "export" if "--export" in settings.argv else  # the variable: where
+                   "flush_spool" if settings.flush_spool else
+                   "decide" if decides else "")
+        if instead:
+            said: HookResult = EXTRAS[instead](event, errand)
+            return said
+        if is_local and not settings.event_log:
+            errand.note("[WARNING] The event goes nowhere: the server URL is none, and "
+                        "HOOK_IO_EVENT_LOG names no file")
+        is_slow = self._asks_a_model() or (settings.background and not is_local)
+        if not (is_slow and EXTRAS["hand_over"](event, errand)):
+            return self._deliver(event)
+        return Losses(self.endpoint(), errand).earlier(errand.under_session(event))
 
-def _half_of(budget_s: float, started: float) -> Effort:
-    """Return what of half the budget is left since *started*, EFFORT_MIN_MS at least.
+    def _deliver(self, event: AgentEvent) -> HookResult:
+        errand, settings = self.errand, self.settings
+        leaving = self.leaving(event)
+        if errand.is_away and self._asks_a_model():
+            errand.summary = str(EXTRAS["asked_summary"](leaving, errand))
+        if settings.event_log:
+            EXTRAS["log"](leaving, errand)
+        if settings.server_url == "none":
+            return HookResult(diagnostics=errand.notes)
+        outcome, url = self.post_event(leaving)
+        is_kept = outcome.is_loss and settings.spool_dir
+        kept = EXTRAS["spool"](leaving, errand, outcome) if is_kept else ""
+        return Losses(url, errand).account_for(
+            outcome, errand.under_session(event), kept)
 
-    The other half is for the network.
-    """
-    left = budget_s / 2 - (time.process_time() - started)
-    return Effort(max(left, EFFORT_MIN_MS / 1000))
+    def _asks_a_model(self) -> bool:
+        return self.settings.summarize and bool(
+            self.settings.env.get("ANTHROPIC_API_KEY"))
 
+    def leaving(self, event: AgentEvent) -> "Event":
+        """Return what of the native event may leave, redacted.
 
-def _network_deadline(errand: "Errand") -> float:
-    """Return until when a request may take that begins now, monotonic seconds.
+        That is every member, or those that `fields` names in either's words.
+        """
+        members, fields = event.native, self.settings.fields
+        if fields:
+            allowed = set(filter(None, fields.replace(" ", "").split(",")))
+            targets = PLATFORMS[event.agent].get("fields", {})
+            members = {name: value for name, value in members.items()
+                       if allowed & {name, targets.get(name, "").partition(".")[0]}}
+        safe: "Event" = redact(members, STRING_MAX_CHARS, self.errand.effort)
+        return safe
 
-    It has what the hook's own work left of the budget, and half of it at least.
-    No wait before, for the agent or for a free processor, is the server's fault.
-    """
-    budget_s = errand.timeout_ms / 1000
-    left = budget_s - (time.process_time() - errand.started)
-    deadline: float = (
-        errand.deadline or time.monotonic() + max(left, budget_s / 2))
-    return deadline
+    def endpoint(self) -> str:
+        """Return the URL that any event goes to."""
+        nothing = normalise({}, self.errand.agent)
+        return FORMATS[self.settings.format](nothing, self.errand)[0]
 
+    def envelope(self, event: "Event") -> "Tuple[str, Dict[str, str], bytes]":
+        """Return URL, headers and body of the request for the redacted *event*."""
+        made: "List[Envelope]" = []
 
-def _handle_event(event: AgentEvent, errand: "Errand") -> HookResult:
-    errand.agent, instead = event.agent, _instead(errand)
-    if instead:
-        said: HookResult = EXTRAS[instead](event, errand)
-        return said
-    is_local = errand.settings.server_url == "none"
-    if is_local and not errand.settings.event_log:
-        errand.note("[WARNING] The event goes nowhere: the server URL is none, and "
-                    "HOOK_IO_EVENT_LOG names no file")
-    is_slow = _asks_a_model(errand) or (errand.settings.background and not is_local)
-    if not (is_slow and EXTRAS["hand_over"](event, errand)):
-        return _deliver(event, errand)
-    return earlier_losses(_under_session(event, errand), _endpoint(errand), errand)
+        def build(fitting: "Event") -> "Event":
+            said = normalise(fitting, self.errand.agent)
+            made.append(FORMATS[self.settings.format](said, self.errand))
+            return made[-1][2]
 
+        body = fit(event, build, BODY_MAX_BYTES)
+        url, headers, _ = made[-1]
+        if self.settings.spool_dir:  # there may be another try
+            headers = {**headers, "Idempotency-Key": self.errand.key}
+        if self.settings.headers:
+            headers = Headers.overlaid(headers, self.given_headers(
+                "HOOK_IO_HEADERS", self.settings.headers, url))
+        return url, headers, body
 
-def _instead(errand: "Errand") -> str:
-    """Return what is done in place of sending, a key of EXTRAS; "": nothing."""
-    if errand.settings.check:
-        return "check"
-    if "--export" in errand.settings.argv:  # HOOK_IO_EXPORT says where to
-        return "export"
-    if errand.settings.flush_spool:
-        return "flush_spool"
-    return "decide" if _decides(errand) else ""
+    def given_headers(self, variable: str, text: str, url: str) -> "Dict[str, str]":
+        """Return what *text* of *variable* has for *url*, and note what is left out."""
+        given = Headers(text, url)
+        for problem in given.problems:
+            self.errand.note(f"[WARNING] {variable}: {problem}; it is left out")
+        return given.good
 
+    def post_event(self, event: "Event") -> "Tuple[Outcome, str]":
+        """Send the redacted *event*; return what became of it, and where it went.
 
-def _deliver(event: AgentEvent, errand: "Errand") -> HookResult:
-    leaving = _redacted_event(event, errand)
-    if errand.is_away and _asks_a_model(errand):
-        errand.summary = str(EXTRAS["asked_summary"](leaving, errand))
-    if errand.settings.event_log:
-        EXTRAS["log"](leaving, errand)
-    if errand.settings.server_url == "none":
-        return HookResult(diagnostics=errand.notes)
-    outcome, url = _post_event(leaving, errand)
-    is_kept = outcome.is_loss and errand.settings.spool_dir
-    kept = EXTRAS["spool"](leaving, errand, outcome) if is_kept else ""
-    return account_for(outcome, _under_session(event, errand), url, errand, kept)
+        It has what the hook's own work left of the budget, and half of it at least.  No
+        wait before, for the agent or for a free processor, is the server's fault.
+        """
+        url, headers, body = self.envelope(event)
+        budget_s = self.errand.timeout_ms / 1000
+        left = budget_s - (time.process_time() - self.errand.started)
+        deadline = self.errand.deadline or time.monotonic() + max(left, budget_s / 2)
+        return self.post(url, body, deadline, headers, self.settings.headers), url
 
-
-def _endpoint(errand: "Errand") -> str:
-    """Return the URL that any event goes to."""
-    return FORMATS[errand.settings.format](normalise({}, errand.agent), errand)[0]
-
-
-def _asks_a_model(errand: "Errand") -> bool:
-    settings = errand.settings
-    return settings.summarize and bool(settings.env.get("ANTHROPIC_API_KEY"))
-
-
-def _post_event(event: "Event", errand: "Errand") -> "Tuple[Outcome, str]":
-    """Send the redacted *event*; return what became of it, and where it went."""
-    url, headers, body = _envelope(event, errand)
-    return _post(url, body, _network_deadline(errand), headers, errand,
-                 errand.settings.headers), url
-
-
-def _post(
-    url: str, body: bytes, deadline: float, headers: "Dict[str, str]",
-    errand: "Errand", given: str,
-) -> Outcome:
-    """Send *body* by post_json(), what is *given* for any host not in the clear."""
-    may_http = errand.settings.allow_http
-    is_for_any = may_http and bool(parse_headers(given)[0])
-    outcome = post_json(
-        url, body, deadline, headers, may_http and not is_for_any,
-        errand.settings.ca_file)
-    is_held = is_for_any and outcome.fact == PUBLIC_HTTP
-    return Outcome("invalid", PUBLIC_HEADER) if is_held else outcome
-
-
-def _given_headers(
-    variable: str, text: str, url: str, errand: "Errand"
-) -> "Dict[str, str]":
-    """Return what *text* of *variable* has for *url*, and note what is left out."""
-    given, problems = parse_headers(text, url)
-    for problem in problems:
-        errand.note(f"[WARNING] {variable}: {problem}; it is left out")
-    return given
-
-
-def _redacted_event(event: AgentEvent, errand: "Errand") -> "Event":
-    """Return what of the native event may leave, redacted."""
-    leaving = _permitted_members(event, errand.settings.fields)
-    safe: "Event" = redact(leaving, STRING_MAX_CHARS, errand.effort)
-    return safe
-
-
-def _envelope(
-    event: "Event", errand: "Errand"
-) -> "Tuple[str, Dict[str, str], bytes]":
-    """Return URL, headers and body of the request that says *event*."""
-    made: "List[Envelope]" = []
-
-    def build(fitting: "Event") -> "Event":
-        said = normalise(fitting, errand.agent)
-        made.append(FORMATS[errand.settings.format](said, errand))
-        return made[-1][2]
-
-    body = fit(event, build, BODY_MAX_BYTES)
-    url, headers, _ = made[-1]
-    if errand.settings.spool_dir:  # there may be another try
-        headers = {**headers, "Idempotency-Key": errand.key}
-    if errand.settings.headers:
-        headers = _overlaid(headers, _given_headers(
-            "HOOK_IO_HEADERS", errand.settings.headers, url, errand))
-    return url, headers, body
-
-
-def _permitted_members(said: AgentEvent, fields: str) -> "Event":
-    """Return the native members that may leave: those named in either's words."""
-    if not fields:
-        return said.native
-    allowed = [name for name in fields.replace(" ", "").split(",") if name]
-    targets = PLATFORMS[said.agent].get("fields", {})
-    return {name: value for name, value in said.native.items() if name in allowed
-            or targets.get(name, "").partition(".")[0] in allowed}
-
-
-def _decides(errand: "Errand") -> bool:
-    """Tell whether the answer to this event is waited for."""
-    is_on = errand.decide != "off" and errand.settings.server_url != "none"
-    return is_on and errand.event_type in DECIDED
-
-
-def _fails_as(argv: "List[str]") -> str:
-    """Return what our own bug means: "closed" where a failure is to deny."""
-    env, words = os.environ.get, [word.rpartition("=")[2] for word in argv]
-    is_on = env("HOOK_IO_DECIDE", "off") != "off" or "--decide" in " ".join(argv)
-    guards = any(word in DECIDED[:-2] for word in words)
-    is_closed = env("HOOK_IO_DECIDE_FAIL") == "closed" and is_on and guards
-    return "closed" if is_closed else "open"
+    def post(
+        self, url: str, body: bytes, deadline: float, headers: "Dict[str, str]",
+        given: str,
+    ) -> Outcome:
+        """Send *body* by post_json(), what is *given* for any host not in the clear."""
+        may_http = self.settings.allow_http
+        is_for_any = may_http and bool(Headers(given).good)
+        outcome = post_json(url, body, deadline, headers, may_http and not is_for_any,
+                            self.settings.ca_file)
+        is_held = is_for_any and outcome.fact == PUBLIC_HTTP
+        return Outcome("invalid", PUBLIC_HEADER) if is_held else outcome
 
 
 # ==============================================================================
@@ -4643,9 +4527,9 @@ class FurtherFormats:
     """A redacted event as other servers take it."""
 
     def __init__(self, event: AgentEvent, errand: "Errand") -> None:
-        self.errand, self.payload = errand, _payload(event, errand)
+        self.errand, self.payload = errand, errand.payload(event)
         self.url = errand.settings.server_url or LOCAL_URL
-        self.summary = _summary_of(event, errand)
+        self.summary = errand.summary_of(event)
 
     def raw(self) -> "Envelope":
         """Return the event itself, as agents' own http hooks post it.
@@ -4675,11 +4559,12 @@ class FurtherFormats:
             chr(byte) if byte in b"-._~" or (byte < 128 and chr(byte).isalnum())
             else f"%{byte:02X}" for byte in app.encode("utf-8", "replace"))
         headers = {"Content-Type": "application/cloudevents+json; charset=UTF-8"}
-        return self.url, headers, {**strings({
+        return self.url, headers, {**Wire.strings({
             "specversion": "1.0", "id": errand.key,
             "source": f"/{errand.agent}/{segment}",
             "type": f"agent.hook.{errand.event_type}",
-            "time": _instant(errand.time_ns), "subject": self.payload.get("tool_name"),
+            "time": Wire.instant(errand.time_ns),
+            "subject": self.payload.get("tool_name"),
             "datacontenttype": "application/json", "sourceapp": app,
             "sessionid": self.payload.get("session_id"),
             "summary": self.summary}), "data": self.payload.native}
@@ -4703,8 +4588,8 @@ class FurtherFormats:
             "source": {
                 "adapter": PLATFORMS[errand.agent].get("adapter", errand.agent),
                 "adapter_version": __version__, "raw_event_name": errand.event_type},
-            "event": {"type": known, "occurred_at": _instant(errand.time_ns)},
-            "session": strings({"id": said("session_id"), "cwd": said("cwd"),
+            "event": {"type": known, "occurred_at": Wire.instant(errand.time_ns)},
+            "session": Wire.strings({"id": said("session_id"), "cwd": said("cwd"),
                                 "model": said("model")}),
             "data": {name: data} if name else {},
             "raw": self._without((
@@ -4725,7 +4610,7 @@ class FurtherFormats:
             "severityNumber": 17 if failed else 9,
             "severityText": "ERROR" if failed else "INFO",
             "eventName": f"agent_hook.{errand.event_type}",
-            "body": {"stringValue": _encodable(self.summary)},
+            "body": {"stringValue": Wire.encodable(self.summary)},
             "attributes": otlp.attributes({
                 "event.name": errand.event_type, "source_app": errand.source_app,
                 "success": str(not failed).lower() if is_done else None,
@@ -4773,7 +4658,7 @@ class Otlp:
         Source: OpenTelemetry's specification.
         """
         try:
-            return _read_pairs(self.env.get(variable, ""))
+            return Wire.pairs(self.env.get(variable, ""))
         except ValueError:
             self.errand.note(
                 f"[WARNING] {variable} is ignored: it is no list of name=value "
@@ -4793,7 +4678,7 @@ class Otlp:
     @staticmethod
     def attributes(members: "Event") -> "List[Event]":
         """Return OTLP's list of *members*, without those that say nothing."""
-        return [{"key": _encodable(name), "value": Otlp._value(value)}
+        return [{"key": Wire.encodable(name), "value": Otlp._value(value)}
                 for name, value in members.items() if value not in (None, "", {}, [])]
 
     @staticmethod
@@ -4805,7 +4690,7 @@ class Otlp:
         if isinstance(value, float):
             return {"doubleValue": value}
         text = value if isinstance(value, str) else encode(value)
-        return {"stringValue": _encodable(text)}
+        return {"stringValue": Wire.encodable(text)}
 
 
 # The background ---------------------------------------------------------------
@@ -4920,7 +4805,7 @@ class WholeFile:
             os.unlink(part)  # half of it, or somebody's trap
         except OSError:
             pass
-        fd = _open_own(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        fd = OwnFile.opened(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             while data:
                 data = data[os.write(fd, data):]
@@ -5072,7 +4957,7 @@ class Spool:
                         f"{Line.of_error(error)}")
             return HookResult(diagnostics=errand.notes)
         if delivered:
-            _streak(_endpoint(errand), errand).end()
+            Losses(Sender(errand).endpoint(), errand).streak.end()
         line = (f"{delivered} spooled events delivered, {left} left, {aside} set aside"
                 f"{why and ': '}{why}")
         return HookResult(diagnostics=(*errand.notes, line))
@@ -5103,7 +4988,7 @@ class Spool:
             try:
                 record = self._read(name)
                 facts = {member: record[member] for member in RECORD}
-                outcome, _ = _post_event(record["event"], self.errand.like(facts))
+                outcome, _ = Sender(self.errand.like(facts)).post_event(record["event"])
             except (OSError, ValueError, LookupError, TypeError,
                     OverflowError) as error:
                 self._set_aside(name, record, f"unreadable: {Line.of_error(error)}")
@@ -5124,7 +5009,8 @@ class Spool:
 
     def _read(self, name: str) -> "Event":
         """Return the record in a file; raises ValueError or OSError if it is none."""
-        record = decode(_read_own(self._path(name), 2 * BODY_MAX_BYTES).decode("utf-8"))
+        data = OwnFile.read(self._path(name), 2 * BODY_MAX_BYTES)
+        record = decode(data.decode("utf-8"))
         for member, kind in RECORD.items():
             if not isinstance(record, dict) or not isinstance(record.get(member), kind):
                 raise ValueError(f"no {member} in it")
@@ -5179,13 +5065,13 @@ class EventLog:
         try:
             if os.fstat(fd).st_size > LOG_MAX_BYTES + LOG_OVER_BYTES:
                 raise OSError(f"it is full, and {self.path}.1 cannot be replaced")
-            _lock_append(fd)
+            OwnFile.lock_append(fd)
             WholeFile.append(fd, line)
         finally:
             os.close(fd)
 
     def _open(self) -> int:
-        fd = _open_own(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        fd = OwnFile.opened(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         try:
             if os.name != "nt" and os.fstat(fd).st_mode & 0o077:
                 os.fchmod(fd, 0o600)  # it was somebody's before, and holds prompts now
@@ -5301,11 +5187,11 @@ class Check:
         errand, log = self.errand, self.settings.event_log
         event = {"hook_event_name": errand.event_type, "hook_io_check": True,
                  "message": "hook-io check"}
-        if _is_off():
+        if Sender.is_off():
             said = "HOOK_IO_OFF is set, so that hooks do nothing"
-            return Outcome("invalid", said), _endpoint(errand)
+            return Outcome("invalid", said), Sender(errand).endpoint()
         if self.settings.server_url != "none":
-            return _post_event(event, errand)
+            return Sender(errand).post_event(event)
         before = len(errand.notes)
         if log:
             EventLog.log(event, errand)
@@ -5330,9 +5216,8 @@ class Check:
     def _resolved(url: str) -> str:
         """Return the addresses behind *url* as part of a line, "" if there is none."""
         try:
-            _, host, port, _, _ = _parse_url(url)
-            found = _addresses(_network(), host, port, time.monotonic() + 1)
-        except _Loss:
+            found = Endpoint(url).addresses(Exchange.network(), time.monotonic() + 1)
+        except Outcome:
             return ""
         return ", at " + ", ".join(dict.fromkeys(address[0] for _, address in found))
 
@@ -5356,14 +5241,14 @@ class Check:
                     if isinstance(value, bool)]
         for name in (f"HOOK_IO_{word.upper()}" for word in (*switches, "off", "pure")):
             text = self.settings.env.get(name, "")
-            if text not in _OFF_WORDS and text.lower() in _OFF_WORDS:
+            if text not in OFF_WORDS and text.lower() in OFF_WORDS:
                 said[name] = f" (did you mean {text.lower()}?)"
         line = ", ".join(self._named(name) + hint for name, hint in said.items())
         return [f"not understood: {line}"] if line else []
 
     def _file_lines(self, url: str) -> "List[str]":
         """Return what is said of the files: streak, spool, event log, state folder."""
-        streak, log = _streak(url, self.errand), self.settings.event_log
+        streak, log = Losses(url, self.errand).streak, self.settings.event_log
         spool, state = Spool(self.errand), os.path.dirname(streak.path)
         losses, since = streak.count()
         waits, aside = (len(spool.names(kind)) for kind in ("json", "rejected"))
@@ -5573,7 +5458,7 @@ class Turns:
     def moment_ms(moment: "Any", minutes: "Dict[str, int]") -> int:
         """Return a time, ISO 8601 or a number of s, ms or ns since the epoch, in ms; 0.
 
-        minutes: what is known by now, of times of the form that _instant() makes.
+        minutes: what is known by now, of times of the form that Wire.instant() makes.
         """
         text = str(moment)
         try:
@@ -5954,7 +5839,8 @@ class Export:
         self.begun = time.monotonic()
         self.session_id = errand.session_id or Turns.text(event, "session_id")
         self.is_last = errand.event_type == "SessionEnd"
-        self.ledger = Ledger(_state_folder(), is_owing="otlp" in self.kinds)
+        self.ledger = Ledger(
+            FailureStreak.state_folder(), is_owing="otlp" in self.kinds)
 
     @staticmethod
     def result(event: AgentEvent, errand: "Errand") -> HookResult:
@@ -6000,13 +5886,13 @@ class Export:
     def _untold(self) -> HookResult:
         """Return what the session is told of turns that were lost on their way."""
         url = self._endpoint("traces")[0]
-        streak = _streak(url, self.errand)
+        streak = Losses(url, self.errand).streak
         losses, since = streak.count()
         is_off = self.errand.fail_loud == "off"
         try:
             if losses < streak.threshold or is_off or channel(
                     "hint", self.event) is None or (
-                    not streak.claim_notice(_session_of(self.event))):
+                    not streak.claim_notice(Losses.session_of(self.event))):
                 return NOTHING
         except OSError:
             return NOTHING  # the hook that sends says so
@@ -6116,7 +6002,7 @@ class Export:
         start, path = -1, os.path.expanduser(self.settings.event_log)
         for name in (path + ".1", path):
             try:
-                file = os.fdopen(_open_own(name, os.O_RDONLY), "rb")
+                file = os.fdopen(OwnFile.opened(name, os.O_RDONLY), "rb")
             except FileNotFoundError:
                 continue
             with file:
@@ -6166,12 +6052,12 @@ class Export:
     def _own(self, lines: "List[Logged]") -> "List[Event]":
         """Return the event itself, where the hook that logs it is not done yet."""
         name, time_ns = self.errand.event_type, self.errand.time_ns
-        since = _instant(time_ns - 10 * 10**9).encode("ascii")
+        since = Wire.instant(time_ns - 10 * 10**9).encode("ascii")
         mark = f'"event_type":"{name}"'.encode()
         if not name or any(mark in line and line[14:38] >= since
                            for _, _, line in lines):
             return []
-        return [{"timestamp": _instant(time_ns), "event_type": name,
+        return [{"timestamp": Wire.instant(time_ns), "event_type": name,
                  "source_app": self.errand.source_app,
                  "metadata": encode(self.event.native),
                  "session_id": self.errand.session_id or self.event.get("session_id")}]
@@ -6188,12 +6074,12 @@ class Export:
         WholeFile.write(path, text.encode("utf-8"), 0o644)
 
     def _gauges(self) -> "Dict[str, List[Tuple[Event, float]]]":
-        urls = {"events": _endpoint(self.errand)}
+        urls = {"events": Sender(self.errand).endpoint()}
         if "otlp" in self.kinds:
             urls["export"] = self._endpoint("traces")[0]
         spool = Spool(self.errand).names("json")
         return {
-            "lost_in_a_row": [({"to": to}, _streak(url, self.errand).count()[0])
+            "lost_in_a_row": [({"to": to}, Losses(url, self.errand).streak.count()[0])
                               for to, url in urls.items()],
             "spool_events": [({}, len(spool))],
             "spool_bytes": [({}, sum(Spool.facts(name)[1] for name in spool))],
@@ -6204,8 +6090,8 @@ class Export:
         """
         given = self.settings.export_headers
         url, headers = Otlp(self.errand).endpoint(signal, self.settings.export_url)
-        return url, _overlaid(headers, _given_headers(
-            "HOOK_IO_EXPORT_HEADERS", given, url, self.errand))
+        return url, Headers.overlaid(headers, Sender(self.errand).given_headers(
+            "HOOK_IO_EXPORT_HEADERS", given, url))
 
     def post(self) -> None:
         """Send what waits, spans first.  What is not taken goes with the next turn."""
@@ -6225,10 +6111,9 @@ class Export:
                 state["in_doubt"] = True
                 self.ledger.save()
             share = (deadline - time.monotonic()) / (2 if signal == "traces" else 1)
-            outcome = _post(
+            outcome = Sender(self.errand).post(
                 url, body.encode("ascii"), time.monotonic() + share,
-                {"Accept": "application/json", **headers}, self.errand,
-                self.settings.export_headers)
+                {"Accept": "application/json", **headers}, self.settings.export_headers)
             self._settle(signal, outcome)
             if outcome.is_loss:
                 fact = f"{outcome.name}{outcome.fact and ', '}{outcome.fact}"
@@ -6242,7 +6127,7 @@ class Export:
         count twice.
         """
         state, lost = self.ledger.state, 0
-        streak = _streak(self._endpoint("traces")[0], self.errand)
+        streak = Losses(self._endpoint("traces")[0], self.errand).streak
         is_final = Spool.is_permanent(outcome)
         if signal == "traces":
             keep = 0 if is_final or not outcome.is_loss else TURNS_WAITING
@@ -6256,7 +6141,7 @@ class Export:
                 lost = int(is_final)
         for _ in range(lost):
             streak.record(
-                self.errand.event_type, outcome.name, _session_of(self.event))
+                self.errand.event_type, outcome.name, Losses.session_of(self.event))
         if lost:
             self.ledger.observe("lost", lost)
         elif not outcome.is_loss:
@@ -6314,7 +6199,7 @@ class Ledger:
         return known
 
     def _tail(self, max_bytes: int) -> bytes:
-        with open(_open_own(self.path, os.O_RDONLY), "rb") as file:
+        with open(OwnFile.opened(self.path, os.O_RDONLY), "rb") as file:
             self.size = file.seek(0, os.SEEK_END)
             file.seek(max(0, self.size - max_bytes))
             return file.read(max_bytes)
@@ -6332,7 +6217,7 @@ class Ledger:
             self.size = len(line)
             WholeFile.write(self.path, line)
             return
-        fd = _open_own(self.path, os.O_WRONLY | os.O_APPEND)
+        fd = OwnFile.opened(self.path, os.O_WRONLY | os.O_APPEND)
         try:
             WholeFile.append(fd, line)
         finally:
@@ -6438,7 +6323,7 @@ class Ledger:
         texts = []
         for name, value in labels.items():
             text = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-            texts.append(f'{name}="{_encodable(text)}"')
+            texts.append(f'{name}="{Wire.encodable(text)}"')
         return f"{{{','.join(texts)}}}" if texts else ""
 
 
@@ -6512,7 +6397,7 @@ class Tokens:
 
         Raises OSError, also for more than TRANSCRIPT_MAX_BYTES, or less than a line.
         """
-        with os.fdopen(_open_own(path, os.O_RDONLY), "rb") as file:
+        with os.fdopen(OwnFile.opened(path, os.O_RDONLY), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             start = start if start <= size else 0
             if size - start > TRANSCRIPT_MAX_BYTES:
@@ -6730,7 +6615,8 @@ class Spans:
             "gen_ai.provider.name": provider, "error.type": error}
         return {
             "traceId": trace[0], "spanId": span_id, "parentSpanId": above or trace[1],
-            "name": _encodable(f"{operation} {Line.clamp(item[member], 64)}".strip()),
+            "name": Wire.encodable(
+                f"{operation} {Line.clamp(item[member], 64)}".strip()),
             "kind": number, "startTimeUnixNano": self._nano(start_ms),
             "endTimeUnixNano": self._nano(end_ms),
             "attributes": Otlp.attributes(attributes),
@@ -6789,14 +6675,14 @@ class Decision:
     def __init__(self, event: AgentEvent, errand: "Errand") -> None:
         errand.timeout_ms = errand.settings.decide_timeout_ms
         self.event, self.errand = event, errand
-        self.leaving = _redacted_event(event, errand)
-        self.url, headers, body = _envelope(self.leaving, errand)
+        self.leaving = Sender(errand).leaving(event)
+        self.url, headers, body = Sender(errand).envelope(self.leaving)
         self.by = shown_url(self.url)
         errand.decide = self._limit()
         limits = {"Hook-IO-Decide": f"{errand.decide} {errand.timeout_ms}"}
-        self.outcome = _post(
+        self.outcome = Sender(errand).post(
             self.url, body, time.monotonic() + errand.timeout_ms / 1000,
-            {**headers, "Accept": "application/json", **limits}, errand,
+            {**headers, "Accept": "application/json", **limits},
             errand.settings.headers)
 
     @classmethod
@@ -6814,11 +6700,11 @@ class Decision:
             facts = {"decision": said.intent,
                      "decided_by": self.by if said.intent else "",
                      "decision_text": redact(said.text)}
-            EventLog.log(self.leaving, errand.like({"decided": strings(facts)}))
+            EventLog.log(self.leaving, errand.like({"decided": Wire.strings(facts)}))
         is_kept = self.outcome.is_loss and settings.spool_dir
         kept = Spool.keep(self.leaving, errand, self.outcome) if is_kept else ""
-        told = account_for(
-            self.outcome, _under_session(event, errand), self.url, errand, kept)
+        told = Losses(self.url, errand).account_for(
+            self.outcome, errand.under_session(event), kept)
         own = said if said.intent else told
         hints = "\n\n".join(filter(None, (said.hint, told.hint)))
         return HookResult(own.intent, own.text, hints, own.tool_input, told.diagnostics)
@@ -6828,10 +6714,10 @@ class Decision:
         if self.errand.decide != "full" or self.url.lower().startswith("https:"):
             return self.errand.decide
         try:
-            host = _parse_url(self.url)[1]
+            host = Endpoint(self.url).host
             if host == "localhost" or address_kind(host) == "loopback":
                 return "full"
-        except (OSError, ValueError, _Loss):
+        except (OSError, ValueError, Outcome):
             pass
         self.errand.note(
             "[WARNING] HOOK_IO_DECIDE=full is taken for deny: plain http to another "
@@ -6990,7 +6876,7 @@ class Folder:
     @staticmethod
     def _unescaped(text: str) -> str:
         try:
-            return _unquoted(text)
+            return Wire.unquoted(text)
         except ValueError:  # a % that escapes nothing
             return text
 
@@ -7829,7 +7715,7 @@ class Registration:
     def _entry(self, command: str) -> "Shape":
         from shlex import quote
 
-        filled: "Shape" = _fill(self.row["entry"], {
+        filled: "Shape" = HookResult.filled(self.row["entry"], {
             "$C": command, "$Q": f"exec sh -c {quote(command)}"})
         return filled
 

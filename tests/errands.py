@@ -12,7 +12,7 @@ def settings(argv=(), env=None, **given):
     for line in send_event.OPTIONS.strip().splitlines():
         name, variable, preset, _ = line.split(None, 3)
         unset = preset in ("-", "required")
-        values[hook_io._key(name, variable)] = "" if unset else preset
+        values[hook_io.CommandLine.key(name, variable)] = "" if unset else preset
     unknown = given.keys() - values.keys()
     assert not unknown, unknown
     return hook_io.Settings({**values, **given}, argv,

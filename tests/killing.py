@@ -68,7 +68,7 @@ def log(folder, prompt):
                                ("PostToolUse", {**call, "duration_ms": 9}),
                                ("Stop", {})):
             file.write(hook_io.encode({
-                "timestamp": hook_io._instant(NOW_NS), "source_app": "demo",
+                "timestamp": hook_io.Wire.instant(NOW_NS), "source_app": "demo",
                 "event_type": event, "session_id": "s", "metadata": hook_io.encode({
                     "hook_event_name": event, "session_id": "s", "prompt_id": prompt,
                     **members})}) + "\n")

@@ -69,7 +69,7 @@ class Agent:
 
     def answers(self, name, tokens, model="claude-x"):
         usage = dict(zip(hook_io.TOKENS, tokens))
-        line = {"type": "assistant", "timestamp": hook_io._instant(time.time_ns()),
+        line = {"type": "assistant", "timestamp": hook_io.Wire.instant(time.time_ns()),
                 "message": {"id": name, "model": model, "usage": usage}}
         with self.transcript.open("a") as file:
             file.write(json.dumps(line, separators=(",", ":")) + "\n")
@@ -423,7 +423,8 @@ def test_turns_beyond_twenty_are_lost_and_counted_as_such(tmp_path, monkeypatch)
     state = export.ledger.state
     state["waiting"] = [["Stop", []] for _ in range(23)]
     export._settle("traces", hook_io.Outcome("refused", "no"))
-    losses = hook_io._streak("http://127.0.0.1:9/v1/traces", export.errand).count()[0]
+    losses = hook_io.Losses(
+        "http://127.0.0.1:9/v1/traces", export.errand).streak.count()[0]
     assert len(state["waiting"]) == hook_io.TURNS_WAITING
     assert state["counters"]["lost"] == {"{}": 3}
     assert losses == 3

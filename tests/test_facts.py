@@ -89,7 +89,7 @@ SAID = (
     f"is a mistake and exits {hook_io.EXIT_BLOCK} (but",
     f"at most {hook_io.ECHO_MAX_CHARS} characters of the value",
     f"and `--help` exit {hook_io.EXIT_OK} without",
-    f"{coded(hook_io._OFF_WORDS)} in a variable",
+    f"{coded(hook_io.OFF_WORDS)} in a variable",
     f"takes all {len(CLAUDE['events'])} events of Claude Code {CLAUDE['measured']}, ",
     f"clipped to {hook_io.MODEL_MAX_BYTES >> 10} KiB. No model answers within {BUDGET}",
     f"block` exits {hook_io.EXIT_BLOCK} once in a session from the "

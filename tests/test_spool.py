@@ -77,7 +77,7 @@ def test_a_lost_event_is_kept_and_arrives_later_as_it_was(hook, spool):
     assert (result.exit, result.stdout) == (0, "")
     assert result.lines == ["1 spooled events delivered, 0 left, 0 set aside"]
     assert json.loads(event["metadata"]) == sample("PreToolUse")
-    assert event["timestamp"] == hook_io._instant(before["time_ns"])
+    assert event["timestamp"] == hook_io.Wire.instant(before["time_ns"])
     assert seen.headers["idempotency-key"] == before["key"]
     assert before["key"] in path.name
     assert waiting(spool) == []

@@ -701,8 +701,8 @@ def account(name, fail_loud, session="a", threshold="2"):
     facts = errand(name, name="hook", fail_loud=fail_loud,
                    fail_loud_threshold=threshold)
     outcome = hook_io.Outcome("refused", "connection refused")
-    return hook_io.account_for(
-        outcome, event(name, session), "http://127.0.0.1:9/events", facts)
+    losses = hook_io.Losses("http://127.0.0.1:9/events", facts)
+    return losses.account_for(outcome, event(name, session))
 
 
 def test_a_loss_is_told_from_the_threshold_on_where_there_is_a_channel(streak):

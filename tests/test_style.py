@@ -27,21 +27,18 @@ POWERS = {
     "streams and exit": (
         {"print", "input", "exit", "quit", "sys.stdout", "sys.stderr", "sys.stdin",
          "sys.exit", "os.write", "os._exit", "os.dup", "os.dup2", "os.abort"},
-        {"Emitter", "StderrBuffer", "_write_part", "FailureStreak", "WholeFile",
+        {"Emitter", "StderrBuffer", "FailureStreak", "WholeFile",
          "Background",
          "_main", "say"}),  # a person's command, no hook: it says what it did
     "network": (
         {"socket", "_socket", "ssl", "__import__('_socket')", "__import__('socket')",
          "getaddrinfo", "connect", "sendall", "recv", "urllib", "http"},
-        {"_network", "_connect", "_addresses", "_wrap_tls",
-         "_tls_context", "_receive"}),
+        {"Endpoint", "Exchange"}),
     "files": (
         {"open", "os.open", "os.replace", "os.rename", "os.unlink", "os.remove",
          "os.makedirs", "os.mkdir", "os.rmdir", "os.truncate"},
-        {"FailureStreak", "_read_losses", "_unnamed_file", "_open_missing_fds",
-         "StderrBuffer", "forget_compiled", "Background", "WholeFile", "Spool",
-         "EventLog", "Ledger", "Parts", "Start",
-         "_open_own", "_read_own", "Check",
+        {"FailureStreak", "OwnFile", "StderrBuffer", "forget_compiled", "Background",
+         "WholeFile", "Spool", "EventLog", "Ledger", "Parts", "Start", "Check",
          "Trial", "Plan", "say"}),  # the installer's
     "processes": (
         {"os.system", "os.fork", "os.execv", "os.kill", "os.popen", "subprocess"},

@@ -183,7 +183,8 @@ def test_certificates_that_cannot_be_read_are_named(
     ("", {}), ("A:", {"A": ""}),
 ])
 def test_both_ways_to_write_headers_are_read(text, headers):
-    assert hook_io.parse_headers(text) == (headers, [])
+    found = hook_io.Headers(text)
+    assert (found.good, found.problems) == (headers, [])
 
 
 @pytest.mark.parametrize(("text", "headers"), [
@@ -194,16 +195,16 @@ def test_both_ways_to_write_headers_are_read(text, headers):
     ("A@: 1\nB@h/x: 2\nC@h:0: 3\nD@h:99999: 4", {}), ("A@h.evil: 1\nB@xh: 2", {}),
 ])
 def test_a_header_with_a_host_is_for_no_other(text, headers):
-    found, problems = hook_io.parse_headers(text, "http://h/events")
-    assert found == headers
+    found = hook_io.Headers(text, "http://h/events")
+    assert found.good == headers
     given = len(re.findall(r"(?:^|[\n,])[A-D][@:=]", text))
-    assert len(found) + len(problems) == given
+    assert len(found.good) + len(found.problems) == given
 
 
 def test_a_header_with_a_host_is_for_none_that_is_not_said():
-    assert hook_io.parse_headers("A@h: 1\nB: 2")[0] == {"B": "2"}
-    six = hook_io.parse_headers("A@[::1]:80: 1\nB@[::1]: 2", "http://[::1]/")
-    assert six == ({"A": "1", "B": "2"}, [])
+    assert hook_io.Headers("A@h: 1\nB: 2").good == {"B": "2"}
+    six = hook_io.Headers("A@[::1]:80: 1\nB@[::1]: 2", "http://[::1]/")
+    assert (six.good, six.problems) == ({"A": "1", "B": "2"}, [])
 
 
 @pytest.mark.parametrize("text", [

@@ -76,7 +76,7 @@ def test_a_stdout_that_nobody_empties_is_left(nt, monkeypatch):
     emptied = threading.Event()
     monkeypatch.setattr(hook_io, "WRITE_TIMEOUT_MS", 50)
     monkeypatch.setattr(Nt, "write", lambda self, fd, data: emptied.wait(60), False)
-    assert hook_io._write(1, b"{}\n") is False
+    assert hook_io.StderrBuffer().write(1, b"{}\n") is False
     emptied.set()
 
 
@@ -138,7 +138,8 @@ def test_a_refusal_that_takes_long_has_a_share_of_the_budget_and_its_name(monkey
         outcome = hook_io.post_json(url, b"{}", soon(0.2))
         assert (outcome.name, outcome.fact) == ("refused", "connection refused")
         seen = []
-        monkeypatch.setattr(hook_io, "_network", lambda: watched(seen))
+        monkeypatch.setattr(
+            hook_io.Exchange, "network", staticmethod(lambda: watched(seen)))
         hook_io.post_json(f"http://localhost:{port}/events", b"{}", soon(60))
     assert len(seen) == 2 and seen[0] < 25 and seen[1] < 35, seen
 
@@ -159,7 +160,8 @@ def watched(seen):
 
 
 def test_an_ipv4_address_inside_ipv6_is_reached_as_what_it_is():
-    found = hook_io._addresses(socket, "::ffff:127.0.0.1", 80, soon(1))
+    endpoint = hook_io.Endpoint("http://[::ffff:127.0.0.1]/")
+    found = endpoint.addresses(socket, soon(1))
     assert found == [(socket.AF_INET, ("127.0.0.1", 80))]
 
 

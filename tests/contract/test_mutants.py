@@ -41,9 +41,9 @@ def in_library(old, new, case, control=DELIVERED):
 
 SENDERS = {
     "exits 2 on a loss": in_library(
-        "        told = NOTHING\n    return _with_lines(told, lines)\n\n\ndef earlier",
-        "        told = NOTHING\n"
-        '    return HookResult("blocking_error", "\\n".join(lines))\n\n\ndef earlier',
+        "        return told.but(diagnostics=lines)\n\n    def earlier",
+        '        return HookResult("blocking_error", "\\n".join(lines))\n\n'
+        "    def earlier",
         "faults/nobody-listens"),
     "sends a secret member": in_library(
         "REDACTED if inner and Name(name).holds(inner)",
@@ -54,23 +54,24 @@ SENDERS = {
         "clip(text, self.max_chars)",
         "redact/keys-of-code-hosts", "redact/members-named-as-secrets"),
     "follows a redirect": in_library(
-        "        status, answer = _read_status(link)\n",
-        "        status, answer = _read_status(link)\n"
+        "        status = link.read_status()\n",
+        "        status = link.read_status()\n"
         '        there = url.replace("/events", "/elsewhere")\n'
         "        if status in (301, 302, 303, 307, 308):\n"
         "            return post_json(there, body, deadline)\n",
         "faults/redirect-is-not-followed"),
     "sends a lost event again": in_library(
-        "    except _Loss as loss:\n"
-        "        return Outcome(*loss.args)\n",
-        "    except _Loss as loss:\n"
+        "    except Outcome as ended:\n"
+        "        return ended\n",
+        "    except Outcome as ended:\n"
         "        again = deadline < time.monotonic() + 60\n"
         "        return post_json(url, body, deadline + 60, headers, allow_http) if (\n"
-        "            again) else Outcome(*loss.args)\n",
+        "            again) else ended\n",
         "faults/a-loss-is-not-sent-again"),
     "renews its deadline with each read": in_library(
-        "        sock.settimeout(Wait.left(deadline))\n        chunk:",
-        "        sock.settimeout(0.5)\n        chunk:",
+        "            self.sock.settimeout(Wait.left(self.deadline))\n"
+        "            chunk:",
+        "            self.sock.settimeout(0.5)\n            chunk:",
         "faults/one-deadline-for-all-reads"),
     "gives a hint on PreCompact": in_library(
         '" SessionStart Stop PreSkillShellCommand", _MESSAGE)',
@@ -82,21 +83,21 @@ SENDERS = {
         "streak/a-session-is-told-once"),
     "reads the count, adds one, and writes it": in_library(
         "            os.write(fd, lines)\n",
-        '            before = _read_at(os.open(self.path, os.O_RDONLY), 0, 1 << 20)\n'
+        '            before = os.pread(os.open(self.path, os.O_RDONLY), 1 << 20, 0)\n'
         "            time.sleep(0.02)\n"
         '            with open(self.path, "wb") as file:\n'
         "                file.write(before + lines)\n",
         "streak/forty-at-once-count-to-forty"),
     "writes two documents": in_library(
-        'line = f"{text}\\n".encode', 'line = f"{text}\\n{text}\\n".encode',
+        'write(1, f"{text}\\n".encode', 'write(1, f"{text}\\n{text}\\n".encode',
         "streak/third-loss-tells-the-person"),
     "prints to stdout": in_library(
         "        self.buffer.drop()\n        self._exit(EXIT_OK)",
-        '        _write(self.buffer.fds[1], b"done\\n")\n        self._exit(EXIT_OK)',
+        '        self.buffer.write(1, b"done\\n")\n        self._exit(EXIT_OK)',
         DELIVERED, "cli/an-unknown-option-is-a-mistake"),
     "says that it is done": in_library(
-        'return HookResult(hint=text, diagnostics=errand.notes)',
-        'return HookResult(hint=text, diagnostics=["[INFO] sent"])',
+        'diagnostics=errand.notes)\n        fact, effect',
+        'diagnostics=["[INFO] sent"])\n        fact, effect',
         DELIVERED, "faults/nobody-listens"),
     "drops what is no event": in_library(
         'return ({**whole, "input_error": str(error)},',
@@ -119,14 +120,14 @@ SENDERS = {
         "if not chunk and (",
         "stdin/what-comes-behind-a-whole-event-is-not-waited-for"),
     "obeys a proxy": Mutant((
-        (HOOK_IO, "    scheme, host, port = target[:3]\n    net, failures",
-         "    scheme, host, port = target[:3]\n"
-         '    if os.environ.get("http_proxy"):\n'
-         '        host, port = _parse_url(os.environ["http_proxy"])[1:3]\n'
-         "    net, failures"),
-        (HOOK_IO, 'lines = [f"POST {target[4]} HTTP/1.1"',
-         'there = "http://" + target[3] if os.environ.get("http_proxy") else ""\n'
-         '    lines = [f"POST {there}{target[4]} HTTP/1.1"')),
+        (HOOK_IO, "        link.reach(allow_http, ca_file)\n",
+         '        if os.environ.get("http_proxy"):\n'
+         '            link.endpoint = Endpoint(os.environ["http_proxy"])\n'
+         "        link.reach(allow_http, ca_file)\n"),
+        (HOOK_IO, 'lines = [f"POST {self.path} HTTP/1.1"',
+         'there = self.authority if os.environ.get("http_proxy") else ""\n'
+         "        there = there and f\"http://{there}\"\n"
+         '        lines = [f"POST {there}{self.path} HTTP/1.1"')),
         "faults/proxy-variables-are-not-obeyed"),
     "shows the password of a URL": in_library(
         '        rest = rest.rpartition("@")[2]\n', "        pass\n",
@@ -137,20 +138,21 @@ SENDERS = {
         "endpoint/query-is-not-shown"),
     "judges an address by its spelling": Mutant((
         (HOOK_IO,
-         "addresses = _permitted(\n"
-         "        _addresses(net, host, port, _at_least(deadline)), scheme,"
-         " allow_http)\n",
-         "addresses = _addresses(net, host, port, _at_least(deadline))\n"
-         '    if "." in host:\n'
-         "        addresses = _permitted(addresses, scheme, allow_http)\n"),
+         "addresses = self.endpoint.permitted(\n"
+         "            self.endpoint.addresses(self.net, deadline), allow_http)\n",
+         "addresses = self.endpoint.addresses(self.net, deadline)\n"
+         '        if "." in self.endpoint.host:\n'
+         "            addresses = self.endpoint.permitted(\n"
+         "                addresses, allow_http)\n"),
         # nothing leaves this machine to show it
-        (HOOK_IO, "sock.connect(address)", 'sock.connect(("127.0.0.1", 9))')),
+        (HOOK_IO, "self.sock.connect(address)",
+         'self.sock.connect(("127.0.0.1", 9))')),
         "endpoint/metadata-address-as-one-number", "endpoint/metadata-address"),
     "blocks on Stop": in_library(
         '" SessionStart", _EXIT)', '" SessionStart Stop", _EXIT)',
         "streak/block-never-where-it-loops"),
     "takes no other 2xx than 201": in_library(
-        "if 200 <= status < 300:", "if status == 201:",
+        "if status < 200 or status >= 400:", "if status != 201:",
         "post/any-2xx-is-success"),
     "takes silence for success": in_library(
         '"unconfirmed": True,', '"unconfirmed": False,',
@@ -160,16 +162,19 @@ SENDERS = {
         'errand.metadata or encode({**event.native, **os.environ})',
         "redact/environment-is-not-sent"),
     "sends what the allow-list does not name": in_library(
-        "    if not fields:\n        return said.native\n", "    return said.native\n",
+        "        if fields:\n            allowed",
+        "        if False:\n            allowed",
         "post/only-the-named-members-leave"),
     "counts in a folder that is a link": in_library(
-        "return stat.S_ISLNK(found.st_mode) or _is_foreign(found)", "return False",
+        "return stat.S_ISLNK(found.st_mode) or OwnFile.is_foreign(found)",
+        "return False",
         "streak/linked-folder-is-not-followed"),
     "counts in a file that a link names": in_library(
         'for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):\n'
-        "        flags |= getattr(os, name, 0)\n    _refuse_link(path)\n",
+        "            flags |= getattr(os, name, 0)\n"
+        '        if not hasattr(os, "O_NOFOLLOW") and',
         'for name in ("O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):\n'
-        "        flags |= getattr(os, name, 0)\n",
+        "            flags |= getattr(os, name, 0)\n        if False and",
         "streak/linked-file-is-not-followed"),
     "shows what stands in the count": in_library(
         'since if known else "a time unknown"', "since",
@@ -210,7 +215,7 @@ SENDERS = {
         "formats/otlp-headers-of-the-collector-go-to-no-other-server",
         "formats/otlp-is-one-log-record"),
     "takes a record that a collector rejects for delivered": in_library(
-        '    if all(str(count) == "0" for count in rejected):\n', "    if True:\n",
+        'elif all(str(count) == "0" for', "elif all(True for",
         "formats/otlp-a-record-that-is-rejected-is-a-loss",
         "formats/otlp-a-warning-of-the-collector-is-no-loss"),
     "gives all CloudEvents one id": in_library(
@@ -219,11 +224,11 @@ SENDERS = {
         "formats/cloudevents-each-event-has-an-id-of-its-own",
         "formats/cloudevents-is-structured"),
     "looks for an echoed token in each piece": in_library(
-        "    answer += _receive(sock, deadline)\n    for token in tokens:\n"
-        '        answer = answer.replace(token, b"*" * len(token))',
-        "    piece = _receive(sock, deadline)\n    for token in tokens:\n"
-        '        piece = piece.replace(token, b"*" * len(token))\n'
-        "    answer += piece",
+        "        self.answer += chunk\n        for token in self._tokens:\n"
+        '            self.answer = self.answer.replace(token, b"*" * len(token))',
+        "        for token in self._tokens:\n"
+        '            chunk = chunk.replace(token, b"*" * len(token))\n'
+        "        self.answer += chunk",
         "headers/a-token-that-comes-in-pieces-becomes-stars",
         "headers/a-token-that-a-server-echoes-becomes-stars"),
     "lets a variable set the length of the body": in_library(
@@ -235,10 +240,9 @@ SENDERS = {
         "check/one-that-does-not-arrive-is-exit-1",
         "check/an-event-that-arrives-is-exit-0"),
     "logs nothing where a server is named": in_library(
-        '    if errand.settings.event_log:\n        EXTRAS["log"](leaving, errand)\n'
-        '    if errand.settings.server_url',
-        '    if errand.settings.event_log and errand.settings.server_url == "none":\n'
-        '        EXTRAS["log"](leaving, errand)\n    if errand.settings.server_url',
+        'if settings.event_log:\n            EXTRAS["log"]',
+        'if settings.event_log and settings.server_url == "none":\n'
+        '            EXTRAS["log"]',
         "log/a-line-is-kept-where-no-server-answers",
         "log/without-a-server-it-is-all-there-is"),
     "logs what is not redacted": in_library(
@@ -246,7 +250,7 @@ SENDERS = {
         "log/a-line-is-the-object-that-is-sent",
         "log/a-line-is-kept-where-no-server-answers"),
     "gives each try a key of its own": in_library(
-        '{**headers, "Idempotency-Key": errand.key}',
+        '{**headers, "Idempotency-Key": self.errand.key}',
         '{**headers, "Idempotency-Key": os.urandom(16).hex()}',
         "spool/every-try-carries-one-key", "spool/a-flush-delivers-what-waits"),
     "delivers the newest first": in_library(
@@ -258,24 +262,24 @@ SENDERS = {
         "spool/what-will-never-be-taken-is-set-aside",
         "spool/what-may-be-taken-another-time-waits"),
     "sleeps before it connects": in_library(
-        "        sock = _connect(addresses, target[1], deadline)\n",
-        "        time.sleep(4)\n"
-        "        sock = _connect(addresses, target[1], deadline + 4)\n",
+        "        link.reach(allow_http, ca_file)\n",
+        "        time.sleep(4)\n        link.deadline += 4\n"
+        "        link.reach(allow_http, ca_file)\n",
         "time/a-delivered-event-costs-no-wait"),
     "waits to connect as long as it likes": in_library(
         "settimeout(share if is_slow else min(left, max(share, 0.25)))\n",
         "settimeout(4)\n",
         "time/a-connection-that-nobody-takes-costs-the-budget"),
     "tries again until its budget is over": in_library(
-        "        except OSError as error:\n"
-        "            failures.append(_Loss(\"refused\", Line.of_error(error)))\n",
-        "        except OSError as error:\n            time.sleep(left)\n"
-        "            failures.append(_Loss(\"refused\", Line.of_error(error)))\n",
+        '            return Outcome("refused", Line.of_error(error))\n'
+        "        return None",
+        "            time.sleep(left)\n"
+        '            return Outcome("refused", Line.of_error(error))\n'
+        "        return None",
         "time/a-refused-connection-costs-no-wait"),
     "lingers after its answer": in_library(
-        "        if sock:\n            sock.close()\n\n\ndef _parse_url",
-        "        if sock:\n            sock.close()\n            time.sleep(4)\n\n\n"
-        "def _parse_url",
+        "            link.sock.close()\n",
+        "            link.sock.close()\n            time.sleep(4)\n",
         "time/the-answer-is-the-end"),
     "waits for a stdin that is silent": in_library(
         "STDIN_IDLE_MS = 500 ", "STDIN_IDLE_MS = 4000 ",
@@ -292,31 +296,30 @@ SENDERS = {
         "        return self._is_spent\n", "        return False\n",
         "time/a-huge-event-costs-half-of-the-budget"),
     "takes any certificate": in_library(
-        "        plain.settimeout(Wait.left(deadline))\n        return tls.",
-        "        plain.settimeout(Wait.left(deadline))\n"
-        "        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE\n"
-        "        return tls.",
+        "            self.sock = tls.wrap_socket",
+        "            tls.check_hostname, tls.verify_mode = False, 0  # CERT_NONE\n"
+        "            self.sock = tls.wrap_socket",
         "tls/a-self-signed-certificate"),
     "takes a certificate that has expired": in_library(
-        "        return ssl.create_default_context(\n"
-        "            cafile=os.path.expanduser(ca_file) or None)\n",
-        "        context = ssl.create_default_context(\n"
+        "            return ssl.create_default_context(\n"
+        "                cafile=os.path.expanduser(ca_file) or None)\n",
+        "            context = ssl.create_default_context(\n"
         "            cafile=os.path.expanduser(ca_file) or None)\n"
-        "        context.verify_flags |= 0x200000  # X509_V_FLAG_NO_CHECK_TIME\n"
-        "        return context\n",
+        "            context.verify_flags |= 0x200000  # X509_V_FLAG_NO_CHECK_TIME\n"
+        "            return context\n",
         "tls/an-expired-certificate", "tls/another-hosts-certificate"),
     "asks nobody where no file is named": in_library(
-        "        return ssl.create_default_context(\n"
-        "            cafile=os.path.expanduser(ca_file) or None)\n",
-        "        return ssl.create_default_context(\n"
-        "            cafile=os.path.expanduser(ca_file)) if ca_file else (\n"
-        "            ssl._create_unverified_context())\n",
+        "            return ssl.create_default_context(\n"
+        "                cafile=os.path.expanduser(ca_file) or None)\n",
+        "            return ssl.create_default_context(\n"
+        "                cafile=os.path.expanduser(ca_file)) if ca_file else (\n"
+        "                ssl._create_unverified_context())\n",
         "tls/the-system-is-asked-where-no-file-is-named",
         "tls/another-hosts-certificate"),
     "takes a good certificate for another host": in_library(
-        "        plain.settimeout(Wait.left(deadline))\n        return tls.",
-        "        plain.settimeout(Wait.left(deadline))\n"
-        "        tls.check_hostname = False\n        return tls.",
+        "            self.sock = tls.wrap_socket",
+        "            tls.check_hostname = False\n"
+        "            self.sock = tls.wrap_socket",
         "tls/another-hosts-certificate", "tls/an-authority-of-ones-own-is-trusted"),
     "judges a name by its spelling alone": in_library(
         "    return [(family, address) for family, _, _, _, address in found]\n",
@@ -372,7 +375,7 @@ SENDERS = {
         "decide/closed-denies-where-no-answer-is-understood",
         "decide/what-is-no-opinion-is-silence"),
     "takes an answer out of prose": in_library(
-        "return said if is_alone or not decides else None", "return said",
+        "return None if around and decides else said", "return said",
         "decide/an-answer-is-one-object-and-nothing-else",
         "decide/a-denial-is-said-in-the-agents-own-shape"),
     "takes an echo of the event for another input": in_library(
@@ -400,7 +403,7 @@ HOOKS = {
         "emit/what-a-child-process-prints-is-held-back", SILENT),
     "writes a second document": in_library(
         "        self.fds = {1: 1, 2: 2}\n        self._sink = -1",
-        "        self.fds = dict(_INSTALLED[0]) if _INSTALLED else {1: 1, 2: 2}\n"
+        "        self.fds = dict(INSTALLED[0]) if INSTALLED else {1: 1, 2: 2}\n"
         "        self._sink = -1",
         "emit/a-second-answer-is-not-said", "emit/one-document-on-one-line"),
     "denies by exit 2": in_library(
@@ -413,19 +416,20 @@ HOOKS = {
         "failing/a-guards-error-denies",
         "failing/a-guard-that-works-decides-as-it-says"),
     "stops the agent for an observer's error": in_library(
-        "    return HookResult(intent, line, told, diagnostics=[line])",
-        '    return HookResult(intent or "blocking_error", line)',
+        "return HookResult(self.intent, line, told, diagnostics=[line])",
+        'return HookResult(self.intent or "blocking_error", line)',
         "failing/an-observers-error-is-told-and-stops-nothing", SILENT),
     "gives context at the end of a turn": in_library(
         '" SessionStart SubagentStart", _CONTEXT)',
         '" SessionStart SubagentStart Stop", _CONTEXT)',
         "answer/context-at-the-end-of-a-turn-is-not-said", SILENT),
     "takes no opinion for a permission": in_library(
-        "result = NOTHING if result is None else result",
-        'result = result if result and result.intent else HookResult("allow")',
+        "result, emitter = NOTHING if result is None else result,",
+        "result, emitter = result if result and result.intent else "
+        'HookResult("allow"),',
         "answer/no-opinion-is-not-allow", "answer/deny-refuses-a-tool"),
     "lets a tool run whose refusal nobody read": in_library(
-        "or result.intent not in _REFUSALS:", "or True:",
+        "result.intent not in REFUSALS):", "True):",
         "emit/a-refusal-that-nobody-reads-is-exit-2", "answer/deny-refuses-a-tool"),
     "sends Codex a member that it does not know": in_library(
         '"PreToolUse": {}, "PermissionRequest": _behavior(behavior="allow")},',
@@ -437,8 +441,8 @@ HOOKS = {
         'self.emit_text((encode(document) + "\\n" + line).strip())',
         "agents/copilot-hint-stands-before-the-answer", "agents/copilot-deny"),
     "calls Gemini's event as Claude Code does": in_library(
-        "    name = normalise(event).event_name\n",
-        '    name = str(normalise(event).get("hook_event_name"))\n',
+        '"$E": normalise(event).event_name,',
+        '"$E": str(normalise(event).get("hook_event_name")),',
         "agents/gemini-context-names-the-event-as-gemini-does", "agents/gemini-deny"),
 }
 

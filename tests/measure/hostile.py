@@ -214,7 +214,8 @@ def misbuilt(got, chance):
     event = {"input_error": str(got)} if isinstance(got, Exception) else got
     said = hook_io.normalise(event)
     facts = any_errand(chance, said.agent)
-    _, _, body = hook_io._envelope(hook_io._redacted_event(said, facts), facts)
+    sender = hook_io.Sender(facts)
+    _, _, body = sender.envelope(sender.leaving(said))
     if len(body) > hook_io.BODY_MAX_BYTES or not body.isascii():
         return f"a body of {len(body)} bytes"
     value = json.loads(body, parse_constant=FINITE.__getattribute__)
@@ -545,14 +546,15 @@ class WiredSocket:
 
 def try_url(url, allow_http=False, lookups=((),)):
     """Return post_json()'s outcome for *url* and the Wire that it used."""
-    wire, kept = Wire(lookups), (hook_io._network, hook_io._tls_context)
-    hook_io._network = lambda: wire
-    hook_io._tls_context = lambda ca_file: None  # which loads files, and none is needed
+    wire, kept = Wire(lookups), (hook_io.Exchange.network, hook_io.Exchange.tls)
+    hook_io.Exchange.network = staticmethod(lambda: wire)
+    # what loads files, of which none is needed
+    hook_io.Exchange.tls = staticmethod(lambda ca_file: None)
     try:
         outcome = hook_io.post_json(
             url, b"{}", time.monotonic() + 5, allow_http=allow_http)
     finally:
-        hook_io._network, hook_io._tls_context = kept
+        hook_io.Exchange.network, hook_io.Exchange.tls = map(staticmethod, kept)
     return outcome, wire
 
 

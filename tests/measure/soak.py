@@ -460,7 +460,8 @@ def unmount(folder):
 
 
 def streak_path(hook, url):
-    return hook.state / hook_io._file_name(f"send_event.{hook_io.shown_url(url)}")
+    name = f"send_event.{hook_io.shown_url(url)}"
+    return hook.state / hook_io.FailureStreak.file_name(name)
 
 
 def tree(folder, *but):

@@ -36,7 +36,7 @@ def lines_of(session, prompt, calls):
         (name, {"tool_name": "Bash", "tool_input": {"command": "ls"},
                 "tool_use_id": one})
         for one in ids for name in ("PreToolUse", "PostToolUse")), ("Stop", {})]
-    now = hook_io._instant(time.time_ns())
+    now = hook_io.Wire.instant(time.time_ns())
     return [hook_io.encode({
         "timestamp": now, "source_app": "demo", "event_type": name, "summary": "x",
         "session_id": session, "metadata": hook_io.encode({

@@ -137,7 +137,8 @@ def test_the_right_outcome_is_known_and_another_is_seen(
 def test_a_client_that_stays_too_long_and_a_token_that_is_shown_are_seen(monkeypatch):
     server = hostile.ScriptedServer()
     assert "held" in hostile.misdelivered(server, b"", "hang", 0, 300, False, -250)
-    monkeypatch.setattr(hook_io, "_tokens", lambda headers: [])
+    monkeypatch.setattr(
+        hook_io.Headers, "tokens", staticmethod(lambda headers: []))
     echo = b'HTTP/1.1 400 B\r\n\r\n{"message":"you sent %s"}' % hostile.TOKEN.encode()
     assert "not to be shown" in hostile.misdelivered(
         server, echo, "close", 0, 2000, False, 500)
