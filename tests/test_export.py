@@ -458,7 +458,7 @@ def test_an_export_whose_collector_is_silent_takes_its_time_and_no_more(
         tmp_path, monkeypatch, telling_s):
     clock, asked = Clock(monkeypatch), []
 
-    def silent(url, body, deadline, *_):
+    def silent(sender, url, body, deadline, *_):
         assert deadline >= clock.now
         asked.append(url.rpartition("/")[2])
         clock.now = deadline
@@ -470,7 +470,7 @@ def test_an_export_whose_collector_is_silent_takes_its_time_and_no_more(
         export.ledger.state["owed"] = {"turns": {"{}": 1}}
         return 1
 
-    monkeypatch.setattr(hook_io, "_post", silent)
+    monkeypatch.setattr(hook_io.Sender, "post", silent)
     monkeypatch.setattr(hook_io.Export, "tell", told)
     export = exporting(tmp_path, monkeypatch)
     assert export._run() == "1 turns exported"
