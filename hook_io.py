@@ -682,6 +682,13 @@ _UNKNOWN = "raw"  # the key of PLATFORMS for no known agent
 PYC_HEADER_BYTES = 16  # which Python's code, and of which source; PEP 552
 
 
+#: what part one ends with: `python -m hook_io` is a command of part two
+_COMMAND = """
+if __name__ == "__main__":
+    exec(_parts().second(), globals())
+"""
+
+
 def _later(name: str) -> "Callable[..., Any]":
     """Return a function of part two, f or Noun.f, which may not be there yet."""
     def call(*args: "Any") -> "Any":
@@ -728,7 +735,8 @@ class Parts:
         with open(self.source, encoding="utf-8") as file:
             one, mark, two = file.read().partition("\n# Part two:")
         two = "\n" * one.count("\n") + mark + two
-        return (compile(one, self.source, "exec"), compile(two, self.source, "exec"))
+        return (compile(one + _COMMAND, self.source, "exec"),
+                compile(two, self.source, "exec"))
 
 
 def _from_part_two(name: str) -> "Any":

@@ -210,3 +210,11 @@ def test_nothing_else_is_left_beside_them(fresh, server):
     split(fresh, server)
     names = sorted(path.name for path in Path(kept(fresh).parent).iterdir())
     assert len(names) == 2, names
+
+
+@pytest.mark.parametrize("way", [["-m", "hook_io"], ["hook_io.py"]])
+def test_the_library_is_a_command_in_any_case(parted, way):
+    done = subprocess.run(
+        [parted.python, *way, "try", "--help"], cwd=str(parted.folder), env=parted.env,
+        capture_output=True, check=True)
+    assert done.stdout.startswith(b"usage: hook_io.py try"), done
