@@ -497,7 +497,8 @@ def test_events_that_there_is_no_time_for_are_told_by_the_exports_that_follow(
             file.write(json.dumps({**prompt, "event_type": name, "metadata": json.dumps(
                 said)}, separators=(",", ":")) + "\n")
     agent.command[2:] = ["-c", "import sys; sys.path.insert(0, sys.argv.pop(1)); "
-                         "import hook_io, send_event; hook_io.TELLING_MS = 0; "
+                         "import hook_io, send_event; hook_io.story; "  # part two
+                         "hook_io.TELLING_MS = 0; "
                          "send_event.main()", str(ROOT)]
     said = [agent.hook("Stop", "--export").splitlines() for _ in range(4)]
     assert said[0][0].startswith("[WARNING] 1501 events are left for the next export")
@@ -515,7 +516,8 @@ def test_lines_that_tell_nothing_keep_no_export_from_what_comes_behind(agent):
     log.parent.mkdir()
     log.write_text('{"event_type":"Stop","session_id":"x","a":"s-1"}\n' * 1500)
     agent.command[2:] = ["-c", "import sys; sys.path.insert(0, sys.argv.pop(1)); "
-                         "import hook_io, send_event; hook_io.TELLING_MS = 0; "
+                         "import hook_io, send_event; hook_io.story; "  # part two
+                         "hook_io.TELLING_MS = 0; "
                          "send_event.main()", str(ROOT)]
     said = agent.turn("Bash").splitlines()
     assert said == ["[WARNING] 504 events are left for the next export: there was no "
@@ -534,7 +536,8 @@ def test_spans_that_are_too_many_are_left_out_and_told(tmp_path, monkeypatch):
 
 def test_the_last_export_of_a_session_leaves_nothing(agent):
     agent.command[2:] = ["-c", "import sys; sys.path.insert(0, sys.argv.pop(1)); "
-                         "import hook_io, send_event; hook_io.TELLING_MS = 0; "
+                         "import hook_io, send_event; hook_io.story; "  # part two
+                         "hook_io.TELLING_MS = 0; "
                          "hook_io.LINES_MIN = 0; send_event.main()", str(ROOT)]
     said = agent.turn("Bash", end="SessionEnd")
     assert said == "1 turns exported\n"

@@ -172,6 +172,7 @@ def test_an_event_that_nobody_foresaw_costs_its_own_connection_and_no_other(
         odd.sock.sendall(request_of(event_bytes(summary="odd")))
         assert odd.is_ended()
         assert other.ask(request_of())[0] == 201
+    eventually(lambda: raised)
     assert [args.exc_type for args in raised] == [LookupError]
 
 

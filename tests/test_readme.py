@@ -150,8 +150,9 @@ def test_the_demo_fails_where_an_event_does_not_arrive(tmp_path):
     shutil.copytree(str(TESTS), str(folder / "tests"))
     for name in ("hook_io.py", "send_event.py"):
         shutil.copy(str(ROOT / name), str(folder))
-    broken = (folder / "hook_io.py").read_text().replace("POST {target", "PUT {target")
-    (folder / "hook_io.py").write_text(broken)
+    sound = (folder / "hook_io.py").read_text()
+    assert sound.count("POST {self.path") == 1
+    (folder / "hook_io.py").write_text(sound.replace("POST {self", "PUT {self"))
     done = subprocess.run(
         [sys.executable, str(folder / "tests" / "demo.py")], timeout=PATIENCE_S,
         capture_output=True)

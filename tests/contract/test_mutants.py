@@ -360,7 +360,7 @@ SENDERS = {
         "spool/what-is-no-file-of-its-own-is-not-read",
         "spool/a-record-that-is-no-json-is-set-aside"),
     "stays in the agent's process group": in_library(
-        "    os.setsid()\n", "", "background/the-agent-waits-for-no-network"),
+        "        os.setsid()\n", "", "background/the-agent-waits-for-no-network"),
     "lets anybody's answer permit a tool": in_library(
         'if intent in self._PERMITS and errand.decide != "full":',
         'if intent in self._PERMITS and errand.decide == "off":',

@@ -25,8 +25,8 @@ def findings(rows):
 @pytest.mark.parametrize("is_pure", [False, True], ids=["accelerated", "pure"])
 def test_whatever_is_on_stdin_the_request_and_the_answer_are_whole(
         monkeypatch, is_pure):
-    for name in ("_scanner", "_chunks"):
-        monkeypatch.setattr(hook_io, name, getattr(hook_io, name))
+    for name in ("scanner", "chunks"):
+        monkeypatch.setattr(hook_io.JSON, name, getattr(hook_io.JSON, name))
     row, _ = long_soak.stdin_worker(SEED, 4000, 20, is_pure)
     assert (row.count, findings([row])) == (4000, [])
 
