@@ -1876,9 +1876,9 @@ class Text:
             if word in telling:
                 name, is_flag, keys = telling[word]
                 if name and not (name.rank < 2 and self._is_short(name, word, at)):
-                    yield self._named(name, at)
+                    yield self._again(self._named, name, name.text, at, BEFORE_CHARS)
                 elif is_flag:
-                    yield self._argument(word, at)
+                    yield self._again(self._argument, word, word, at, LINE_CHARS)
                 for begin, end in keys:
                     yield at + begin, self._key_end(at + end), ""
                 self._spend(len(word))
@@ -1914,18 +1914,25 @@ class Text:
             end = self.end("word", end + 3)
         return end
 
-    def _named(self, name: Name, at: int) -> "Span":
-        """Return the secret that *name* tells; where the same stands about, known."""
-        end = at + len(name.text)
-        near = (name.text, self.text[max(0, at - BEFORE_CHARS):at],
+    def _again(
+        self, find: "Callable[[Any, int], Span]", said: "Any", word: str, at: int,
+        before_chars: int,
+    ) -> "Span":
+        """Return find(said, at), known where a *word* has the same about it."""
+        end = at + len(word)
+        near = (word, self.text[max(0, at - before_chars):at],
                 self.text[end:end + BEHIND_CHARS])
         if near not in self._known:
-            start, stop, quote = Named(self, name, at).secret()
+            start, stop, quote = find(said, at)
             if stop and not start < stop < end + BEHIND_CHARS:
                 return start, stop, quote
             self._known[near] = (start - end, stop - end, quote) if stop else (0, 0, "")
         start, stop, quote = self._known[near]
         return end + start, end + stop, quote
+
+    def _named(self, name: Name, at: int) -> "Span":
+        """Return the secret that *name* tells."""
+        return Named(self, name, at).secret()
 
     def _argument(self, word: str, at: int) -> "Span":
         """Return the secret in what follows a flag of a command."""
