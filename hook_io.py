@@ -188,29 +188,33 @@ _ADDED = {"additional_context": "$T"}
 _EXIT = {"exit": "$T"}  # no document: exit 2 with the text on stderr
 
 
-def _verdict(decision: str) -> "Shape":
-    specific = {"hookEventName": "$E", "permissionDecision": decision}
-    return {"hookSpecificOutput": {**specific, "permissionDecisionReason": "$T"}}
+class Row:
+    """What tables are written with: shapes of documents, and lists of words."""
 
+    @staticmethod
+    def verdict(decision: str) -> "Shape":
+        return {"hookSpecificOutput": {
+            "hookEventName": "$E", **Row.permission(decision)}}
 
-def _permission(decision: str) -> "Shape":
-    return {"permissionDecision": decision, "permissionDecisionReason": "$T"}
+    @staticmethod
+    def permission(decision: str) -> "Shape":
+        return {"permissionDecision": decision, "permissionDecisionReason": "$T"}
 
+    @staticmethod
+    def behavior(**decision: str) -> "Shape":
+        return {"hookSpecificOutput": {"hookEventName": "$E", "decision": decision}}
 
-def _behavior(**decision: str) -> "Shape":
-    return {"hookSpecificOutput": {"hookEventName": "$E", "decision": decision}}
+    @staticmethod
+    def on(names: str, shape: "Any") -> "Dict[str, Any]":
+        return dict.fromkeys(names.split(), shape)
 
+    @staticmethod
+    def as_named(names: str) -> "Dict[str, str]":
+        return {name: name for name in names.split()}
 
-def _each(words: str, tail: str = "") -> "Tuple[str, ...]":
-    return tuple(word + tail for word in words.split())
-
-
-def _on(names: str, shape: "Optional[Shape]") -> "Dict[str, Any]":
-    return dict.fromkeys(names.split(), shape)
-
-
-def _as_named(names: str) -> "Dict[str, str]":
-    return {name: name for name in names.split()}
+    @staticmethod
+    def each(words: str, tail: str = "") -> "Tuple[str, ...]":
+        return tuple(word + tail for word in words.split())
 
 
 #: agent -> all that is known of it.  The agent of an event is the first one of whose
@@ -261,7 +265,7 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "provider": "anthropic",
         "adapter": "claude",
         "signs": ("transcript_path~/.claude/projects/",),
-        "events": _as_named(
+        "events": Row.as_named(
             "PreToolUse PostToolUse UserPromptSubmit SessionStart SessionEnd"
             " Notification Stop SubagentStop PreCompact PostToolUseFailure"
             " PostToolBatch UserPromptExpansion StopFailure SubagentStart PostCompact"
@@ -269,28 +273,28 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             " TeammateIdle TaskCreated TaskCompleted Elicitation ElicitationResult"
             " ConfigChange WorktreeCreate WorktreeRemove InstructionsLoaded CwdChanged"
             " FileChanged DirectoryAdded MessageDisplay PreSkillShellCommand"),
-        "context": _on(
+        "context": Row.on(
             "PreToolUse PostToolUse PostToolUseFailure PostToolBatch UserPromptSubmit"
             " SessionStart SubagentStart", _CONTEXT),
-        "hint": _on(
+        "hint": Row.on(
             "PreToolUse PostToolUse PostToolUseFailure PostToolBatch UserPromptSubmit"
             " SessionStart Stop PreSkillShellCommand", _MESSAGE),
         "deny": {
-            **_on("PreToolUse PreSkillShellCommand", _verdict("deny")),
-            "PermissionRequest": _behavior(behavior="deny", message="$T"),
-            **_on("UserPromptSubmit UserPromptExpansion", _BLOCK)},
-        "ask": {"PreToolUse": _verdict("ask")},
+            **Row.on("PreToolUse PreSkillShellCommand", Row.verdict("deny")),
+            "PermissionRequest": Row.behavior(behavior="deny", message="$T"),
+            **Row.on("UserPromptSubmit UserPromptExpansion", _BLOCK)},
+        "ask": {"PreToolUse": Row.verdict("ask")},
         "allow": {
-            "PreToolUse": _verdict("allow"),
-            "PermissionRequest": _behavior(behavior="allow")},
+            "PreToolUse": Row.verdict("allow"),
+            "PermissionRequest": Row.behavior(behavior="allow")},
         "rewrite": {"PreToolUse": _REWRITE},
         "block": {
-            **_on("PreToolUse PostToolUse PostToolUseFailure UserPromptSubmit"
-                  " UserPromptExpansion Stop SubagentStop PreCompact ConfigChange",
-                  _BLOCK),
-            **_on("TaskCreated TaskCompleted PreModelSwitch", _EXIT)},
-        "loud": _on("PreToolUse PostToolUse PostToolUseFailure UserPromptSubmit"
-                    " SessionStart", _EXIT),
+            **Row.on("PreToolUse PostToolUse PostToolUseFailure UserPromptSubmit"
+                     " UserPromptExpansion Stop SubagentStop PreCompact ConfigChange",
+                     _BLOCK),
+            **Row.on("TaskCreated TaskCompleted PreModelSwitch", _EXIT)},
+        "loud": Row.on("PreToolUse PostToolUse PostToolUseFailure UserPromptSubmit"
+                       " SessionStart", _EXIT),
         "settings": ".claude/settings.json",
         "group": {},
         "entry": {"type": "command", "command": "$C", "timeout": 5},
@@ -316,26 +320,26 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "provider": "openai",
         "signs": ("turn_id model", "transcript_path~/rollout-",
                   "-timestamp transcript_path= session_id[14]=7"),  # a UUIDv7
-        "events": _as_named(
+        "events": Row.as_named(
             "PreToolUse PostToolUse PermissionRequest UserPromptSubmit SessionStart"
             " SessionEnd Stop SubagentStart SubagentStop PreCompact PostCompact"
             " Interrupt PreModelRequest"),
         "fields": {"turn_id": "prompt_id"},
-        "context": _on("PreToolUse PostToolUse UserPromptSubmit SessionStart"
-                       " SubagentStart", _CONTEXT),
-        "hint": {"*": _MESSAGE, **_on("SessionEnd PreModelRequest", None)},
+        "context": Row.on("PreToolUse PostToolUse UserPromptSubmit SessionStart"
+                          " SubagentStart", _CONTEXT),
+        "hint": {"*": _MESSAGE, **Row.on("SessionEnd PreModelRequest", None)},
         "deny": {
-            "PreToolUse": _verdict("deny"),
-            "PermissionRequest": _behavior(behavior="deny", message="$T"),
+            "PreToolUse": Row.verdict("deny"),
+            "PermissionRequest": Row.behavior(behavior="deny", message="$T"),
             "UserPromptSubmit": _BLOCK},
         "allow": {
-            "PreToolUse": {}, "PermissionRequest": _behavior(behavior="allow")},
+            "PreToolUse": {}, "PermissionRequest": Row.behavior(behavior="allow")},
         "rewrite": {"PreToolUse": {"hookSpecificOutput": {
             "hookEventName": "$E", "permissionDecision": "allow",
             "updatedInput": "$I"}}},
-        "block": _on("PreToolUse PostToolUse UserPromptSubmit Stop SubagentStop",
-                     _BLOCK),
-        "loud": _on("PreToolUse UserPromptSubmit", _EXIT),
+        "block": Row.on("PreToolUse PostToolUse UserPromptSubmit Stop SubagentStop",
+                        _BLOCK),
+        "loud": Row.on("PreToolUse UserPromptSubmit", _EXIT),
         "settings": ".codex/hooks.json",
         "group": {},
         "entry": {"type": "command", "command": "$Q", "timeout": 3},  # SessionEnd's max
@@ -389,19 +393,19 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             "bash": "Bash", "powershell": "Bash", "view": "Read", "create": "Write",
             "edit": "Edit", "grep": "Grep", "glob": "Glob", "web_fetch": "WebFetch",
             "task": "Agent"},
-        "context": _on("PreToolUse PostToolUse UserPromptSubmit SessionStart",
-                       {"additionalContext": "$T"}),
+        "context": Row.on("PreToolUse PostToolUse UserPromptSubmit SessionStart",
+                          {"additionalContext": "$T"}),
         "hint": {"*": {"line": {"type": "progress", "message": "$T"}}},
-        "deny": {"PreToolUse": _permission("deny"), "UserPromptSubmit": _BLOCK,
+        "deny": {"PreToolUse": Row.permission("deny"), "UserPromptSubmit": _BLOCK,
                  "PermissionRequest": {"behavior": "deny", "message": "$T"}},
-        "ask": {"PreToolUse": _permission("ask")},
-        "allow": {"PreToolUse": _permission("allow"),
+        "ask": {"PreToolUse": Row.permission("ask")},
+        "allow": {"PreToolUse": Row.permission("allow"),
                   "PermissionRequest": {"behavior": "allow"}},
         "rewrite": {"preToolUse": None, "PreToolUse": {"hookSpecificOutput": {
             "hookEventName": "$E", "permissionDecision": "allow",
             "updatedInput": "$I"}}},
-        "block": {**_on("PostToolUse UserPromptSubmit Stop SubagentStop", _BLOCK),
-                  "PreToolUse": _permission("deny")},
+        "block": {**Row.on("PostToolUse UserPromptSubmit Stop SubagentStop", _BLOCK),
+                  "PreToolUse": Row.permission("deny")},
         "settings": ".github/hooks/hook-io.json",
         "also": ".claude/settings.json",
         "members": {"version": 1},
@@ -424,7 +428,7 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
                   "PostToolUseFailure|PostToolBatch|PermissionRequest|"
                   "UserPromptSubmit|Stop|SubagentStart|SubagentStop|PreCompact|"
                   "InstructionsLoaded|MessageDisplay"),
-        "events": _as_named(
+        "events": Row.as_named(
             "PreToolUse PostToolUse PostToolUseFailure PostToolBatch PermissionRequest"
             " PermissionDenied UserPromptSubmit SessionStart SessionEnd SessionDelete"
             " Stop StopFailure SubagentStart SubagentStop PreCompact PostCompact"
@@ -436,14 +440,14 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             "edit": "Edit", "glob": "Glob", "grep_search": "Grep",
             "list_directory": "LS", "web_fetch": "WebFetch",
             "todo_write": "TodoWrite", "task": "Agent"},
-        "context": _on("PostToolUse UserPromptSubmit SessionStart", _CONTEXT),
+        "context": Row.on("PostToolUse UserPromptSubmit SessionStart", _CONTEXT),
         "hint": {"Stop": _MESSAGE},
-        "deny": {"PreToolUse": _verdict("deny"), "UserPromptSubmit": _BLOCK},
-        "ask": {"PreToolUse": _verdict("ask")},
-        "allow": {"PreToolUse": _verdict("allow")},
-        "block": {**_on("PreToolUse UserPromptSubmit Stop SubagentStop", _BLOCK),
+        "deny": {"PreToolUse": Row.verdict("deny"), "UserPromptSubmit": _BLOCK},
+        "ask": {"PreToolUse": Row.verdict("ask")},
+        "allow": {"PreToolUse": Row.verdict("allow")},
+        "block": {**Row.on("PreToolUse UserPromptSubmit Stop SubagentStop", _BLOCK),
                   "PostToolUse": _CONTEXT},
-        "loud": _on("PreToolUse UserPromptSubmit", _EXIT),
+        "loud": Row.on("PreToolUse UserPromptSubmit", _EXIT),
         "settings": ".qwen/settings.json",
         "group": {},
         "entry": {"type": "command", "command": "$C", "timeout": 5},
@@ -463,8 +467,8 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "signs": ("transcript_path~/.gemini/",
                   "timestamp hook_event_name=SessionStart|SessionEnd|Notification"),
         "events": {
-            **_as_named("SessionStart SessionEnd Notification BeforeModel AfterModel"
-                        " BeforeToolSelection"),
+            **Row.as_named("SessionStart SessionEnd Notification BeforeModel AfterModel"
+                           " BeforeToolSelection"),
             "BeforeTool": "PreToolUse", "AfterTool": "PostToolUse",
             "BeforeAgent": "UserPromptSubmit", "AfterAgent": "Stop",
             "PreCompress": "PreCompact"},
@@ -475,14 +479,14 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             "grep_search": "Grep", "web_fetch": "WebFetch",
             "google_web_search": "WebSearch", "write_todos": "TodoWrite",
             "list_directory": "LS"},
-        "context": _on("PostToolUse UserPromptSubmit SessionStart", _CONTEXT),
+        "context": Row.on("PostToolUse UserPromptSubmit SessionStart", _CONTEXT),
         "hint": {"*": _MESSAGE},
-        "deny": _on("PreToolUse UserPromptSubmit", _DENY),
+        "deny": Row.on("PreToolUse UserPromptSubmit", _DENY),
         "allow": {"PreToolUse": {"decision": "allow"}},  # and it asks all the same
         "rewrite": {"PreToolUse": {"hookSpecificOutput": {
             "hookEventName": "$E", "tool_input": "$I"}}},
-        "block": _on("PreToolUse PostToolUse UserPromptSubmit Stop", _DENY),
-        "loud": _on("PreToolUse UserPromptSubmit", _EXIT),
+        "block": Row.on("PreToolUse PostToolUse UserPromptSubmit Stop", _DENY),
+        "loud": Row.on("PreToolUse UserPromptSubmit", _EXIT),
         "settings": ".gemini/settings.json",
         "group": {"matcher": "*"},
         "entry": {"type": "command", "name": "hook-io", "command": "$C",
@@ -510,7 +514,7 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             "subagentStart": "SubagentStart", "subagentStop": "SubagentStop",
             "sessionStart": "SessionStart", "sessionEnd": "SessionEnd",
             "preCompact": "PreCompact",
-            **_as_named("afterAgentResponse afterAgentThought workspaceOpen")},
+            **Row.as_named("afterAgentResponse afterAgentThought workspaceOpen")},
         "fields": {
             "conversation_id": "session_id", "generation_id": "prompt_id",
             "workspace_roots.0": "cwd", "tool_output": "tool_response",
@@ -520,16 +524,16 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             "subagent_type": "agent_type", "error_message": "error"},
         "tools": {"Shell": "Bash", "Task": "Agent"},
         "context": {
-            **_on("SessionStart PostToolUse PostToolUseFailure", _ADDED),
-            **_on("afterShellExecution afterMCPExecution afterFileEdit"
-                  " afterTabFileEdit", None)},
+            **Row.on("SessionStart PostToolUse PostToolUseFailure", _ADDED),
+            **Row.on("afterShellExecution afterMCPExecution afterFileEdit"
+                     " afterTabFileEdit", None)},
         "hint": {"PreCompact": {"user_message": "$T"}},
         "deny": {
             "PreToolUse": {
                 "permission": "deny", "user_message": "$T", "agent_message": "$T"},
             "SubagentStart": {"permission": "deny", "user_message": "$T"},
             "UserPromptSubmit": {"continue": False, "user_message": "$T"}},
-        "ask": _on("beforeShellExecution beforeMCPExecution", {
+        "ask": Row.on("beforeShellExecution beforeMCPExecution", {
             "permission": "ask", "user_message": "$T", "agent_message": "$T"}),
         "allow": {"PreToolUse": {"permission": "allow"}},
         "rewrite": {"preToolUse": {"permission": "allow", "updated_input": "$I"}},
@@ -538,7 +542,7 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
                 "permission": "deny", "user_message": "$T", "agent_message": "$T"},
             "UserPromptSubmit": {"continue": False, "user_message": "$T"},
             "postToolUse": _ADDED,
-            **_on("Stop SubagentStop", {"followup_message": "$T"})},
+            **Row.on("Stop SubagentStop", {"followup_message": "$T"})},
         "settings": ".cursor/hooks.json",
         "also": ".claude/settings.json",
         "members": {"version": 1},
@@ -574,33 +578,33 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             "tool_info.edits": "tool_input.edits",
             "tool_info.mcp_tool_arguments": "tool_input",
             "tool_info.mcp_result": "tool_response"},
-        "deny": _on("PreToolUse UserPromptSubmit", _EXIT),
-        "block": _on("PreToolUse PostToolUse UserPromptSubmit", _EXIT),
+        "deny": Row.on("PreToolUse UserPromptSubmit", _EXIT),
+        "block": Row.on("PreToolUse PostToolUse UserPromptSubmit", _EXIT),
     },
     "droid": {
         "measured": "",
         "signs": ("transcript_path~/.factory/",
                   "permission_mode=off|spec|auto-low|auto-medium|auto-high"),
-        "events": _as_named(
+        "events": Row.as_named(
             "PreToolUse PostToolUse UserPromptSubmit SessionStart SessionEnd Stop"
             " SubagentStop PreCompact Notification"),
         "tools": {"Execute": "Bash", "Create": "Write", "ApplyPatch": "Edit",
                   "FetchUrl": "WebFetch", "Task": "Agent"},
-        "context": _on("PostToolUse UserPromptSubmit SessionStart", _CONTEXT),
-        "hint": _on("PreToolUse PostToolUse UserPromptSubmit SessionStart Stop",
-                    _MESSAGE),
-        "deny": {"PreToolUse": _verdict("deny"), "UserPromptSubmit": _BLOCK},
-        "ask": {"PreToolUse": _verdict("ask")},
-        "allow": {"PreToolUse": _verdict("allow")},
+        "context": Row.on("PostToolUse UserPromptSubmit SessionStart", _CONTEXT),
+        "hint": Row.on("PreToolUse PostToolUse UserPromptSubmit SessionStart Stop",
+                       _MESSAGE),
+        "deny": {"PreToolUse": Row.verdict("deny"), "UserPromptSubmit": _BLOCK},
+        "ask": {"PreToolUse": Row.verdict("ask")},
+        "allow": {"PreToolUse": Row.verdict("allow")},
         "rewrite": {"PreToolUse": _REWRITE},
-        "block": _on("PreToolUse PostToolUse UserPromptSubmit Stop SubagentStop",
-                     _BLOCK),
+        "block": Row.on("PreToolUse PostToolUse UserPromptSubmit Stop SubagentStop",
+                        _BLOCK),
     },
     "cline": {
         "measured": "",
         "signs": ("clineVersion",),
         "events": {
-            **_as_named("PreToolUse PostToolUse UserPromptSubmit PreCompact"),
+            **Row.as_named("PreToolUse PostToolUse UserPromptSubmit PreCompact"),
             "TaskStart": "SessionStart", "TaskResume": "SessionStart",
             "TaskCancel": "SessionEnd", "TaskComplete": "Stop"},
         "fields": {
@@ -617,8 +621,8 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "deny": {"*": {"cancel": True, "errorMessage": "$T"}},
         "allow": {"*": {"cancel": False}},
         "block": {"*": {"cancel": False, "contextModification": "$T"},
-                  **_on("PreToolUse UserPromptSubmit",
-                        {"cancel": True, "errorMessage": "$T"})},
+                  **Row.on("PreToolUse UserPromptSubmit",
+                           {"cancel": True, "errorMessage": "$T"})},
     },
     "kiro": {
         "measured": "",
@@ -629,14 +633,14 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             "preToolUse": "PreToolUse", "postToolUse": "PostToolUse", "stop": "Stop"},
         "tools": {"execute_bash": "Bash", "shell": "Bash", "fs_read": "Read",
                   "read": "Read", "fs_write": "Write", "write": "Write"},
-        "context": _on("UserPromptSubmit SessionStart", {"text": "$T"}),
+        "context": Row.on("UserPromptSubmit SessionStart", {"text": "$T"}),
         "deny": {"PreToolUse": _EXIT},
         "block": {"PreToolUse": _EXIT},
     },
     "crush": {
         "measured": "",
         "signs": ("event -hook_event_name",),
-        "events": _as_named("PreToolUse"),
+        "events": Row.as_named("PreToolUse"),
         "fields": {"event": "hook_event_name"},
         "tools": {"bash": "Bash", "edit": "Edit", "write": "Write"},
         "context": {"PreToolUse": {"context": "$T"}},
@@ -648,7 +652,8 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
     "antigravity": {
         "measured": "",
         "signs": ("conversationId",),
-        "events": _as_named("PreToolUse PostToolUse PreInvocation PostInvocation Stop"),
+        "events": Row.as_named(
+            "PreToolUse PostToolUse PreInvocation PostInvocation Stop"),
         "infer": {"terminationReason": "Stop", "executionNum": "Stop",
                   "error": "PostToolUse", "toolCall": "PreToolUse"},
         "fields": {
@@ -682,38 +687,46 @@ _UNKNOWN = "raw"  # the key of PLATFORMS for no known agent
 PYC_HEADER_BYTES = 16  # which Python's code, and of which source; PEP 552
 
 
-#: what part one ends with: `python -m hook_io` is a command of part two
-_COMMAND = """
-if __name__ == "__main__":
-    exec(_parts().second(), globals())
-"""
-
-
-def _later(name: str) -> "Callable[..., Any]":
-    """Return a function of part two, f or Noun.f, which may not be there yet."""
-    def call(*args: "Any") -> "Any":
-        noun, _, tool = name.partition(".")
-        found = globals().get(noun) or _from_part_two(noun)
-        return (getattr(found, tool) if tool else found)(*args)
-    return call
-
-
-#: what part one asks for -> the function of part two that does it
-EXTRAS: "Dict[str, Callable[..., Any]]" = {asked: _later(name) for asked, name in {
-    "further_formats": "FurtherFormats", "hand_over": "Background.hand_over",
-    "log": "EventLog.log", "spool": "Spool.keep", "flush_spool": "Spool.flush",
-    "asked_summary": "asked_summary", "decide": "Decision.result",
-    "export": "Export.result", "check": "Check.result",
-    "enter_settings": "Check.enter_settings",
-    "split_parts": "Start.split_parts"}.items()}
-
-
 class Parts:
     """A *source* of two parts, of which Python keeps the first compiled at *path*."""
+
+    #: what the first ends with: `python -m hook_io` is a command of the second
+    COMMAND = """
+if __name__ == "__main__":
+    exec(Parts.own().second(), globals())
+"""
 
     def __init__(self, source: str, path: "Optional[str]") -> None:
         self.source, self.one = source, path or ""
         self.two = f"{self.one[:-len('.pyc')]}.two.pyc"
+
+    @staticmethod
+    def own() -> "Parts":
+        return Parts(__file__, getattr(globals()["__spec__"], "cached", None))
+
+    @staticmethod
+    def is_whole() -> bool:
+        """Tell whether part two is here."""
+        return "Start" in globals()
+
+    @staticmethod
+    def later(name: str) -> "Callable[..., Any]":
+        """Return a function of part two, f or Noun.f, which may not be there yet."""
+        def call(*args: "Any") -> "Any":
+            noun, _, tool = name.partition(".")
+            found = globals().get(noun) or Parts.find(noun)
+            return (getattr(found, tool) if tool else found)(*args)
+        return call
+
+    @staticmethod
+    def find(name: str) -> "Any":
+        """Return what *name* is in part two, which is loaded now (PEP 562)."""
+        if name[:2] != "__" and not Parts.is_whole():
+            exec(Parts.own().second(), globals())
+            EXTRAS["split_parts"] = Parts.is_whole  # nothing is left to split
+            if name in globals():
+                return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def second(self) -> "Any":
         """Return part two's code: compiled before, with that part one, or now.
@@ -735,30 +748,22 @@ class Parts:
         with open(self.source, encoding="utf-8") as file:
             one, mark, two = file.read().partition("\n# Part two:")
         two = "\n" * one.count("\n") + mark + two
-        return (compile(one + _COMMAND, self.source, "exec"),
+        return (compile(one + self.COMMAND, self.source, "exec"),
                 compile(two, self.source, "exec"))
 
 
-def _from_part_two(name: str) -> "Any":
-    """Return what *name* is in part two, which is loaded now (PEP 562)."""
-    if name[:2] != "__" and not _is_whole():
-        exec(_parts().second(), globals())
-        EXTRAS["split_parts"] = _is_whole  # nothing is left to split
-        if name in globals():
-            return globals()[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def _parts() -> Parts:
-    return Parts(__file__, getattr(globals()["__spec__"], "cached", None))
-
-
-def _is_whole() -> bool:
-    return "Start" in globals()
-
+#: what part one asks for -> the function of part two that does it
+EXTRAS: "Dict[str, Callable[..., Any]]" = {
+    asked: Parts.later(name) for asked, name in {
+        "further_formats": "FurtherFormats", "hand_over": "Background.hand_over",
+        "log": "EventLog.log", "spool": "Spool.keep", "flush_spool": "Spool.flush",
+        "asked_summary": "asked_summary", "decide": "Decision.result",
+        "export": "Export.result", "check": "Check.result",
+        "enter_settings": "Check.enter_settings",
+        "split_parts": "Start.split_parts"}.items()}
 
 if not TYPE_CHECKING:  # which finds every name here, and would take any other
-    __getattr__ = _from_part_two
+    __getattr__ = Parts.find
 
 # Errors -----------------------------------------------------------------------
 # What ends the work early.  run() turns each into an answer, or into silence.
@@ -1340,32 +1345,32 @@ SKIPPED = "[not looked through in time]"  # in the place of what may hold one
 
 #: the name of a secret ends like this, one of NAME_TAILS aside
 SECRET_ENDINGS = (
-    *_each(
+    *Row.each(
         "password passwords passwd passphrase passcode pwd secret secrets token"
         " authtokens accesstokens refreshtokens apitokens authorization authheader"
         " cookie cookies credential credentials connectionstring"),
-    *_each(
+    *Row.each(
         "api access account private secret signing encryption shared master storage"
         " subscription", "key"),
-    *_each(
+    *Row.each(
         "db database user root admin smtp mail ftp ssh sudo mysql pg postgres redis"
         " mongo ldap store key login auth become", "pass"))
 NAME_TAILS = ("header", "value", "base", "string", "hash", "plaintext")
 #: or is the whole of one of these
 SECRET_NAMES = ("auth", "bearer", "basic", "jwt", "xauth")
 #: the value of a name that ends like this is secret if it looks random
-RANDOM_ENDINGS = _each(
+RANDOM_ENDINGS = Row.each(
     "key keys pat psk auth bearer salt pepper pass creds cred jwt otp seed hmac sas"
     " webhook tokens")
 #: a name that ends like this is none of a secret
 PLAIN_ENDINGS = (
-    *_each("page next continuation eos bos pad unk sep cls mask", "token"),
-    *_each(
+    *Row.each("page next continuation eos bos pad unk sep cls mask", "token"),
+    *Row.each(
         "public primary foreign cache partition sort host site idempotency publishable"
         " object index query row group", "key"),
-    *_each("existingsecret pullsecret pullsecrets usersecrets compass bypass"))
+    *Row.each("existingsecret pullsecret pullsecrets usersecrets compass bypass"))
 #: what stands beside a secret in its object, and is none
-PLAIN_NAMES = _each(
+PLAIN_NAMES = Row.each(
     "name type kind id user username version resolved integrity contenthash checksum"
     " description title label path file filename domain expires namespace format scope"
     " in")
@@ -1429,23 +1434,23 @@ class Name:
 # Values: what stands for no secret where one would stand, and what looks random.
 
 #: what stands for no secret where one would stand, in lower case
-PLAIN_VALUES = frozenset(_each(
+PLAIN_VALUES = frozenset(Row.each(
     "none null nil true false undefined include same-origin omit string str"
     " required optional password token secret cookie bearer basic digest hidden"
     " hashed encrypted text bytes uint8array int64 boolean number any base64 oauth2"
     " sha256 hs256 rs256 utf-8 utf8 default example unknown changeme anonymous"
     " current-password new-password one-time-code"))
 #: how a reference, a path, an address, a placeholder or a package begins
-PLAIN_STARTS = _each(
+PLAIN_STARTS = Row.each(
     "~/ . / $ { < % #{ [ @ ! http:// https:// file: npm: workspace: sha256- sha512-"
     " sha256: env: vault: arn: op:// ref+ your- your_ my- data: &lt;")
 #: what is in a sentence about a secret
-SENTENCE_WORDS = frozenset(_each(
+SENTENCE_WORDS = frozenset(Row.each(
     "the a an is are was be has must your to for of in and or not this please"))
 #: what is in a value that is put together elsewhere
 REFERENCES = ("${", "{{", "#{", "%(", "$(", "<%")
 #: what a program's values are members of, besides names of one or two letters
-PROGRAM_OBJECTS = frozenset(_each(
+PROGRAM_OBJECTS = frozenset(Row.each(
     "this self req res request response props config settings options opts args"
     " params process os env data user ctx context client state event session body"
     " var local module"))
@@ -1548,22 +1553,22 @@ class Value:
 
 #: how a key begins that no rule sees -> how many letters, digits, "_" and "-" follow
 KEY_STARTS = {
-    **dict.fromkeys(_each("AKIA ASIA ABIA ACCA"), 16), "LTAI": 12, "A3T": 17,
+    **dict.fromkeys(Row.each("AKIA ASIA ABIA ACCA"), 16), "LTAI": 12, "A3T": 17,
     "SCW": 17,
-    **dict.fromkeys(_each(
+    **dict.fromkeys(Row.each(
         "sk_live_ sk_test_ rk_live_ rk_test_ rzp_live_ rzp_test_"), 10),
-    **dict.fromkeys(_each("dapi AIza 1//0 BSA A3- hf_ api_org_"), 28),
-    **dict.fromkeys(_each("EAA YCAJE GR1348941"), 19), "oy2": 43, "sha256~": 43,
+    **dict.fromkeys(Row.each("dapi AIza 1//0 BSA A3- hf_ api_org_"), 28),
+    **dict.fromkeys(Row.each("EAA YCAJE GR1348941"), 19), "oy2": 43, "sha256~": 43,
     "cmVmd": 50, "AKCp": 60}
 #: the same where Base64 and the parts of a key follow
-BASE64_STARTS = dict.fromkeys(_each(
+BASE64_STARTS = dict.fromkeys(Row.each(
     "xoxb- xoxp- xoxa- xoxs- xoxc- xoxd- xoxe xoxr- xoxo- xapp- eyJ FLWSECK SG. ATATT3"
     " ATCTT3 ABSK dG9r IQoJb3JpZ2luX2Vj"), 10)
 _ALL_STARTS = (*KEY_STARTS, *BASE64_STARTS)
 #: what is in a key of at least MARKED_MIN_CHARS
 KEY_MARKS = ("AzFu", "AzSe", "+ASt", ".atlasv1.", "Q~", "-us1", "-us2")
 #: words that begin an id, a hash or a name of something, and no key
-ID_PREFIXES = frozenset(_each(
+ID_PREFIXES = frozenset(Row.each(
     "toolu srvtoolu call msg req resp run thread asst file chatcmpl cus price prod"
     " pi ch sub evt pk pm seti si acct txn in org proj user usr team session sess"
     " trace span sha1 sha256 sha384 sha512 md5 h1 commit build cache linux darwin"
@@ -1573,13 +1578,13 @@ ID_PREFIXES = frozenset(_each(
     " block x86 urn uuid guid svg font css js py pub po vpc subnet ami sg vol eni"
     " rtb igw ocid1 wf conv batch ft ftjob iid clsid pvc request device instance"))
 #: how a file's name ends, and no key
-FILE_ENDINGS = frozenset(_each(
+FILE_ENDINGS = frozenset(Row.each(
     "js mjs cjs css ts map json jsonl html py txt log md png jpg svg gz zip tgz whl jar"
     " tar yml yaml toml lock sh so wasm woff woff2 ttf pdf"))
 UUID_MAX_CHARS = 40  # with a region before it
 BASE64_WIDTHS = (43, 60, 64, 72, 76)  # of a SHA-256, and of a line of a longer text
 #: how a public key or certificate, an image or an archive begins in Base64
-PUBLIC_STARTS = _each(
+PUBLIC_STARTS = Row.each(
     "AAAAB3N AAAAC3N AAAAE2V MII iVBOR R0lGOD UklGR JVBER UEsDB H4sI PHN2Zy d09GM")
 
 
@@ -1769,10 +1774,10 @@ HEADERS = ("authorization", "api-key", "auth-token", "private-token", "cookie")
 CLOSERS = "\\\"'`]*)[?"  # what may stand behind a name, of its own
 QUOTES = ("'", '"', "`")
 #: mark of escapes -> escapes, behind which a word begins
-ESCAPED = _each(
+ESCAPED = Row.each(
     "20 22 26 27 2C 2c 3A 3a 3B 3b 3C 3c 3D 3d 3E 3e 3F 3f 40 5B 5b 7B 7b 28 0A 0a 09")
 ESCAPES = {
-    "\\": _each(r"\n \t \r \b \f"), "1b": _each(r"\x1b \u001b"),
+    "\\": Row.each(r"\n \t \r \b \f"), "1b": Row.each(r"\x1b \u001b"),
     "%": tuple("%" + code for code in ESCAPED),
     "\\u00": tuple("\\u00" + code for code in ESCAPED)}
 COLOUR_MARKS = ("\x1b[", "x1b[", "u001b[", "\\033[")  # of a terminal
@@ -1794,7 +1799,7 @@ PLACES = {
         "hooks.slack.com/services/", "hooks.slack.com/workflows/",
         "hooks.slack.com/triggers/", "/api/webhooks/", ".office.com/webhook",
         "hooks.zapier.com/hooks/catch/"), ("path", 16)),
-    **dict.fromkeys(_each(
+    **dict.fromkeys(Row.each(
         "$1$ $2a$ $2b$ $2y$ $5$ $6$ $7$ $8$ $9$ $y$ $p$ $h$ $apr1$ $argon2i$"
         " $argon2d$ $argon2id$ $scrypt$ pbkdf2_sha256$ {ssha}"
         " access_token$production$ access_token$sandbox$"), ("hash", 20))}
@@ -4019,7 +4024,7 @@ class Emitter:
         if self._skip_exit:
             return
         try:
-            if _is_whole():
+            if Parts.is_whole():
                 EXTRAS["split_parts"]()
         finally:
             os._exit(code)  # at once, whatever threads still wait
@@ -4493,14 +4498,15 @@ class Sender:
 
 #: event -> OpenTelemetry's name for what is going on
 OPERATIONS = {
-    **dict.fromkeys(_each("PreToolUse PostToolUse PostToolUseFailure PermissionRequest "
-                          "PermissionDenied PreSkillShellCommand"), "execute_tool"),
+    **Row.on("PreToolUse PostToolUse PostToolUseFailure PermissionRequest"
+             " PermissionDenied PreSkillShellCommand", "execute_tool"),
     **dict.fromkeys(
-        _each("UserPromptSubmit Stop StopFailure SubagentStart SubagentStop"),
+        Row.each("UserPromptSubmit Stop StopFailure SubagentStart SubagentStop"),
         "invoke_agent")}
 #: attribute of a log record -> member of the event: Claude Code's names, then GenAI's
 LOGGED = {
-    **_as_named("tool_name tool_use_id prompt duration_ms error agent_id agent_type"),
+    **Row.as_named(
+        "tool_name tool_use_id prompt duration_ms error agent_id agent_type"),
     "session.id": "session_id", "prompt.id": "prompt_id",
     "gen_ai.request.model": "model", "gen_ai.conversation.id": "session_id",
     "gen_ai.tool.name": "tool_name", "gen_ai.tool.call.id": "tool_use_id",
@@ -6673,7 +6679,7 @@ VERDICTS = {
     "decision": "reason",
 }
 #: value of such a member -> the intent; any other is not understood
-MEANINGS = {**_as_named("deny ask allow context hint rewrite none"),
+MEANINGS = {**Row.as_named("deny ask allow context hint rewrite none"),
             "block": "deny", "approve": "allow"}
 #: intent -> what is said of an answer that gives no reason for it
 UNSAID = {"deny": "denied", "block": "denied", "ask": "asked", "allow": "allowed"}
@@ -6817,12 +6823,12 @@ class Decision:
 COMMAND_MAX_CHARS = 1 << 16
 SHELL_MAX_DEPTH = 8  # of $(...), (...), eval and sh -c within each other
 SHELLS = "sh bash dash ash"
-_RESERVED = _each("if then elif else fi while until do done ! { } time")
+_RESERVED = Row.each("if then elif else fi while until do done ! { } time")
 _NAME = "0123456789_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_UNPARSED = _each("case select function coproc [[")
+_UNPARSED = Row.each("case select function coproc [[")
 _ARITHMETIC = "0123456789 +-*/%()<>=!&|^~,?:"
 #: variables that make a shell run something else than the line says
-_MEANINGS = _each("PATH ENV BASH_ENV PS4 PROMPT_COMMAND LD_PRELOAD LD_LIBRARY_PATH")
+_MEANINGS = Row.each("PATH ENV BASH_ENV PS4 PROMPT_COMMAND LD_PRELOAD LD_LIBRARY_PATH")
 
 #: program that runs the rest of its words -> letters of options without a value, with
 #: one, and of those that run nothing; "-" is none; how many words stand before the
@@ -7604,7 +7610,7 @@ class Start:
 
         Not where Python keeps nothing, or judges what it keeps by a hash.
         """
-        parts = _parts()
+        parts = Parts.own()
         try:
             is_over = Start._age_s(parts.one) > SPLIT_AFTER_S
             if is_over and Start._age_s(parts.two) > SPLIT_ANEW_S:

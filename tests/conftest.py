@@ -209,7 +209,7 @@ class Hook:
 
 
 #: compiles the library in the working directory in its two parts
-SPLIT = "import hook_io; hook_io.Start.keep(hook_io._parts())"
+SPLIT = "import hook_io; hook_io.Start.keep(hook_io.Parts.own())"
 
 
 def filled(folder, python):

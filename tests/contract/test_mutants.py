@@ -407,8 +407,8 @@ HOOKS = {
         "        self._sink = -1",
         "emit/a-second-answer-is-not-said", "emit/one-document-on-one-line"),
     "denies by exit 2": in_library(
-        '**_on("PreToolUse PreSkillShellCommand", _verdict("deny"))',
-        '**_on("PreToolUse PreSkillShellCommand", _EXIT)',
+        '**Row.on("PreToolUse PreSkillShellCommand", Row.verdict("deny"))',
+        '**Row.on("PreToolUse PreSkillShellCommand", _EXIT)',
         "answer/deny-refuses-a-tool", SILENT),
     "lets a guard's error pass": in_library(
         'FAILURES = {"open": "", "closed": "deny"}',
@@ -432,8 +432,8 @@ HOOKS = {
         "result.intent not in REFUSALS):", "True):",
         "emit/a-refusal-that-nobody-reads-is-exit-2", "answer/deny-refuses-a-tool"),
     "sends Codex a member that it does not know": in_library(
-        '"PreToolUse": {}, "PermissionRequest": _behavior(behavior="allow")},',
-        '"PreToolUse": {},\n            "PermissionRequest": _behavior('
+        '"PreToolUse": {}, "PermissionRequest": Row.behavior(behavior="allow")},',
+        '"PreToolUse": {},\n            "PermissionRequest": Row.behavior('
         'behavior="allow", reason="$T")},',
         "agents/codex-allow-with-a-reason-has-no-member-for-it", "agents/codex-allow"),
     "says a hint behind Copilot's answer": in_library(

@@ -8,13 +8,13 @@ import hook_io
 import hostile
 import soak as long_soak
 
-SEED = 4711
+SEED, LIMIT_S = 4711, 300  # the counts end each, the limit only what hangs
 
 
 @pytest.fixture
 def soak(tmp_path):
     """A soak of which nothing is longer than this test file may take."""
-    return long_soak.Soak(tmp_path, SEED, seconds=20, scale=0.01)
+    return long_soak.Soak(tmp_path, SEED, seconds=LIMIT_S, scale=0.01)
 
 
 def findings(rows):
@@ -27,7 +27,7 @@ def test_whatever_is_on_stdin_the_request_and_the_answer_are_whole(
         monkeypatch, is_pure):
     for name in ("scanner", "chunks"):
         monkeypatch.setattr(hook_io.JSON, name, getattr(hook_io.JSON, name))
-    row, _ = long_soak.stdin_worker(SEED, 4000, 20, is_pure)
+    row, _ = long_soak.stdin_worker(SEED, 4000, LIMIT_S, is_pure)
     assert (row.count, findings([row])) == (4000, [])
 
 
@@ -41,7 +41,7 @@ def test_whatever_is_on_stdin_real_hooks_end_as_the_contract_says(soak):
 
 
 def test_whatever_a_server_answers_the_outcome_is_right_and_in_time():
-    row, _ = long_soak.answers_worker(SEED, 3000, 20)
+    row, _ = long_soak.answers_worker(SEED, 3000, LIMIT_S)
     assert (row.count, findings([row])) == (3000, [])
 
 
