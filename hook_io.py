@@ -736,6 +736,8 @@ if __name__ == "__main__":
         import marshal
 
         try:
+            if not stat.S_ISREG(os.stat(self.two).st_mode):
+                raise OSError("a FIFO would hold us")
             with open(self.one, "rb") as one, open(self.two, "rb") as two:
                 if one.read(PYC_HEADER_BYTES) == two.read(PYC_HEADER_BYTES):
                     return marshal.loads(two.read())

@@ -218,3 +218,11 @@ def test_the_library_is_a_command_in_any_case(parted, way):
         [parted.python, *way, "try", "--help"], cwd=str(parted.folder), env=parted.env,
         capture_output=True, check=True)
     assert done.stdout.startswith(b"usage: hook_io.py try"), done
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs there")
+def test_a_part_two_that_is_no_file_holds_nobody(parted):
+    path = kept(parted, "two")
+    path.unlink()
+    os.mkfifo(str(path))
+    assert ask(parted) == ["False", "[]", "True"]
