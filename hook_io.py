@@ -722,7 +722,9 @@ if __name__ == "__main__":
     def find(name: str) -> "Any":
         """Return what *name* is in part two, which is loaded now (PEP 562)."""
         if name[:2] != "__" and not Parts.is_whole():
+            set_before = dict(globals())  # by whoever imported part one
             exec(Parts.own().second(), globals())
+            globals().update(set_before)
             EXTRAS["split_parts"] = Parts.is_whole  # nothing is left to split
             if name in globals():
                 return globals()[name]

@@ -103,6 +103,12 @@ def test_names_of_part_two_can_be_imported_by_name(parted):
     assert ask(parted, "from hook_io import *\nprint(story([]))") == ["[]"]
 
 
+def test_what_was_set_before_part_two_came_stays_set(parted):
+    set_before = "hook_io.LOG_MAX_BYTES, hook_io.PLATFORMS = 7, {}"
+    assert ask(parted, f"import hook_io\n{set_before}\nhook_io.EventLog\n"
+               "print(hook_io.LOG_MAX_BYTES, hook_io.PLATFORMS)") == ["7", "{}"]
+
+
 def test_a_name_that_no_part_has_is_an_attribute_error(parted):
     code = """
 import hook_io
