@@ -468,6 +468,30 @@ def deliver(port, request, status):
     return False
 
 
+def test_a_session_that_telemetry_alone_tells_of_is_listed_until_it_is_old(monkeypatch):
+    with EventServer() as server:
+        post(server, hook("s1"))
+        send(server, "metrics")
+        send(server, "logs", json.dumps(log_of("s3", EMAIL)).encode())
+        assert [one["session_id"] for one in get(server, "/sessions")[1]] == [
+            "s3", SESSION, "s1"]
+        (alone,) = get(server, f"/sessions?session_id={SESSION}")[1]
+        assert (alone["source_app"], alone["events"], alone["last_event"]) == (
+            "claude-code", 0, "")
+        assert alone["people"][0]["user_email"] == EMAIL
+        assert alone["usage"]["claude-sonnet-5-5"]["output"] > 0
+        assert get(server, "/sessions?limit=1&also=s1")[1][1]["session_id"] == "s1"
+        assert get(server, "/story")[1] == {
+            "session_id": "s3", "turns": [], "earlier": None}
+        post(server, hook("s3", cwd="/home/dev/shop"))
+        (known,) = get(server, "/sessions?session_id=s3")[1]
+        assert (known["events"], known["people"][0]["user_email"]) == (1, EMAIL)
+        later = time.time() + 100
+        monkeypatch.setattr(time, "time", lambda: later)
+        server.store.purge(50)
+        assert SESSION not in str(get(server, "/sessions")[1])
+
+
 def test_a_person_can_ask_for_the_telemetry_of_a_session():
     with EventServer() as server:
         send(server, "logs", log_of(SESSION, EMAIL))

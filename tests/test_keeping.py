@@ -235,12 +235,14 @@ def test_a_log_that_stands_still_is_not_brought_to_disk(small, monkeypatch):
 # A file system that is full.
 
 #: in a namespace of its own: a small file system, and a command that keeps events there
-MOUNTED = 'mount -t tmpfs -o size=2m full "$1" && shift && exec "$@"'
+MOUNTED = 'mount -t tmpfs -o size="$1" full "$2" && shift 2 && exec "$@"'
+LOG_BYTES = 20 << 20  # more than SQLite indexes in 32 KiB
 APART = ["unshare", "-m", "-r", "sh", "-c", MOUNTED, "-"]
 BIG = event_bytes(metadata=json.dumps("x" * 100_000))
 needs_mounts = pytest.mark.skipif(
     sys.platform != "linux" or subprocess.run(
-        [*APART, "/mnt", "true"], check=False, stderr=subprocess.DEVNULL).returncode,
+        [*APART, "2m", "/mnt", "true"], check=False,
+        stderr=subprocess.DEVNULL).returncode,
     reason="needs a file system of its own (unshare, mount)")
 
 
@@ -252,11 +254,12 @@ class OfCommand:
 
 
 @pytest.fixture(name="cramped")
-def fixture_cramped(tmp_path):
-    """Yield a server whose file is on a file system of 2 MiB, and that folder."""
+def fixture_cramped(tmp_path, request):
+    """Yield a server whose file is on a small file system, and that folder."""
     process = subprocess.Popen(
-        [*APART, str(tmp_path), sys.executable, str(TESTS / "server"), "--port", "0",
-         "--quiet", "--db", str(tmp_path / "db")], stdout=subprocess.PIPE)
+        [*APART, getattr(request, "param", "2m"), str(tmp_path), sys.executable,
+         str(TESTS / "server"), "--port", "0", "--quiet", "--db",
+         str(tmp_path / "db")], stdout=subprocess.PIPE)
     try:
         yield OfCommand(Command(process)), f"/proc/{process.pid}/root{tmp_path}"
     finally:
@@ -305,6 +308,23 @@ def test_of_a_burst_onto_a_full_disk_what_was_answered_201_is_stored(cramped):
         taken = {answer["id"] for status, _, answer in answers if status == 201}
         stored = links[0].ask(request_of(b"", "/events?limit=1000", "GET"))[2]
     assert {event["id"] for event in stored} == taken
+
+
+@needs_mounts
+@pytest.mark.parametrize("cramped", ["24m"], indirect=True)
+def test_a_disk_without_room_for_what_processes_share_is_full_as_well(cramped):
+    """The log has its room; the index of it, which grows by 32 KiB, finds none."""
+    server, folder = cramped
+    with Link(server) as link, open(f"{folder}/db-wal", "ab") as log:
+        log.write(bytes(LOG_BYTES))
+        log.flush()
+        fill_up(folder)
+        for _ in range(LOG_BYTES // len(BIG)):
+            status, _, answer = link.ask(request_of(BIG))
+            if status != 201:
+                break
+    assert (status, answer["message"]) == (
+        507, "Cannot store: disk I/O error, as the disk is full")
 
 
 @needs_mounts

@@ -572,6 +572,19 @@ def test_sessions_stand_by_person_and_project_with_tokens_and_cost(page, server)
         assert fact in totals, totals
 
 
+def test_a_session_that_telemetry_alone_tells_of_is_shown_with_its_totals(page, server):
+    text = (TESTS / "otel" / "metrics.json").read_bytes()
+    talk(server, http_request(text, "/v1/metrics"))
+    page.open()
+    page.tab.locator("#totals").get_by_text("$0.0774").wait_for()
+    assert page.tab.locator("#empty").inner_text() == (
+        "No hook sent an event of this session; its telemetry came")
+    assert "dev@example.com" in page.tab.locator("#side").inner_text()
+    turn(server, session="f92bac9e-5900-412b-aef4-cb42525644ab")
+    page.row("Mend").first.wait_for()
+    assert page.tab.locator("#empty").inner_text() == ""
+
+
 def test_a_session_that_waits_for_a_person_is_told_until_it_goes_on(page, server):
     add(server, "UserPromptSubmit", 0, prompt="Tidy up")
     said = {"tool_name": "Bash", "tool_use_id": "w", "tool_input": {"command": "rm x"}}

@@ -40,6 +40,12 @@ ASKED_AT_ONCE = 500  # ids in a statement; SQLite may take 999
 NAME_SHOWN_CHARS = 200
 SESSION = ("session_id", "source_app", "folder", "first_at", "last_at", "last_event",
            "events", "begun", "ended", "failures", "waiting_since", "waited_ms")
+#: a session of which telemetry came and no event, as SESSION has it
+TOLD_OF = """
+SELECT session_id, COALESCE(NULLIF(MAX(service), ''), 'telemetry'), NULL, MIN(first_at),
+    MAX(last_at) AS last_at, '', 0, 0, 0, 0, NULL, 0 FROM identities
+WHERE NOT EXISTS (SELECT 1 FROM sessions
+    WHERE sessions.session_id = identities.session_id)"""
 SERVER_NAME = ("project", "raw_server_name", "display_name", "updated_at")
 
 
@@ -218,12 +224,16 @@ class Attribution:
     def sessions(self, limit=-1, session_id=None, also=None):
         """Return the sessions, newest first, each with its people and its usage.
 
+        A session that only telemetry tells of has no events, and its last_event is "".
         session_id: that one alone.  also: one that is there beside the newest *limit*.
         """
+        newest = "ORDER BY last_at DESC LIMIT ?"
+        is_that = " AND session_id = ?" if session_id else ""
+        values = [session_id, limit] if session_id else [limit]
         rows, _ = self.store.run(
-            f"SELECT {', '.join(SESSION)} FROM sessions"
-            f"{' WHERE session_id = ?' if session_id else ''} ORDER BY last_at DESC"
-            " LIMIT ?", *((session_id,) if session_id else ()), limit)
+            f"SELECT * FROM (SELECT {', '.join(SESSION)} FROM sessions WHERE 1{is_that}"
+            f" {newest}) UNION ALL SELECT * FROM ({TOLD_OF}{is_that} GROUP BY"
+            f" session_id {newest}) {newest}", *values, *values, limit)
         found, people, usage = [named(SESSION, row) for row in rows], {}, {}
         ids = [session["session_id"] for session in found]
         for n in range(0, len(ids), ASKED_AT_ONCE):

@@ -23,10 +23,12 @@ from .keys import Keys, new_key
 from .policy import Policy
 from .serving import UNUSABLE, EventServer
 from .shared import Shared
+from .store import cause
 
 IMPORT_MAX_BYTES = 1 << 28
 IMPORT_WAIT_S = 10  # for the next bytes of a pipe
 FILES_MAX = 4096  # open at once; each connection is one
+SWITCH_S = 0.001  # for the thread of the hooks, while another one is computing
 UNBOUNDED = 1 << 30  # columns
 
 
@@ -121,7 +123,8 @@ def opened_server(options):
             share_port=options.share_port, policy=opened_policy(options.policy),
             on_event=None if options.quiet else show)
     except sqlite3.Error as error:
-        sys.exit(f"server: cannot keep events in {options.db}: {error}")
+        sys.exit(f"server: cannot keep events in {options.db}:"
+                 f" {cause(error, options.db)}")
     except UNUSABLE as error:
         if getattr(error, "errno", None) == errno.EADDRINUSE:
             sys.exit(f"server: port {options.port} is in use;"
@@ -227,6 +230,7 @@ def main(argv=None):
               f"for the file of --keys:\n{line}")
         return
     prepare(options)
+    sys.setswitchinterval(SWITCH_S)
     sys.stdout.reconfigure(errors="replace")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from .asking import HEADER
 from .contract import Refused, refusal
 from .intake import announced, keep, read_event
+from .store import cause
 
 
 @dataclass
@@ -79,8 +80,9 @@ def kept(post, result, server):
     return result
 
 
-def failure(error):
+def failure(error, server):
     """Return the reply to a request that raised *error*, of Refused or sqlite3."""
     if isinstance(error, Refused):
         return refusal(*error.args)
-    return refusal(507 if "full" in str(error) else 500, f"Cannot store: {error}")
+    text = cause(error, server.store.path)
+    return refusal(507 if "full" in text else 500, f"Cannot store: {text}")

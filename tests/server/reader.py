@@ -132,4 +132,4 @@ def answer(exchange, server):
     try:
         return function(exchange, server)
     except (Refused, sqlite3.Error) as error:
-        return failure(error)
+        return failure(error, server)

@@ -175,4 +175,4 @@ def contract_reply(exchange, server):
             reply = server.readers.ask(exchange.path)
         return reply or function(exchange, server)
     except (Refused, sqlite3.Error) as error:
-        return failure(error)
+        return failure(error, server)

@@ -209,7 +209,7 @@ class EventServer:
         for (client, post), stored in zip(posts.items(),
                                           keep_all(posts.values(), self)):
             if isinstance(stored, Exception):
-                self._reply(client, failure(stored))
+                self._reply(client, failure(stored, self))
             elif post.asked:
                 self._lend(client, reply_to, post, stored, self)
             else:
@@ -223,7 +223,7 @@ class EventServer:
                 return read_post(exchange, self)
             self._lend(client, contract_reply, exchange, self)
         except Refused as refused:
-            self._reply(client, failure(refused))
+            self._reply(client, failure(refused, self))
         except Exception:  # it is raised again in a thread, and ends nothing else there
             self._lend(client, contract_reply, exchange, self)
         return None

@@ -6,8 +6,10 @@ One connection that threads take turns at; several processes may have one file.
 
 import contextlib
 import datetime
+import errno
 import os
 import sqlite3
+import tempfile
 import threading
 import time
 
@@ -17,6 +19,7 @@ from .wal import Wal
 
 SCHEMA = 1  # of the file; the file of a newer server is refused
 BUSY_S = 5  # for another process that writes
+ROOM_BYTES = 1 << 16  # a step of what processes share is half of it
 PURGED_AT_ONCE = 1000  # events; hooks wait meanwhile
 MEMBERS = ("id", *FIELDS, "created_at")
 #: of the identity that an event is attributed to
@@ -99,7 +102,7 @@ class Store:
     def __init__(self, db, reads_only=False):
         self.lock, self._own_run, self.path = threading.RLock(), None, db
         self._owner, self._groups = None, Groups(self._add_all)
-        self.who_of = self.pending_s = None
+        self.who_of = self.pending_s = self._wal = None
         self._stopping = threading.Event()
         self._sqlite = sqlite3.connect(db, isolation_level=None, timeout=BUSY_S,
                                        check_same_thread=False)
@@ -291,6 +294,29 @@ class Store:
                      utc_now(), self._own_run)
         with self.lock:
             self._sqlite.close()
+        if self._wal:
+            self._wal.file.close()
+
+
+def cause(error, path):
+    """Return what *error*, of sqlite3, says of the file *path*.
+
+    What its processes share beside the file grows as well, and where the disk has no
+    room for that, SQLite says no more than "disk I/O error".
+    """
+    if "I/O" not in str(error) or has_room(os.path.dirname(os.path.abspath(path))):
+        return str(error)
+    return f"{error}, as the disk is full"
+
+
+def has_room(folder):
+    """Tell whether the disk of *folder* takes as much as SQLite asks of it at once."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(ROOM_BYTES))
+    except OSError as error:
+        return error.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
+    return True
 
 
 def named(names, row):

@@ -84,7 +84,7 @@ def get_story(exchange, server):
     """
     query = asked(exchange)
     window, store = numbers(query, WINDOW), server.store
-    session_id = query.get("session_id") or newest_session(store)
+    session_id = query.get("session_id") or newest_session(server)
     chosen = {"session_id": session_id, "until_id": window["before"],
               "newest_first": True}
     if not store.select(since_id=window["since"], **{**chosen, "limit": 1}):
@@ -107,9 +107,8 @@ def get_story(exchange, server):
                   for turn in hook_io.story([*begun, *events])]})
 
 
-def newest_session(store):
-    rows, _ = store.run("SELECT session_id FROM sessions ORDER BY last_at DESC LIMIT 1")
-    return rows[0][0] if rows else ""
+def newest_session(server):
+    return next((one["session_id"] for one in server.attribution.sessions(1)), "")
 
 
 def beginning(store, session_id, since_id):

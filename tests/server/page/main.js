@@ -41,7 +41,7 @@ function paint() {
   const session = all.find(one => one.session_id === story.session), from = story.turns[0]?.started_ms;
   if (session) sessions.totals(session);
   $("session").hidden = !session || want.q !== "";
-  $("empty").textContent = want.q || session ? "" : all.length ? `Nothing is kept of session ${want.session}`
+  $("empty").textContent = want.q || session?.events ? "" : session ? "No hook sent an event of this session; its telemetry came" : all.length ? `Nothing is kept of session ${want.session}`
     : `No events yet. They appear here as hooks send them to ${location.origin}/events`;
   turns.set(story.turns, gaps.filter(gap => gap.from >= from));
   axis.set(story.turns);
