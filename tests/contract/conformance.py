@@ -73,6 +73,9 @@ SHOWN_LINES = 20  # of a kind
 # How long a command may last: what a case allows, so many times as long as it takes for
 # its version beside it, on the same machine at the same time, and this much more.
 TRIES, STARTS, MORE_MS = 3, 3, 700
+LATE = re.compile(r"\b(lasts|held)_ms\b.*: expected at most")
+#: in what happened, that the runner itself came late with what it writes to stdin
+HELD_UP, HELD_UP_MS = re.compile(r"((step|run) \d+: )*runner: held up for "), 100
 SETTLE_S = 1  # for what takes milliseconds once the command has ended
 BATCH_BYTES = 1 << 19  # of a corpus, for one call
 PATIENCE_S = 10  # for our own server's answer, and what comes later; never a measure
@@ -547,6 +550,8 @@ def with_copies(files):
 
 def part_bytes(part):
     """Return the bytes that a part of stdin, or a file's content, stands for."""
+    if "bytes" in part:
+        return part["bytes"]
     if "base64" in part:
         return base64.b64decode(part["base64"])
     if "text" in part:
@@ -563,6 +568,30 @@ def part_bytes(part):
         "utf-8", "backslashreplace")
 
 
+def is_written(part):
+    """Tell whether a part of stdin is written, and not waited for."""
+    return not part.keys() & {"pause_ms", "open", "terminal"}
+
+
+def pipe_with(data):
+    """Return a pipe's (end to read, end to write, what it did not take of *data*).
+
+    What is there before a process begins does not come late, however busy a machine.
+    """
+    reader, writer = os.pipe()
+    if sys.platform == "linux" and len(data) > 1 << 16:
+        import fcntl
+
+        with contextlib.suppress(OSError):  # more than this user may have
+            fcntl.fcntl(writer, 1031, min(len(data), 1 << 20))  # F_SETPIPE_SZ
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while data:
+            data = data[os.write(writer, data):]
+    os.set_blocking(writer, True)
+    return reader, writer, data
+
+
 class Process:
     """A process of the command; threads write its stdin and read what it says."""
 
@@ -571,25 +600,38 @@ class Process:
         self.later, self.are_held = step.get("later", False), False
         self.parts = stdin if isinstance(stdin, list) else [stdin]
         self.limit_s, self.exit, self.ended = limit_s, None, threading.Event()
+        self.stdin, self.late_ms = None, 0
         self.output = {"stdout": b"", "stderr": b""}
         self.terminal = os.openpty() if {"terminal": True} in self.parts else ()
         for name in step.get("closed", ()):
             number = ("stdin", "stdout", "stderr").index(name)
             command = ["/bin/sh", "-c", f'exec "$@" {number}>&-', "sh", *command]
-        unread = {name: pipe_without_reader() for name in step.get("unread", ())}
+        ends = {name: pipe_without_reader() for name in step.get("unread", ())}
+        if not (self.terminal or WINDOWS):
+            ends["stdin"] = self._prepared()
         streams = dict.fromkeys(("stdin", *self.output), subprocess.PIPE)
         if self.terminal:
             streams["stdin"] = self.terminal[1]
         self.popen = subprocess.Popen(command, env=env, cwd=str(cwd),
-                                      start_new_session=True, **{**streams, **unread})
+                                      start_new_session=True, **{**streams, **ends})
         ALIVE.add(self)
-        for end in unread.values():
+        for end in ends.values():
             os.close(end)
         self.began = time.monotonic()
         self.deadline = self.began + limit_s
         self.readers = [self._start(self._read, name)
-                        for name in self.output if name not in unread]
+                        for name in self.output if name not in ends]
         self._start(self._write)
+
+    def _prepared(self):
+        """Return the end that is read of a pipe with what stdin begins with in it."""
+        first = list(itertools.takewhile(is_written, self.parts))
+        reader, writer, rest = pipe_with(b"".join(map(part_bytes, first)))
+        self.stdin = os.fdopen(writer, "wb")
+        self.parts = [{"bytes": rest}] * bool(rest) + self.parts[len(first):]
+        if not self.parts:
+            self.stdin.close()
+        return reader
 
     def _start(self, work, *args):
         thread = threading.Thread(target=work, args=args, daemon=True)
@@ -603,13 +645,19 @@ class Process:
                 self.output[name] += data
 
     def _write(self):
-        with contextlib.suppress(OSError), self.popen.stdin or open(os.devnull) as pipe:
+        last = time.monotonic()
+        with contextlib.suppress(OSError, ValueError), (
+                self.stdin or self.popen.stdin or open(os.devnull)) as pipe:
             for part in self.parts:
-                if part.keys() & {"pause_ms", "open", "terminal"}:
-                    self.ended.wait(part.get("pause_ms", 1e6) / 1000)
+                pause_s = 0 if is_written(part) else part.get("pause_ms", 1e6) / 1000
+                if pause_s:
+                    self.ended.wait(pause_s)
                 else:
                     pipe.write(part_bytes(part))
                     pipe.flush()
+                now = time.monotonic()
+                self.late_ms = max(self.late_ms, (now - last - pause_s) * 1000)
+                last = now
 
     def wait(self):
         """Wait for the end of the process, or put one; keep what it said till then."""
@@ -753,6 +801,8 @@ class Seen:
         for exchange in self.exchanges:
             yield "server: " + told(exchange, self.exchanges[0].accepted_ms)
         for process in self.processes[:3]:
+            if process.late_ms > HELD_UP_MS:
+                yield f"runner: held up for {process.late_ms:.0f} ms in writing stdin"
             for name in ("stderr", "stdout"):
                 text = process.text(name)
                 if text != self.expect.get(name):
@@ -1177,12 +1227,13 @@ def hindrance(case, lacks):
 def play(case, options):
     """Run *case*; return (differences, lines of what happened, what was measured).
 
-    Where only the time is not as it should be, the best of some tries counts: another
-    process may have been in the way of one, and not of each of them.
+    Where only the time is not as it should be, or stdin came late, the best of some
+    tries counts: another process may have been in the way of one, and not of each.
     """
     for _ in range(TRIES):
         differences, happened, told = tried(case, options)
-        if not (differences and all("lasts_ms: " in line for line in differences)):
+        is_late = all(map(LATE.search, differences))
+        if not (differences and (is_late or any(map(HELD_UP.match, happened)))):
             break
     return differences, happened, told
 
