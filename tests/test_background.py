@@ -17,7 +17,7 @@ import pytest
 from pytest_subprocess import fake_popen
 
 import hook_io
-from conftest import HeldServer, eventually, nowhere, sample
+from conftest import HeldServer, eventually, nowhere, sample, timed
 from errands import errand
 from server import EventServer, closed_port
 
@@ -154,6 +154,7 @@ def test_a_fork_of_a_fork_of_a_hook_keeps_its_files(hook):
     assert said == {"systemMessage": "kept"}
 
 
+@timed
 def test_its_budget_is_its_own(one_hook):
     with EventServer(fault="silent") as server:
         env = {"HOOK_IO_BACKGROUND": "1", "HOOK_IO_BACKGROUND_TIMEOUT_MS": "700"}

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 import hook_io
-from conftest import PYTHONS, nowhere, sample
+from conftest import PYTHONS, nowhere, sample, timed
 from server import EventServer, closed_port
 
 pytestmark = pytest.mark.usefixtures("patient")
@@ -55,6 +55,7 @@ def test_the_agent_is_told_from_the_event_on_stdin(one_hook):
     ("silent", "unconfirmed: no answer in time", "more time with HOOK_IO_TIMEOUT_MS"),
     ("close", "refused: closed without an answer", "Start the server"),
 ])
+@timed
 def test_one_that_does_not_arrive_is_exit_1_with_a_remedy(
     one_hook, fault, name, remedy
 ):

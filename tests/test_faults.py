@@ -14,11 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import arrived, needs_ipv6, sample
+from conftest import SLACK_MS, arrived, needs_ipv6, sample, timed
 from server import FAULTS, EventServer, full_backlog
 
 BUDGET_MS = 100  # what send_event.py takes without being told
-SLACK_MS = 400  # for a busy machine to let a process go on when its time is over
 SHORT_MS = 300  # a budget that a server's silence uses up
 NO_HASTE_MS = 5000  # a budget under which only the server decides what happens
 EVENT = sample("PreToolUse")
@@ -172,6 +171,7 @@ def check(hook, result, url, outcomes, words):
 
 @pytest.mark.long
 @pytest.mark.parametrize("clock", ["monotonic", "process_time"])
+@timed
 def test_neither_a_wait_nor_the_hooks_own_work_takes_the_networks_half(one_hook, clock):
     script = Path(one_hook.home) / "spending.py"
     script.write_text(SPENDING)
@@ -217,6 +217,7 @@ def test_every_fault_that_the_server_can_play_has_a_row():
 
 
 @pytest.mark.parametrize("fault", SETTLED)
+@timed
 def test_a_server_that_settles_it_is_left_at_once(one_hook, fault):
     reply, outcomes, words = SETTLED[fault]
     with EventServer(fault=reply or fault) as server:
@@ -227,6 +228,7 @@ def test_a_server_that_settles_it_is_left_at_once(one_hook, fault):
 
 
 @pytest.mark.parametrize("fault", UNSETTLED)
+@timed
 def test_a_server_that_settles_nothing_is_left_at_the_deadline(one_hook, fault):
     reply, outcomes, words = UNSETTLED[fault]
     with EventServer(fault=reply or fault) as server:
@@ -238,6 +240,7 @@ def test_a_server_that_settles_nothing_is_left_at_the_deadline(one_hook, fault):
 
 
 @pytest.mark.parametrize("fault", ["silent", "drip"])
+@timed
 def test_the_default_budget_holds_on_every_interpreter(hook, fault):
     with EventServer(fault=fault) as server:
         result = hook.send(server.url, stdin=EVENT)
@@ -253,6 +256,7 @@ def test_each_kind_of_end_is_told_apart_on_every_interpreter(hook, fault):
     check(hook, result, server.url, *SETTLED[fault][1:])
 
 
+@timed
 def test_twenty_senders_at_once_each_leave_a_silent_server_in_time(one_hook):
     with EventServer(fault="silent") as server:
         senders = [one_hook.start(
@@ -285,6 +289,7 @@ def post(hook, url, body_bytes, timeout_ms, **env):
     (300 << 10, ("timed_out", "unconfirmed")),  # it fits into the system's buffers
     (32 << 20, ("timed_out",)),
 ], ids=["300KiB", "32MiB"])
+@timed
 def test_a_long_body_to_a_server_that_never_reads_ends_in_time(
         one_hook, body_bytes, outcomes):
     with EventServer(fault="accept_only") as server:
@@ -304,6 +309,7 @@ def test_a_status_line_is_believed_however_it_is_torn(one_hook):
 
 
 @needs_linux
+@timed
 def test_a_server_with_a_full_queue_is_given_up_at_the_deadline(hook):
     with full_backlog() as port:
         url = f"http://127.0.0.1:{port}/events"
@@ -344,6 +350,7 @@ def test_a_name_whose_ipv6_address_refuses_is_reached_by_ipv4(one_hook):
     check(one_hook, result, url, "sent", "")
 
 
+@timed
 def test_a_lookup_that_hangs_keeps_nobody_past_the_deadline(hook):
     with EventServer(fault="accept_only") as resolver:
         url, result = send_by_name(hook, {"asks": resolver.port}, 4000, BUDGET_MS)
@@ -443,6 +450,7 @@ def trusting(file):
     return {"SSL_CERT_FILE": str(file)}
 
 
+@timed
 def test_https_to_a_silent_server_ends_at_the_deadline(hook):
     with EventServer(fault="accept_only") as server:
         url = server.url.replace("http:", "https:")
@@ -499,6 +507,7 @@ def sent_over_tls(hook, certificate, reply, timeout_ms):
 
 @pytest.mark.parametrize("reply, outcomes", [
     ("close", "refused"), ("reset_mid_request", "refused"), ("endless_body", "sent")])
+@timed
 def test_what_a_server_settles_behind_tls_is_left_at_once(
         one_hook, certificates, reply, outcomes):
     result, url, exchange = sent_over_tls(
@@ -508,6 +517,7 @@ def test_what_a_server_settles_behind_tls_is_left_at_once(
 
 
 @pytest.mark.parametrize("reply", ["silent", {"drip_ms": 100}], ids=str)
+@timed
 def test_a_server_that_settles_nothing_behind_tls_is_left_at_the_deadline(
         one_hook, certificates, reply):
     result, url, exchange = sent_over_tls(
@@ -516,6 +526,7 @@ def test_a_server_that_settles_nothing_behind_tls_is_left_at_the_deadline(
     assert exchange.held_ms <= 600 + SLACK_MS
 
 
+@timed
 def test_a_long_body_to_a_tls_server_that_never_reads_ends_in_time(
         one_hook, certificates):
     own = certificates["IP:127.0.0.1"]

@@ -17,7 +17,7 @@ import urllib.request
 import pytest
 
 import hook_io
-from conftest import PATIENCE_S, ROOT, SAMPLES, sample
+from conftest import PATIENCE_S, ROOT, SAMPLES, sample, timed
 from errands import NOW_NS, errand
 from server import EventServer, closed_port
 
@@ -310,6 +310,7 @@ def test_any_other_answer_of_200_means_delivered(one_hook, reply):
     assert (result.exit, result.stderr, one_hook.losses()) == (0, "", [])
 
 
+@timed
 def test_the_body_of_a_200_is_waited_for_within_the_budget_only(one_hook):
     reply = {"status": 200, "headers": {"Content-Length": "100"}, "body": "{",
              "hang": True}

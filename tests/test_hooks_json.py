@@ -10,7 +10,7 @@ import time
 import pytest
 
 import hook_io
-from conftest import PATIENCE_S, ROOT, nowhere, sample
+from conftest import PATIENCE_S, ROOT, nowhere, sample, timed
 from server import EventServer
 
 HOOKS = json.loads((ROOT / "hooks.json").read_text())
@@ -225,8 +225,9 @@ def test_a_dead_server_is_no_more_than_a_line_on_stderr(project, shell):
 
 
 @pytest.mark.parametrize("fault", ["silent", "server_error"])
+@timed
 def test_a_server_in_trouble_holds_no_event_for_long(project, fault):
-    del project["HOOK_IO_TIMEOUT_MS"]
+    project.pop("HOOK_IO_TIMEOUT_MS", None)
     project["HOOK_IO_FAIL_LOUD"] = "off"
     with EventServer(fault=fault) as server:
         env = {**project, "HOOK_IO_SERVER_URL": server.url}

@@ -18,12 +18,14 @@ import send_event
 from conftest import (
     PATIENCE_S,
     ROOT,
+    SLACK_MS,
     TESTS,
     VECTORS,
     arrived,
     body_at,
     nowhere,
     sample,
+    timed,
 )
 from server import EventServer, closed_port
 from test_hook_io import BAD, REPEATED
@@ -33,7 +35,6 @@ UUID = "550e8400-e29b-41d4-a716-446655440000"
 OTHER_UUID = "00000000-0000-4000-8000-00000000000F"
 KEY = "ghp_" + "a1B2" * 9  # looks like a key to every rule that knows keys
 REQUIRED = ("--source-app", "demo", "--event-type", "PreToolUse")
-SLACK_MS = 250  # for a busy machine, beyond the budget that a test gives
 LOUD_AT_ONCE = {"HOOK_IO_FAIL_LOUD_THRESHOLD": "1"}
 pytestmark = pytest.mark.usefixtures("patient")  # few tests are about the budget
 
@@ -92,6 +93,7 @@ def test_a_server_that_is_down_costs_two_lines_and_the_event(hook, down):
     assert line.split()[2] == "refused"
 
 
+@timed
 def test_a_slow_server_is_left_within_the_budget(hook):
     with EventServer(replies=[{"delay_ms": 5000}]) as server:
         result = hook.send(server.url, "--timeout-ms", "100", stdin=sample("Stop"))

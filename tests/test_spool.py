@@ -12,7 +12,7 @@ import time
 import pytest
 
 import hook_io
-from conftest import PATIENCE_S, eventually, nowhere, sample
+from conftest import PATIENCE_S, eventually, nowhere, sample, timed
 from errands import errand
 from server import EventServer, closed_port
 
@@ -83,6 +83,7 @@ def test_a_lost_event_is_kept_and_arrives_later_as_it_was(hook, spool):
     assert waiting(spool) == []
 
 
+@timed
 def test_the_first_try_and_every_later_one_carry_one_key(one_hook, spool):
     replies = [{"hang": True}, {"status": 503}, {"status": 429}]
     with EventServer(replies=replies) as server:
@@ -135,6 +136,7 @@ def test_the_oldest_goes_first_and_the_first_failure_ends_it(one_hook, spool):
         assert keys(server) == made
 
 
+@timed
 def test_a_flush_ends_with_its_budget(one_hook, spool):
     fill(spool, 3)
     with EventServer(fault="silent") as server:
@@ -327,6 +329,7 @@ def test_two_flushes_at_once_send_no_event_twice(one_hook, spool):
         assert keys(server) == made
 
 
+@pytest.mark.long
 def test_killed_200_times_every_event_arrives_and_exactly_once_by_key(one_hook, spool):
     """A flush is killed at its start, before the answer to an event, or behind it."""
     chance, made, interrupted = random.Random(4711), [], 0

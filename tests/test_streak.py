@@ -18,7 +18,7 @@ import time
 import pytest
 
 import hook_io
-from conftest import Result, nowhere, sample
+from conftest import NEWEST, PATIENCE_S, PYTHONS, Result, nowhere, sample, timed
 from errands import errand
 from server import EventServer
 
@@ -93,6 +93,15 @@ def at_once(hook, url, events, *argv):
             lambda stdin: hook.send(url, *argv, stdin=stdin), events))
 
 
+def crowd(hook):
+    """Return how many processes a race takes: 50 on the newest Python, else 8.
+
+    What decides a race is the system's; 50 starts of a slow Python take a budget.
+    """
+    is_newest = hook.python == PYTHONS[NEWEST] and "HOOK_IO_PURE" not in hook.env
+    return 50 if is_newest else 8
+
+
 def refuse(_event):
     """Make the server answer 500, as an on_event."""
     raise sqlite3.OperationalError("the disk is full")
@@ -103,7 +112,7 @@ def together(count, then=lambda _event: None):
     barrier = threading.Barrier(count)
 
     def on_event(stored):
-        barrier.wait(50)
+        barrier.wait(PATIENCE_S)
         then(stored)
     return on_event
 
@@ -154,6 +163,7 @@ def test_notices_and_the_ended_streak_are_private_too(one_hook):
 @pytest.mark.parametrize("reply, outcome", [
     ("server_error", "rejected"), ("close", "refused"), ("silent", "unconfirmed"),
     ("redirect", "rejected")])
+@timed
 def test_a_line_names_the_outcome(one_hook, reply, outcome):
     with EventServer(replies=[reply]) as server:
         one_hook.send(server.url, "--timeout-ms", "500", stdin=event())
@@ -206,13 +216,14 @@ def test_a_streak_at_one_endpoint_outlives_a_success_at_another(hook):
 
 # Exactly.
 
-def test_50_processes_at_once_count_to_50_and_one_of_them_says_so(hook):
-    with EventServer(on_event=together(50, refuse)) as server:
-        results = at_once(hook, server.url, [event()] * 50)
-    assert [result.exit for result in results] == [0] * 50
+def test_processes_at_once_are_each_counted_and_one_of_them_says_so(hook):
+    count = crowd(hook)
+    with EventServer(on_event=together(count, refuse)) as server:
+        results = at_once(hook, server.url, [event()] * count)
+    assert [result.exit for result in results] == [0] * count
     content = streak_file(hook).read_bytes()
     lines = content.splitlines(True)
-    assert len(lines) == 50 and {len(line) for line in lines} == {64}
+    assert len(lines) == count and {len(line) for line in lines} == {64}
     assert {line.split()[2] for line in lines} == {b"rejected"}
     assert len(told(results)) == len(notices(hook)) == 1
 
@@ -233,14 +244,14 @@ def test_50_blocking_hooks_at_once_block_once(one_hook):
     assert sorted(result.exit for result in results) == [0] * 49 + [2]
 
 
-def test_50_successes_at_once_announce_the_recovery_once(hook):
-    with EventServer(replies=["server_error"] * 3, on_event=together(50)) as server:
+def test_successes_at_once_announce_the_recovery_once(hook):
+    count, replies = crowd(hook), ["server_error"] * 3
+    with EventServer(replies=replies, on_event=together(count)) as server:
         lose(hook, server.url, 3)
         path = streak_file(hook)
         content = path.read_bytes()
-        sessions = [f"s-{i}" for i in range(50)]
         results = at_once(
-            hook, server.url, [event(session=name) for name in sessions])
+            hook, server.url, [event(session=f"s-{i}") for i in range(count)])
     assert {(result.exit, result.stderr) for result in results} == {(0, "")}
     (message,) = told(results)
     assert "3 were lost" in message and content[:20].decode() in message

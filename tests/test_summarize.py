@@ -5,7 +5,7 @@ import json
 import pytest
 
 import hook_io
-from conftest import HeldServer, eventually, sample
+from conftest import HeldServer, eventually, sample, timed
 from server import FAULTS, EventServer, closed_port
 
 pytestmark = pytest.mark.usefixtures("patient")
@@ -92,6 +92,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", ODD)
+@timed
 def test_a_model_that_fails_leaves_the_generic_summary(one_hook, name):
     env = {"HOOK_IO_BACKGROUND_TIMEOUT_MS": "4000"}
     arrived, asked = summarized(one_hook, ODD[name], env=env)
