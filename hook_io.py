@@ -1462,6 +1462,12 @@ PROGRAM_OBJECTS = frozenset(Row.each(
 SCHEMES = ("bearer", "basic", "token", "digest", "apikey", "oauth")
 WORD = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 URL, ALL = WORD + "_-", WORD + "_-./+~="
+#: two letters that are often side by side in a word, and seldom in a random text
+COMMON_PAIRS = frozenset(Row.each(
+    "in re er te on es en at ti se st or le ed de nt co al ar ng th et it li me io an"
+    " ta ro ec ra ri tr he is ce ns nd ve pe ne as ct si ea pa ma ac di ll ex ge ch ca"
+    " pr lo fi il ss la ic el un ou rt to ut ur nc na om no rs ts ha po ad mp pl us em"
+    " od am im ab op fo ef ot ul ep ol bl ty"))
 #: for bytes.translate(): a letter's case, a digit, or a blank for anything else
 KINDS = (b" " * 48 + b"0" * 10 + b" " * 7 + b"A" * 26 + b" " * 6 + b"a" * 26
          + b" " * 133)
@@ -1542,11 +1548,19 @@ class Value:
         size = len(kinds) - kinds.count(b" ")
         if size < least or " " in self.text:
             return False
+        if size >= 32 and self.is_mixed and not self.text.strip("0123456789abcdef"):
+            return True
         if max(map(len, kinds.split())) < 8:
             return size >= 20 and changes * 4 >= size
         if b"a" not in kinds or b"A" not in kinds:
             return changes * 7 >= size
-        return changes * (6 if b"0" in kinds else 3) >= size
+        return changes * (6 if b"0" in kinds else 3) >= size or self.is_no_word()
+
+    def is_no_word(self) -> bool:
+        """Tell whether few of its pairs of letters are those of words."""
+        text = self.text[:JUDGED_MAX_CHARS].lower()
+        pairs = [pair for pair in map("".join, zip(text, text[1:])) if pair.isalpha()]
+        return 3 * sum(map(COMMON_PAIRS.__contains__, pairs)) < len(pairs)
 
     def is_key(self) -> bool:
         """Tell whether all of it may be a key, as the value of a name of rank 1."""
@@ -1561,23 +1575,26 @@ KEY_STARTS = {
     "SCW": 17,
     **dict.fromkeys(Row.each(
         "sk_live_ sk_test_ rk_live_ rk_test_ rzp_live_ rzp_test_"), 10),
-    **dict.fromkeys(Row.each("dapi AIza 1//0 BSA A3- hf_ api_org_"), 28),
-    **dict.fromkeys(Row.each("EAA YCAJE GR1348941"), 19), "oy2": 43, "sha256~": 43,
+    **dict.fromkeys(Row.each("dapi AIza 1// BSA A3- hf_ api_org_"), 28),
+    **dict.fromkeys(Row.each("YCAJE GR1348941"), 19), "oy2": 43, "sha256~": 43,
     "cmVmd": 50, "AKCp": 60}
 #: the same where Base64 and the parts of a key follow
-BASE64_STARTS = dict.fromkeys(Row.each(
-    "xoxb- xoxp- xoxa- xoxs- xoxc- xoxd- xoxe xoxr- xoxo- xapp- eyJ FLWSECK SG. ATATT3"
-    " ATCTT3 ABSK dG9r IQoJb3JpZ2luX2Vj"), 10)
+BASE64_STARTS = {
+    **dict.fromkeys(Row.each(
+        "xoxb- xoxp- xoxa- xoxs- xoxc- xoxd- xoxe xoxr- xoxo- xapp- eyJ FLWSECK SG."
+        " ATATT3 ATCTT3 ABSK dG9r IQoJb3JpZ2luX2Vj ZXlK"), 10),
+    "EAA": 19, "K00": 27, "cflt": 56, "A" * 20: 30}
 _ALL_STARTS = (*KEY_STARTS, *BASE64_STARTS)
 #: what is in a key of at least MARKED_MIN_CHARS
-KEY_MARKS = ("AzFu", "AzSe", "+ASt", ".atlasv1.", "Q~", "-us1", "-us2")
+KEY_MARKS = ("AzFu", "AzSe", "+ASt", ".atlasv1.", "Q~", "-us1", "-us2",
+             "UFJJVkFURSBLRVkt", "BSSVZBVEUgS0VZL", "QUklWQVRFIEtFWS")  # PRIVATE KEY-
 #: words that begin an id, a hash or a name of something, and no key
 ID_PREFIXES = frozenset(Row.each(
     "toolu srvtoolu call msg req resp run thread asst file chatcmpl cus price prod"
-    " pi ch sub evt pk pm seti si acct txn in org proj user usr team session sess"
-    " trace span sha1 sha256 sha384 sha512 md5 h1 commit build cache linux darwin"
-    " windows main index chunk vendor image img layer node yarn pnpm id tag"
-    " branch release version v hash etag rev ref refs origin head docker container"
+    " pi ch sub evt pk_live pk_test pm seti si acct txn in org proj user usr team"
+    " session sess trace span sha1 sha256 sha384 sha512 md5 h1 commit build cache"
+    " linux darwin windows main index chunk vendor image img layer node yarn pnpm id"
+    " tag branch release version v hash etag rev ref refs origin head docker container"
     " pod job task step test tests backup snapshot log logs tmp temp data item page"
     " block x86 urn uuid guid svg font css js py pub po vpc subnet ami sg vol eni"
     " rtb igw ocid1 wf conv batch ft ftjob iid clsid pvc request device instance"))
@@ -1606,7 +1623,7 @@ class Key:
         if not KEY_MIN_CHARS <= len(word) <= JUDGED_MAX_CHARS:
             return len(word) > JUDGED_MAX_CHARS
         value = Value(word)
-        return b"0" in value.kinds or value.changes() > 2
+        return b"0" in value.kinds or value.changes() > 1
 
     @staticmethod
     def spans(word: str) -> "List[Tuple[int, int]]":
@@ -1620,11 +1637,12 @@ class Key:
             begin = at + len(piece) - len(piece.lstrip("-_.~+"))
             at += len(piece) + 1
             if begin < done or len(word) - begin < KEY_MIN_CHARS or (
-                    len(piece) < least and not word.startswith("1//0", begin)):
+                    len(piece) < least and not word.startswith("1//", begin)):
                 continue
             text = word[begin:begin + KEY_MAX_CHARS]
             if text not in known:
-                is_whole = begin + len(piece) >= len(word) and (
+                is_whole = (at > len(word) or (
+                    word[at - 1] == "=" and word[at:].strip("=") != "")) and (
                     "/" not in word[:begin] or word[:2] == "//")
                 known[text] = Key(text).size(is_whole)
             if known[text]:
@@ -1636,15 +1654,14 @@ class Key:
     def size(self, is_whole: bool) -> int:
         """Return how many characters are a key that the text begins with, or 0."""
         text = self.text
-        if text.startswith(_ALL_STARTS) and self._started():
-            return self._started()
         if len(text) >= MARKED_MIN_CHARS and any(
                 mark in text and "=" not in text.partition(mark)[0]
                 for mark in KEY_MARKS):
             return len(text)
-        is_key = self.value.changes() > 2 and (
+        is_key = self.value.changes() > 1 and (
             self._is_prefixed() or self._is_dotted() or (is_whole and self._is_lone()))
-        return self._trimmed(text) if is_key else 0
+        size = self._trimmed(text) if is_key else 0
+        return max(size, self._started() if text.startswith(_ALL_STARTS) else 0)
 
     def _started(self) -> int:
         """Return the length of a key that begins as one of the tables says, or 0."""
@@ -1661,12 +1678,13 @@ class Key:
 
     def _is_lone(self) -> bool:
         """Tell a word without a sign of a path, of all three kinds of characters."""
-        text, kinds = self.text, self.value.kinds
+        text = self.text.partition("=")[0]
+        kinds = self.value.kinds[:len(text)]
         is_long = len(text) >= LONE_MIN_CHARS and len(text) not in BASE64_WIDTHS
         return is_long and not text.strip(URL) and (
             b"a" in kinds and b"A" in kinds and b"0" in kinds) and (
             max(map(len, kinds.split())) >= RANDOM_MIN_CHARS) and (
-            self.value.changes() * 5 >= len(kinds)) and not (
+            Value(text).changes() * 5 >= len(kinds)) and not (
             self._is_id() or text.startswith(PUBLIC_STARTS))
 
     def _is_prefixed(self) -> bool:
@@ -1674,11 +1692,11 @@ class Key:
         sign, body = self._parts()
         value = Value(body)
         least = MEMBER_MIN_CHARS if sign == "." else KEY_BODY_MIN_CHARS
+        if self._has_uuid(self.text):
+            return len(body) <= UUID_MAX_CHARS and self._has_uuid(body)
         if not value.is_random(least) or any(map(self._is_word, body.split("/"))) or (
                 sign == "." and value.changes() * 5 < len(body)):  # a program's member
             return False
-        if self._has_uuid(self.text):
-            return len(body) <= UUID_MAX_CHARS and self._has_uuid(body)
         if body.rpartition(".")[2] in FILE_ENDINGS:
             return False
         if body in (body.lower(), body.upper()):
@@ -1690,8 +1708,10 @@ class Key:
         return 4 * value.kinds.count(b"0") < 3 * len(body)
 
     def _is_id(self) -> bool:
-        first = self.text.replace("-", "_").replace(".", "_").partition("_")[0].lower()
-        return not ID_PREFIXES.isdisjoint((first, first.rstrip("0123456789")))
+        first, *others = self.text.replace("-", "_").replace(".", "_").lower().split(
+            "_", 2)
+        return not ID_PREFIXES.isdisjoint((
+            first, first.rstrip("0123456789"), "_".join((first, *others[:1]))))
 
     def _parts(self) -> "Tuple[str, str]":
         """Return the sign behind the words that a key begins with, and the body.
@@ -1734,8 +1754,11 @@ class Key:
 
     def _is_dotted(self) -> bool:
         """Tell an id and a body, or the three parts of a token, all random."""
-        first, *parts = self.text.split(".", 3)
+        first, *parts = self.text.split(".", 5)
         value = Value(first)
+        long = [part for part in (first, *parts) if Value(part).is_random(32)]
+        if len(long) > 1 and parts[-1] not in FILE_ENDINGS and "=" not in first:
+            return True
         if len(parts) not in (1, 2) or not value.is_mixed or "=" in first:
             return False
         if len(parts) == 2 and len(parts[0]) == 6 and 22 < len(first) < 29:
@@ -1798,7 +1821,7 @@ ENDS = {
 #: length
 PLACES = {
     "://": ("url", 3), "private key": ("block", 20), "private-lines:": ("lines", 20),
-    ":aa": ("bot", 32),
+    ":aa": ("bot", 32), "00d": ("session", 40),
     **dict.fromkeys((
         "hooks.slack.com/services/", "hooks.slack.com/workflows/",
         "hooks.slack.com/triggers/", "/api/webhooks/", ".office.com/webhook",
@@ -2001,12 +2024,18 @@ class Text:
         is_bot = self.text[max(0, begin - 8):begin].isdigit()
         return begin + 1, self.end("url", at) if is_bot else at
 
+    def in_session(self, begin: int, at: int) -> "Tuple[int, int]":
+        """Return an organisation's id at Salesforce, and what is behind its "!"."""
+        middle = self.end("url", at, 16)
+        is_session = middle - begin in (15, 18) and self.text[middle:middle + 1] == "!"
+        return begin, self.end("word", middle + 1) if is_session else begin
+
     def in_hash(self, begin: int, at: int) -> "Tuple[int, int]":
         """Return the salt and the hash behind the name of a hash, and that name."""
         end = self.end("hash", at)
         said = self.text[at:end]
-        is_plain = len(said) < 14 or not Value(said).is_mixed or (
-            self._spaced[begin - 1:begin].isalnum() or said == said.lower())
+        is_plain = not Value(said).is_random(14) or (
+            self._spaced[begin - 1:begin].isalnum())
         return (end if is_plain else begin), end
 
     def in_block(self, begin: int, at: int) -> "Tuple[int, int]":

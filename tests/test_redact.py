@@ -255,7 +255,11 @@ def test_a_word_a_sign_and_a_random_body_are_a_key_whoever_issues_it(start, body
     "client-access-3f2b8c1e-8a4d-4e6b-9c2f-1a2b3c4d5e6f",
     "zz_live_kPqRsTuXyZbWcDfGhJmN",
     "key_live_7Xw4kP9qR2sT6vY1zB3cD5fG8hJ0", "zz_Q7x=2kP9qR2sT6vY1zB3cD5fG8hJ0",
-    "zz_Y/lHd5xG/TeXDFReD0pKzVLCzaBq8E5IPIs4Mi5k", "zz-VR84FL4K6KEJW9K_G7CG33ZYTMPJ"],
+    "zz_Y/lHd5xG/TeXDFReD0pKzVLCzaBq8E5IPIs4Mi5k", "zz-VR84FL4K6KEJW9K_G7CG33ZYTMPJ",
+    "zz-uaCdbLULRWLXGyyIunsi",  # pairs that no word has
+    "zz_" + "1234567890abcdef" * 4, "pk_30562622_3x69lkaudym81658ga5mherdc53pzfo0",
+    "sk_live_a2V5XzC5WzOkwEtGxuoY2BWn/hXtS90GZvgKvksClVmPbqsiK2OgXf",
+    "1000.a19eceff25efa0d25a7adbea1d1b8428.1529fcd93930f8084a9c3a7afb2b9079"],
     ids=lambda text: text[:10])
 def test_a_key_may_have_many_words_before_it_and_any_signs_in_it(secret):
     assert_redacted_everywhere(secret)
@@ -264,7 +268,9 @@ def test_a_key_may_have_many_words_before_it_and_any_signs_in_it(secret):
 @pytest.mark.parametrize("secret", [
     "cnvca0dXar0frimzwQowZyb4ypgl7nWXNWEuDpg", "EXO0gLxFso7hPDK2lsGT2lnJZ9D",
     "0f8QaHogAa68o06CMwziGEuPNnW14", "waka_3f2b8c1e-8a4d-4e6b-9c2f-1a2b3c4d5e6f",
-    "zz-7_ni26od8yhls=qjha2_e0bk-r-hcqdz0-iky9i_xwx3", "QaHogAa68o06CMwziGEuPNnW1_4"])
+    "zz-7_ni26od8yhls=qjha2_e0bk-r-hcqdz0-iky9i_xwx3", "QaHogAa68o06CMwziGEuPNnW1_4",
+    "QaHogAa68o06CMwziGEuPNnW14=VdLJS5e5YdeyL2uPNfBjD1WU",
+    "LS0tLS1CRUdJTiBSU0EgUFJJVkFURSBLRVktLS0tLQpNSUlFcEFJQkFBS0NBUUVB"])
 def test_a_word_that_nobody_would_write_is_a_key_even_without_a_sign_in_it(secret):
     assert_redacted_everywhere(secret)
 
@@ -274,6 +280,7 @@ def test_a_word_that_nobody_would_write_is_a_key_even_without_a_sign_in_it(secre
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIb3mg21unkUNXftE6oDt7D3AgSEksF8eDow6HHEixX1q",
     "\n" + "".join("aB3dE7gH1jK5mN8pQ2rS" * 4)[:76] + "\n", "x.parseInt32BigEndian64Of",
     "rollout-2026-11-20T23-34-17-3f2b8c1e-8a4d-4e6b-9c2f-1a2b3c4d5e6f.jsonl",
+    "pk_live_aB3dE7gH1jK5mN8pQ2rS", "<x>HjY8ilZAIEM2tBbPn5mYO1ieIX4=</x>",
     "pvc-3f2b8c1e-8a4d-4e6b-9c2f-1a2b3c4d5e6f", "testAddsTwo2And3ToMakeFive5"])
 def test_a_hash_a_public_key_a_line_of_base64_and_a_name_are_none(text):
     assert redact(text) == text
@@ -310,6 +317,8 @@ def test_keys_of_a_form_of_their_own_are_redacted(secret):
     ("https://{}@github.com/a/b.git", "Zq7" * 10),
     ("https://{}:@github.com/a/b.git", "Zq7" * 10),
     ("bot123456789:{}/x", "AA" + "b3C" * 11),
+    ("sid={}", "00D000000000062!AQ4AQ.b3C-" + "Zq7_" * 20),
+    ("{}", "access_token$production$zq7b3c2kzq7b3c2k$" + HEX),
     ("https://discord.com/api/webhooks/123456789012345678/{}", "Zq7-" * 10)])
 def test_an_address_that_is_a_key_is_redacted(text, secret):
     for place in ("{}", "post to {} now", "'{}'"):

@@ -21,7 +21,7 @@ GROUPS = {
     "values": {
         "plain": "PLAIN_VALUES", "plain_starts": "PLAIN_STARTS",
         "references": "REFERENCES", "of_sentences": "SENTENCE_WORDS",
-        "program_objects": "PROGRAM_OBJECTS"},
+        "program_objects": "PROGRAM_OBJECTS", "common_pairs": "COMMON_PAIRS"},
     "between": {
         "signs": "SIGNS", "no_signs": "NO_SIGNS", "closers": "CLOSERS",
         "schemes": "SCHEMES", "setters": "SETTERS", "flags": "FLAGS",
