@@ -10,7 +10,7 @@ import time
 import pytest
 
 import hook_io
-from conftest import PATIENCE_S, ROOT, nowhere, sample, timed
+from conftest import PATIENCE_S, ROOT, fed, nowhere, sample, timed
 from server import EventServer
 
 HOOKS = json.loads((ROOT / "hooks.json").read_text())
@@ -32,9 +32,7 @@ def fire(name, env, shell="sh", runner=RUNNER):
     runner: what the command calls in the place of its own.
     """
     command = ENTRIES[name]["command"].replace(RUNNER, runner)
-    done = subprocess.run(
-        [shell, "-c", command], env=env, timeout=PATIENCE_S,
-        input=json.dumps(sample(name)).encode(), capture_output=True)
+    done = fed([shell, "-c", command], json.dumps(sample(name)).encode(), env=env)
     assert done.returncode == 0, (name, done.stderr)
     return done.stdout.decode(), done.stderr.decode()
 
@@ -164,8 +162,8 @@ def test_of_an_event_that_is_cut_short_what_came_whole_arrives(project, cut):
                        ensure_ascii=False).encode()
     with EventServer() as server:
         env = {**project, "HOOK_IO_SERVER_URL": server.url}
-        subprocess.run(["sh", "-c", ENTRIES["PreToolUse"]["command"]], env=env,
-                       input=whole[:cut], check=True, timeout=PATIENCE_S)
+        fed(["sh", "-c", ENTRIES["PreToolUse"]["command"]], whole[:cut], env=env,
+            check=True)
         (seen,) = server.wait(1, timeout=PATIENCE_S)
     sent = json.loads(seen.json["metadata"])
     assert sent["session_id"] == "s-1" and "input_error" in sent
@@ -309,9 +307,8 @@ def test_a_session_begins_with_what_is_spooled_where_something_is(
         if trouble == "no python":
             env["PATH"] = str(tmp_path / "nowhere")
         for variables in ({**env, "HOOK_IO_SPOOL_DIR": ""}, env):
-            done = subprocess.run(
-                [shutil.which(shell), "-c", FLUSH["command"]], env=variables,
-                input=b"{}", timeout=PATIENCE_S, capture_output=True)
+            done = fed([shutil.which(shell), "-c", FLUSH["command"]], b"{}",
+                       env=variables)
             assert (done.returncode, done.stdout) == (0, b"")
         if not trouble:
             (seen,) = server.wait(1)

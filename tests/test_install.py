@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 import hook_io
-from conftest import NEWEST, PATIENCE_S, PYTHONS, ROOT, TESTS, sample
+from conftest import NEWEST, PATIENCE_S, PYTHONS, ROOT, TESTS, fed, sample
 from server import EventServer
 
 AGENTS = {name: row for name, row in hook_io.PLATFORMS.items() if "settings" in row}
@@ -115,10 +115,8 @@ def test_each_agents_commands_send_its_events_and_survive_a_missing_file(
                   for kind in ("CLAUDE", "GEMINI", "QWEN", "COPILOT", "CURSOR")}}
         for _ in range(2):
             for name, entry in entries(project, agent):
-                run = subprocess.run(
-                    ["sh", "-c", entry.get("command") or entry["bash"]], env=env,
-                    cwd=str(project), input=b"{}", timeout=PATIENCE_S,
-                    capture_output=True)
+                run = fed(["sh", "-c", entry.get("command") or entry["bash"]], b"{}",
+                          env=env, cwd=str(project))
                 assert run.returncode == 0, (name, run.stderr)
             server.wait(len(list(entries(project, agent))), timeout=PATIENCE_S)
             (project / ".claude" / "hooks" / "send_event.py").unlink(missing_ok=True)
@@ -255,8 +253,8 @@ def test_the_name_of_a_project_is_a_word_whatever_is_in_it(one_hook, project, na
         env = {**one_hook.env, "PATH": one_hook.path(),
                "HOOK_IO_SERVER_URL": server.url,
                "HOOK_IO_TIMEOUT_MS": "20000", "CLAUDE_PROJECT_DIR": str(project)}
-        subprocess.run(["sh", "-c", entry["command"]], env=env, cwd=str(project),
-                       input=json.dumps(sample("Stop")).encode(), check=True)
+        fed(["sh", "-c", entry["command"]], json.dumps(sample("Stop")).encode(),
+            env=env, cwd=str(project), check=True)
         assert [event["source_app"] for event in server.events()] == [name]
     before = tree(project)
     done("install", project, "--source-app", name)
@@ -549,9 +547,8 @@ def test_a_person_has_it_in_all_projects(one_hook, project, tmp_path, agent):
                "HOOK_IO_SERVER_URL": server.url, "HOOK_IO_TIMEOUT_MS": "20000",
                **{f"{kind}_PROJECT_DIR": str(project)
                   for kind in ("CLAUDE", "GEMINI", "QWEN", "COPILOT", "CURSOR")}}
-        run = subprocess.run(
-            ["sh", "-c", entry.get("command") or entry["bash"]], env=env, input=b"{}",
-            cwd=str(project), timeout=PATIENCE_S, capture_output=True)
+        run = fed(["sh", "-c", entry.get("command") or entry["bash"]], b"{}", env=env,
+                  cwd=str(project))
         assert (run.returncode, run.stdout, run.stderr) == (0, b"", b"")
         assert [seen.json["source_app"] for seen in server.wait(1)] == ["my project"]
     result = command("install", project, "--agent", agent, home=home)

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 import hook_io
-from conftest import PATIENCE_S
+from conftest import PATIENCE_S, fed
 from test_install import (
     AGENTS,
     command,
@@ -72,9 +72,8 @@ def answer(one_hook, project, agent, text, path=None, home=os.devnull):
            **{f"{name}_PROJECT_DIR": str(project) for name in names}}
     said = {"hook_event_name": event, "tool_name": "Bash", "session_id": "s",
             "tool_input": {"command": text}}
-    run = subprocess.run(
-        [shutil.which("sh"), "-c", line], env=env, cwd=str(project),
-        input=json.dumps(said).encode(), timeout=PATIENCE_S, capture_output=True)
+    run = fed([shutil.which("sh"), "-c", line], json.dumps(said).encode(), env=env,
+              cwd=str(project))
     return run.returncode, run.stdout.decode().strip(), event
 
 

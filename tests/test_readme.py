@@ -16,7 +16,7 @@ import send_event
 import soak
 from bench import GOALS, ROWS
 from conformance import anchors
-from conftest import PAGED, PAGES, PATIENCE_S, ROOT, TESTS, sample
+from conftest import PAGED, PAGES, PATIENCE_S, ROOT, TESTS, fed, sample
 from server import EventServer, closed_port
 
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGED, re.M | re.S)
@@ -64,9 +64,8 @@ def events_of_an_install(lines, hook, project):
         env["HOOK_IO_SERVER_URL"] = server.url
         for name, entry in ((name, entry) for name, groups in settings["hooks"].items()
                             for group in groups for entry in group["hooks"]):
-            subprocess.run(
-                ["sh", "-c", entry["command"]], env=env, check=True,
-                input=json.dumps(sample(name)).encode(), timeout=PATIENCE_S)
+            fed(["sh", "-c", entry["command"]], json.dumps(sample(name)).encode(),
+                env=env, check=True)
         server.wait(len(settings["hooks"]), timeout=PATIENCE_S)
         assert sorted(e["event_type"] for e in server.events()) == sorted(
             settings["hooks"])
@@ -259,11 +258,11 @@ def test_the_line_that_registers_the_guard_does(one_hook, tmp_path):
         assert group["matcher"] == "Bash"
         said = {"hook_event_name": event, "tool_name": "Bash",
                 "tool_input": {"command": "rm -fr /"}}
-        run = subprocess.run(
-            ["sh", "-c", group["hooks"][0]["command"]], timeout=PATIENCE_S, check=True,
-            input=json.dumps(said).encode(), stdout=subprocess.PIPE,
-            env={**one_hook.env, "PATH": one_hook.path(), "HOOK_IO_PLATFORM":
-                 "claude-code", "CLAUDE_PROJECT_DIR": str(project)})
+        run = fed(
+            ["sh", "-c", group["hooks"][0]["command"]], json.dumps(said).encode(),
+            check=True, env={
+                **one_hook.env, "PATH": one_hook.path(),
+                "HOOK_IO_PLATFORM": "claude-code", "CLAUDE_PROJECT_DIR": str(project)})
         assert "needs a human" in run.stdout.decode()
 
 
@@ -356,8 +355,7 @@ def test_a_registration_sends_its_agents_event_and_survives_a_missing_file(
         env = {**one_hook.env, **PATIENT, "HOOK_IO_SERVER_URL": server.url,
                **({variable: str(project)} if variable else {})}
         for _ in range(2):
-            done = subprocess.run(["sh", "-c", command], cwd=str(project), env=env,
-                                  input=b"{}", timeout=PATIENCE_S)
+            done = fed(["sh", "-c", command], b"{}", cwd=str(project), env=env)
             assert done.returncode == 0
             server.wait(1, timeout=PATIENCE_S)
             shutil.rmtree(str(project / ".claude"), ignore_errors=True)
