@@ -160,6 +160,8 @@ EFFORT_MIN_MS = 25  # of processor time for looking an event through
 EFFORT_STAY_S = 2  # by the wall clock beyond it, where others have the processor
 EFFORT_STEP_CHARS = 8192  # between two looks at the clock
 EFFORT_CALL_CHARS = 64  # what a call costs beside its characters
+TICK_NS = 10 ** 7  # of Linux's account of a process, USER_HZ
+WAITED_MAX_NS = 60 * 10 ** 9  # for a processor, by a process that is ours alone
 STAGE_MIN_S = 0.01  # for each of connect, send and answer, however late it begins
 WRITE_TIMEOUT_MS = 1000  # for an agent that does not empty its pipe
 LOUD_AFTER = 3  # losses in a row before a person is told
@@ -896,6 +898,24 @@ class Wait:
     def at_least(deadline: float) -> float:
         """Return when a stage of a request that begins now ends at the latest."""
         return max(deadline, time.monotonic() + STAGE_MIN_S)
+
+    @staticmethod
+    def began_ns() -> int:
+        """Return when this process began, in nanoseconds since the epoch.
+
+        Linux tells when it was forked, in ticks: a detached hook may wait long for its
+        first processor time.  Elsewhere it began when its work would have.
+        """
+        now_ns, waited_ns = time.time_ns(), 0
+        try:
+            with open("/proc/self/stat", "rb") as file:
+                ticks = int(file.read().rpartition(b")")[2].split()[19])
+            boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            waited_ns = boot_ns - (ticks + 1) * TICK_NS
+        except (AttributeError, LookupError, OSError, ValueError):
+            pass
+        is_likely = waited_ns < WAITED_MAX_NS  # what is older has run others' code
+        return now_ns - max(time.process_time_ns(), waited_ns if is_likely else 0)
 
     @staticmethod
     def in_thread(work: "Callable[[], Any]", deadline: float) -> "Any":
@@ -4356,7 +4376,7 @@ def send(name: str, argv: "List[str]", table: str, started: float) -> None:
         if Sender.is_off() and "--check" not in argv:
             raise Done(NOTHING)
         values, notes = parse_options(table, argv, f"{name}.py")
-        began_ns = time.time_ns() - time.process_time_ns()  # no wait of ours or stdin's
+        began_ns = Wait.began_ns()
         event, problem = Sender.read_any_event()
         sources: "Dict[str, str]" = {}
         if values["check"]:
@@ -7690,12 +7710,14 @@ NEXT_STEP = ("Run `make serve` in hook-io's folder, or a server of yours on"
 #: A missing file makes Python exit 2, which stops an agent: each ends in a guard.  An
 #: agent that ends says so by SIGTERM, also to a hook that is still sending.
 #: A detached hook gets the shell's stdin, which a job in the background has not, and
-#: says nothing.  A shell that ends takes along what its agent has not written yet: up
-#: to 200 KB are with Linux by then, elsewhere a cat takes all; on Windows it is waited
-#: for.  A person's own hook fails as it promises: closed, the agent's denial is said.
+#: says nothing; as nobody waits for it, those who work go first.  A shell that ends
+#: takes along what its agent has not written yet: up to 200 KB are with Linux by then,
+#: elsewhere a cat takes all; on Windows it is waited for.  A person's own hook fails as
+#: it promises: closed, the agent's denial is said.
 RUNS = {
     "detached": "trap '' TERM; {find}"
-                'h() {{ exec $p -IS "$d/send_event.py" {said} "$@"; }}; '
+                'n="nice -n 19"; command -v nice >/dev/null || n=; '
+                'h() {{ exec $n $p -IS "$d/send_event.py" {said} "$@"; }}; '
                 "q() {{ exec 3<&0; h --fail-loud off <&3 3<&- >/dev/null 2>&1 & }}; "
                 'if [ "$OS" = Windows_NT ]; then (h) || :;'
                 " elif [ -e /proc/self ]; then q; else cat | q; fi",

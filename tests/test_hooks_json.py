@@ -10,7 +10,7 @@ import time
 import pytest
 
 import hook_io
-from conftest import PATIENCE_S, ROOT, fed, nowhere, sample, timed
+from conftest import PATIENCE_S, ROOT, eventually, fed, nowhere, sample, timed
 from server import EventServer
 
 HOOKS = json.loads((ROOT / "hooks.json").read_text())
@@ -135,6 +135,58 @@ def test_nobody_waits_for_a_detached_hook_and_it_gets_the_whole_event(
     while not (tmp_path / "bytes").exists() and time.monotonic() < limit:
         time.sleep(0.02)
     assert int((tmp_path / "bytes").read_text()) == size
+
+
+NICENESS = """#!/bin/sh
+nice > "{0}/part" && mv "{0}/part" "{0}/niceness"
+"""
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(("name", "more"), [("PreToolUse", 19), ("Stop", 0)])
+def test_only_a_hook_that_nobody_waits_for_stands_behind_who_works(
+    project, tmp_path, shell, name, more
+):
+    python = tmp_path / "bin" / "python3"
+    python.unlink()
+    python.write_text(NICENESS.format(tmp_path))
+    python.chmod(0o755)
+    fire(name, project, shell)
+    eventually(lambda: (tmp_path / "niceness").exists())
+    assert int((tmp_path / "niceness").read_text()) == min(19, os.nice(0) + more)
+
+
+LATE = """#!/bin/sh
+sleep 0.2
+date -u +%Y-%m-%dT%H:%M:%S.%NZ > "{0}/late"
+sleep 0.2
+exec "{1}" "$@"
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="nobody tells when")
+def test_an_event_has_the_time_at_which_its_shell_was_started(project, tmp_path):
+    python = tmp_path / "bin" / "python3"
+    real = os.path.realpath(str(python))
+    python.unlink()
+    python.write_text(LATE.format(tmp_path, real))
+    python.chmod(0o755)
+    with EventServer() as server:
+        fire("PreToolUse", {**project, "HOOK_IO_SERVER_URL": server.url})
+        [event] = eventually(server.events)
+    assert event["timestamp"] < (tmp_path / "late").read_text()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_detached_hook_arrives_where_there_is_no_nice(project, tmp_path, shell):
+    (tmp_path / "bin2").mkdir()
+    python = os.path.realpath(shutil.which("python3", path=project["PATH"]))
+    (tmp_path / "bin2" / "python3").symlink_to(python)
+    with EventServer() as server:
+        env = {**project, "PATH": str(tmp_path / "bin2"),
+               "HOOK_IO_SERVER_URL": server.url}
+        assert fire("PreToolUse", env, shutil.which(shell)) == ("", "")
+        eventually(server.events)
 
 
 def test_what_a_detached_hook_loses_and_its_end_are_told_by_the_next_that_is_waited_for(

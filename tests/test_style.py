@@ -38,6 +38,7 @@ POWERS = {
         {"open", "os.open", "os.replace", "os.rename", "os.unlink", "os.remove",
          "os.makedirs", "os.mkdir", "os.rmdir", "os.truncate"},
         {"FailureStreak", "OwnFile", "StderrBuffer", "forget_compiled", "Background",
+         "Wait",  # reads when the process began
          "WholeFile", "Spool", "EventLog", "Ledger", "Parts", "Start", "Check",
          "Trial", "Plan", "say"}),  # the installer's
     "processes": (
