@@ -19,6 +19,7 @@ from server import FAULTS, EventServer, full_backlog
 
 BUDGET_MS = 100  # what send_event.py takes without being told
 SHORT_MS = 300  # a budget that a server's silence uses up
+TLS_MS = 2000  # the same, where a busy machine has a handshake to make
 NO_HASTE_MS = 5000  # a budget under which only the server decides what happens
 EVENT = sample("PreToolUse")
 
@@ -513,7 +514,7 @@ def test_what_a_server_settles_behind_tls_is_left_at_once(
     result, url, exchange = sent_over_tls(
         one_hook, certificates["IP:127.0.0.1"], reply, NO_HASTE_MS)
     check(one_hook, result, url, outcomes, "closed without an answer|connection reset")
-    assert exchange.held_ms <= 600 + SLACK_MS
+    assert exchange.held_ms <= 2 * SHORT_MS + SLACK_MS
 
 
 @pytest.mark.parametrize("reply", ["silent", {"drip_ms": 100}], ids=str)
@@ -521,9 +522,9 @@ def test_what_a_server_settles_behind_tls_is_left_at_once(
 def test_a_server_that_settles_nothing_behind_tls_is_left_at_the_deadline(
         one_hook, certificates, reply):
     result, url, exchange = sent_over_tls(
-        one_hook, certificates["IP:127.0.0.1"], reply, 600)
-    check(one_hook, result, url, "unconfirmed", "no answer within 600 ms")
-    assert exchange.held_ms <= 600 + SLACK_MS
+        one_hook, certificates["IP:127.0.0.1"], reply, TLS_MS)
+    check(one_hook, result, url, "unconfirmed", f"no answer within {TLS_MS} ms")
+    assert exchange.held_ms <= TLS_MS + SLACK_MS
 
 
 @timed
@@ -531,6 +532,6 @@ def test_a_long_body_to_a_tls_server_that_never_reads_ends_in_time(
         one_hook, certificates):
     own = certificates["IP:127.0.0.1"]
     with TlsServer(own, fault="accept_only") as server:
-        result, held_ms = post(one_hook, server.url, 32 << 20, 600, **trusting(own))
+        result, held_ms = post(one_hook, server.url, 32 << 20, TLS_MS, **trusting(own))
     assert result.stdout.strip() == "timed_out", result
-    assert held_ms <= 600 + SLACK_MS
+    assert held_ms <= TLS_MS + SLACK_MS

@@ -35,17 +35,32 @@ def seconds_of(lines):
     return took
 
 
+def times_as_long(many, few):
+    """Return how many times *many* lines take what *few* take, by the best of each.
+
+    What others do on the machine makes either one longer, so both are taken in turns,
+    and again only while it looks like too many times.
+    """
+    times = [], []
+    for _ in range(10):
+        for lines, seconds in zip((few, many), times):
+            seconds.append(seconds_of(lines))
+        if min(times[1]) < 25 * min(times[0]):
+            break
+    return min(times[1]) / min(times[0])
+
+
 @pytest.mark.parametrize("kind", ONES)
 def test_ten_times_the_events_of_a_turn_take_ten_times_the_time(kind):
     few, many = (lines_of(count, kind) for count in (300, 3000))
-    ratio = seconds_of(many) / min(seconds_of(few) for _ in range(3))
+    ratio = times_as_long(many, few)
     assert ratio < 25, f"3,000 events take {ratio:.1f} times as long as 300"
 
 
 @pytest.mark.long
 def test_a_hundred_thousand_events_of_a_turn_are_told_in_bounded_time():
     few, many = (lines_of(count, "with ids") for count in (10000, 100000))
-    ratio = seconds_of(many) / seconds_of(few)
+    ratio = times_as_long(many, few)
     assert ratio < 25, f"100,000 events take {ratio:.1f} times as long as 10,000"
 
 
