@@ -189,7 +189,7 @@ def test_the_log_is_put_into_the_file_again_after_a_disk_that_failed(
         failed.append(number)
         raise OSError(28, "No space left on device")
     with monkeypatch.context() as patched:
-        patched.setattr(wal.os, "fsync", fail)
+        patched.setattr(wal, "SYNC", fail)
         store = small()
         store.add(EVENT)
         eventually(lambda: len(failed) > 2)
@@ -219,7 +219,7 @@ def test_a_log_that_grows_fast_is_laid_out_and_read_as_before(
 
 def test_a_log_that_stands_still_is_not_brought_to_disk(small, monkeypatch):
     seen = []
-    monkeypatch.setattr(wal.os, "fsync", seen.append)
+    monkeypatch.setattr(wal, "SYNC", seen.append)
     store = small()
     store.add(EVENT)
     eventually(lambda: seen)

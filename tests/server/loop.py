@@ -16,7 +16,7 @@ from .http1 import LINGER_MS, POLL_S, Connection, Exchange, reading
 
 OPEN_MAX = 400  # connections; above it, the one that was idle longest makes room
 ACCEPTED_AT_ONCE = 64
-GATHER_S = 0.002  # between turns in which several clients were answered
+GATHER_S = 0.0005  # between turns in which several clients were answered
 
 
 @dataclass(eq=False)

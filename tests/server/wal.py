@@ -12,10 +12,12 @@ import sqlite3
 import threading
 import time
 
-SYNC_S = 0.2  # how often the log is brought to disk, where it has changed
+SYNC_S = 0.1  # how often the log is brought to disk, where it has changed
 CHECKPOINT_S = 2  # how often it is put into the file
 MAX_PAGES = 25000  # then it begins anew
 FRAME_BYTES = 4096 + 24  # a page in the log, with its head
+#: tells the journal of the file system of a new size, and of no time of a change
+SYNC = getattr(os, "fdatasync", os.fsync)
 LAY_OUT = getattr(os, "posix_fallocate", None)
 LAID_LEAST = 1 << 20  # bytes between two checkpoints that are worth it
 
@@ -56,7 +58,7 @@ class Wal:
         changes = self._store.changes()
         if changes == self._synced:
             return
-        os.fsync(log.fileno())
+        SYNC(log.fileno())
         if is_due:
             self._lay_out(log, self._put_into_file(own))
             self._synced = changes
@@ -71,9 +73,9 @@ class Wal:
         for _ in range(2):
             ((_, pages, _),) = own.execute("PRAGMA wal_checkpoint(PASSIVE)")
         if pages > MAX_PAGES:
-            os.fsync(self.file.fileno())
+            SYNC(self.file.fileno())
             own.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            os.fsync(self.file.fileno())
+            SYNC(self.file.fileno())
             with self._store.lock:
                 own.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
         return pages
