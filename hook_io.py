@@ -1811,8 +1811,12 @@ SETTERS = ("set ", "setx ", "env ", "setenv ", "-x ", "-gx ", "with ", "encrypte
 FLAGS = (
     (("-u", "-U", "--user", "--proxy-user", "--auth", "-a"),
      ("curl", "http", "wget"), ":"),
-    (("-p",), ("mysql", "mariadb", "sshpass", "docker login", "podman login"), ""),
+    (("-p",), ("mysql", "mariadb", "sshpass", "docker login", "podman login",
+               "az login", "mongo", "7z "), ""),
+    (("-P",), ("zip ", "sqlcmd", "tsql"), ""), (("-N",), ("ssh-keygen",), ""),
+    (("-k",), ("openssl enc",), ""), (("-passin", "-passout"), ("openssl",), ":"),
     (("-a",), ("redis-cli",), ""), (("-w",), ("ldap",), ""),
+    (("-U", "--user"), ("smbclient", "rpcclient"), "%"),
     (("-b", "--body"), ("gh secret", "gh variable"), ""),
     (("-b", "--cookie"), ("curl",), "="))
 _FLAG_STARTS = tuple(flag for flags, _, _ in FLAGS for flag in flags)
@@ -1824,6 +1828,8 @@ QUOTES = ("'", '"', "`")
 ESCAPED = Row.each(
     "20 22 26 27 2C 2c 3A 3a 3B 3b 3C 3c 3D 3d 3E 3e 3F 3f 40 5B 5b 7B 7b 28 0A 0a 09")
 ESCAPES = {
+    "--": tuple(f"--{flag}=" for flag in Row.each(
+        "from-literal set set-string build-arg env")),
     "\\": Row.each(r"\n \t \r \b \f"), "1b": Row.each(r"\x1b \u001b"),
     "%": tuple("%" + code for code in ESCAPED),
     "\\u00": tuple("\\u00" + code for code in ESCAPED)}
@@ -2097,6 +2103,9 @@ class Named:
         self.end = at + len(name.text)
         self.before = self.text[max(0, at - BEFORE_CHARS):at].lower()
         self.is_flag = name.text[:1] == "-"
+        self.rank = name.rank
+        if self.rank == 1 and self.before[-1:] == " ":  # "API key"
+            self.rank = Name(self.before.split(" ")[-2] + name.text).rank or 1
         self.sign, self.closed = "", ""
         self.start = self.end + self._joint(self.text[self.end:self.end + JOINT_CHARS])
 
@@ -2105,6 +2114,14 @@ class Named:
         if rest[:1] == "=" and rest[1:2].isalnum():
             self.sign = "="
             return 1
+        if self.before[-1:] == "<":  # an element, maybe with attributes
+            gap = rest.partition(">")[0]
+            rest = " " * len(gap) + rest[len(gap):] if gap[:1] == " " else rest
+            rest = rest.replace("><value>", "       >", 1).replace(
+                "><Value>", "       >", 1)
+        elif rest[:1] == "[":
+            size = rest[1:].partition("]")[0]
+            rest = rest.replace(size, "[" * len(size), 1) if size.isdigit() else rest
         tail = rest.lstrip(CLOSERS)
         self.closed = rest[:len(rest) - len(tail)]
         held = tail.lstrip(" \t\r\n,\"'\\")
@@ -2134,18 +2151,18 @@ class Named:
         if self.name.bare == "value":
             return self._in_pair()
         is_closed = '"' in closed or "'" in closed
-        if self.name.rank == 0 and self.before[-1:] not in ("?", "&", ";"):
+        if self.rank == 0 and self.before[-1:] not in ("?", "&", ";"):
             return 0, 0, ""
         if text[self.start:self.start + 1] == "(" and self.name.bare == "auth":
             pair = text[self.start:self.start + JOINT_CHARS]
             self.start += len(pair) - len(pair.partition(",")[2].lstrip())
         if sign == "==" or (sign == "," and not is_closed) or (
                 ")" in closed and sign not in ("||", "??", "=")) or (
-                closed[:1] == "]" and sign == "="):
+                closed[:1] == "]" and sign == "=") or (closed[:1] == "[" and not sign):
             return 0, 0, ""
         is_header = "-" in self.name.text[1:] or self.name.bare.endswith(
             ("authorization", "cookie"))
-        if sign == ":" and self.name.rank > 1 and is_header and not (
+        if sign == ":" and self.rank > 1 and is_header and not (
                 is_closed or self.is_flag):
             found = self._in_header()
             if found[1]:
@@ -2209,7 +2226,7 @@ class Named:
     def _is_good(self, value: Value) -> bool:
         """Tell whether the *value* in quotes is secret."""
         said, word, sign = value.text, self.name.text, self.sign
-        if self.name.rank < 2:
+        if self.rank < 2:
             return value.is_key() or (
                 sign == "=" and word.isupper() and value.is_mixed
                 and not value.is_code())
@@ -2217,8 +2234,9 @@ class Named:
             return False
         if sign in (",", ""):
             is_set = not sign and self.before.endswith(SETTERS)
-            return ":" not in said and word.lower() not in SCHEMES and (
-                value.is_mixed or self.is_flag or is_set)
+            return ":" not in said and (
+                value.is_key() if word.lower() in SCHEMES
+                else value.is_mixed or self.is_flag or is_set)
         if sign == "(":
             called = word.rpartition(".")[2].lower()
             is_set = called.startswith(("set", "with")) and len(said) > 5
@@ -2273,10 +2291,10 @@ class Named:
                 not sign and start == self.end) or (
                 self.before[-1:] == "{" and behind[:1] == "}" and len(said) < 8):
             return 0, 0, ""
-        if sign == ":" and self.closed and said.isdigit() and self.name.rank == 2:
+        if sign == ":" and self.closed and said.isdigit() and self.rank == 2:
             return (start, end, self.closed) if len(said) > 4 else (0, 0, "")  # of JSON
         value = Value(said)
-        if (self.name.rank == 2 and (len(said) < 3 or value.is_code())) or (
+        if (self.rank == 2 and (len(said) < 3 or value.is_code())) or (
                 not self._is_good_bare(value, in_query, behind)):
             return 0, 0, ""
         return start, end if is_whole else self.reading.end(kind, start), ""
@@ -2285,7 +2303,7 @@ class Named:
         """Tell whether the *value* without quotes is secret."""
         said, word, sign = value.text, self.name.text, self.sign
         is_tight = sign == "=" and self.text[self.start - 1] == "="
-        if self.name.rank < 2:
+        if self.rank < 2:
             is_named = is_tight and value.is_mixed and (in_query or word.isupper())
             return (is_named and len(said) > 2 and not value.is_code()) or (
                 bool(sign) and value.is_key())
@@ -2297,8 +2315,10 @@ class Named:
             return sign not in ("||", "??") and (value.is_mixed or is_element)
         if self.is_flag:
             return said[0] != "-" and "=" not in said[:6]
+        is_last = behind[:1] in ("", "\r", "\n") and (
+            len(said) >= SECRET_MIN_CHARS and ":" not in said)
         return value.is_key() or (
-            value.is_mixed and self.before.endswith(SETTERS)) or (
+            value.is_mixed and (is_last or self.before.endswith(SETTERS))) or (
             value.is_mixed and len(said) >= 12 and word.lower() in SCHEMES) or (
             word.lower() == "password" and self.before.split()[-2:-1] == ["login"])
 

@@ -144,9 +144,16 @@ NAMED = (
     """curl -d '{"password": "{}", "user": "bob"}' h""",
     r'echo "{\"token\": \"{}\", \"n\": 1}" | x', r'x "{\\\"api_key\\\":\\\"{}\\\"}" y',
     "https://h/x?access_token={}&y=1", "git -c http.extraHeader='Authorization: {}' x",
-    "signingKey = '{}'", "account-key={}", "accessKey={} ")
+    "signingKey = '{}'", "account-key={}", "accessKey={} ",
+    "kubectl create secret generic x --from-literal=password={}",
+    "helm install x --set=db.password={}", "zip -P {} x.zip f", "az login -p {} -t t",
+    "ssh-keygen -t rsa -N {} -f x", "openssl rsa -passin pass:{} -in x",
+    "smbclient //h/s -U bob%{}", 'char password[255] = "{}";',
+    '<password type="string">{}</password>', "<AdminPassword><Value>{}</Value>")
 #: with a value that mixes letters and digits
 MIXED = (
+    "SECRET KEY:{}", "API key: {}\nx", "npm config set //h/:_authToken {}\n",
+    'auth.Add("token", "{}")', "password {}\nuser bob",
     "password: {}\nuser: bob", "api_key: {} # for tests", "token = {}",
     "the header was Bearer {} and", "the secret {} and", "acme ACCESS_KEY {}",
     "Basic {} x", "STRIPE_KEY={} npm start",
@@ -384,6 +391,7 @@ LOOK_ALIKES = (
     "connect(password='', host='db', user='bob')", 'x {"token": "", "user": "bob"}',
     "PASSWORD= HOST=db PORT=5432", "password:\nhost: db1\nuser: bob",
     "--password '' -h db1",
+    "line: token[fields_1.LINE],", "sort key: {}\nx", 'LICENSE = "CC0-1.0"',
     "for token in tokens: print(token)", "if token == x: y", "x ? token : other")
 
 
