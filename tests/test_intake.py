@@ -303,20 +303,45 @@ def test_usage_comes_from_the_log_records_where_no_metrics_come():
         assert sum(m["output"] for m in session["usage"].values()) == 675
 
 
+def point(value, temporality=2, at=None):
+    pairs = [("session.id", SESSION), ("type", "input"), ("model", "m")]
+    return {"resourceMetrics": [{"scopeMetrics": [{"metrics": [{
+        "name": "claude_code.token.usage", "sum": {
+            "aggregationTemporality": temporality, "dataPoints": [{
+                "startTimeUnixNano": "1", "timeUnixNano": str(at or value),
+                "asDouble": value, "attributes": [
+                    {"key": key, "value": {"stringValue": text}}
+                    for key, text in pairs]}]}}]}]}]}
+
+
 def test_cumulative_points_are_told_once_however_often_they_come():
-    def point(value):
-        return {"resourceMetrics": [{"scopeMetrics": [{"metrics": [{
-            "name": "claude_code.token.usage", "sum": {
-                "aggregationTemporality": 2, "dataPoints": [{
-                    "startTimeUnixNano": "1", "timeUnixNano": str(value),
-                    "asDouble": value, "attributes": [
-                        {"key": key, "value": {"stringValue": text}} for key, text in
-                        [("session.id", SESSION), ("type", "input"),
-                         ("model", "m")]]}]}}]}]}]}
     with EventServer() as server:
         for value in (10, 10, 25):
             send(server, "metrics", point(value))
         assert server.attribution.usage(SESSION) == {"m": {"input": 25}}
+
+
+def test_numbers_that_add_up_beyond_any_leave_the_sessions_to_be_read():
+    with EventServer() as server:
+        for at in (1, 2, 3):
+            assert send(server, "metrics", point(1e308, 1, at))[0] == 200
+        (session,) = get(server, "/sessions")[1]
+        assert session["usage"] == {"m": {"input": 10**15}}
+
+
+@pytest.mark.parametrize("value, used", [
+    ({"intValue": str((1 << 64) - 1)}, 10**15), ({"intValue": "7"}, 7),
+    ({"intValue": "-7"}, None), ({"doubleValue": -1e308}, None),
+    ({"boolValue": True}, None)])
+def test_of_a_request_what_is_a_number_of_tokens_is_added(value, used):
+    said = {"session.id": {"stringValue": SESSION}, "input_tokens": value,
+            "event.name": {"stringValue": "api_request"}}
+    body = {"resourceLogs": [{"scopeLogs": [{"logRecords": [{"attributes": [
+        {"key": key, "value": value} for key, value in said.items()]}]}]}]}
+    with EventServer() as server:
+        assert send(server, "logs", body) == (200, {"partialSuccess": {}})
+        (session,) = get(server, "/sessions")[1]
+        assert session["usage"] == ({"": {"input": used}} if used else {})
 
 
 def test_a_packed_body_is_read_and_a_bomb_or_half_of_one_is_refused():
@@ -358,6 +383,8 @@ for _ in range(200):
     ({"resourceLogs": [{"scopeLogs": [{"logRecords": [7]}]}]},
      "resourceLogs[0].scopeLogs[0].logRecords[0]"),
     (record(stringValue=1), "value.stringValue"), (record(intValue="x"), "intValue"),
+    (record(intValue=str(1 << 64)), "intValue"),
+    (record(intValue=-(1 << 63) - 1), "intValue"),
     (record(boolValue="true"), "boolValue"), (record(doubleValue="1"), "doubleValue"),
     (record(doubleValue=10**400), "doubleValue"), (record(**DEEP), "deep"),
     ({"resourceLogs": [{"scopeLogs": [{"logRecords": [{"timeUnixNano": "soon"}]}]}]},

@@ -36,6 +36,7 @@ REQUEST = {"input_tokens": "input", "output_tokens": "output",
            "cache_read_tokens": "cache_read",
            "cache_creation_tokens": "cache_creation", "cost_usd": "cost"}
 DELTA, CUMULATIVE = 1, 2
+USED_MAX = 1e15  # a sum that is told; what is sent adds up to infinity at worst
 ASKED_AT_ONCE = 500  # ids in a statement; SQLite may take 999
 NAME_SHOWN_CHARS = 200
 SESSION = ("session_id", "source_app", "folder", "first_at", "last_at", "last_event",
@@ -169,7 +170,7 @@ class Attribution:
             if name == "api_request":
                 for attribute, kind in REQUEST.items():
                     value = members.get(attribute)
-                    if isinstance(value, (int, float)):
+                    if type(value) in (int, float) and value > 0:
                         self._use(session_id, members, kind, "logs", value)
         return True
 
@@ -181,7 +182,7 @@ class Attribution:
             "INSERT INTO usage (session_id, model, kind, source, value) VALUES"
             " (?, ?, ?, ?, ?) ON CONFLICT (session_id, model, kind, source) DO UPDATE"
             " SET value = value + excluded.value",
-            session_id, str(members.get("model") or ""), kind, source, value)
+            session_id, str(members.get("model") or ""), kind, source, float(value))
 
     def add_point(self, session_id, metric, temporality, point):
         """Add up a number of usage; return whether it is new.
@@ -270,9 +271,9 @@ class Attribution:
 
     def _usage(self, session_ids):
         rows, _ = self.store.run(
-            "SELECT session_id, model, kind, MAX(value) FROM usage WHERE session_id IN"
-            f" ({', '.join('?' * len(session_ids))}) GROUP BY session_id, model, kind"
-            " ORDER BY model, kind", *session_ids)
+            "SELECT session_id, model, kind, MIN(MAX(value), ?) FROM usage WHERE"
+            f" session_id IN ({', '.join('?' * len(session_ids))}) GROUP BY session_id,"
+            " model, kind ORDER BY model, kind", USED_MAX, *session_ids)
         usage = {}
         for session_id, model, kind, value in rows:
             usage.setdefault(session_id, {}).setdefault(model, {})[kind] = (

@@ -111,8 +111,8 @@ def whole(value, where, depth=0):
     text = str(value) if isinstance(value, (int, str)) else ""
     digits = text[1:] if text[:1] == "-" else text
     if isinstance(value, bool) or not (digits.isascii() and digits.isdigit()) or (
-            len(digits) > 20):
-        raise bad(where, "an integer, or one in a string")
+            len(digits) > 20 or not -1 << 63 <= int(text) < 1 << 64):
+        raise bad(where, "an integer of 64 bits, or one in a string")
     return int(text)
 
 
