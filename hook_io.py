@@ -212,11 +212,11 @@ class Row:
 
     @staticmethod
     def as_named(names: str) -> "Dict[str, str]":
-        return {name: name for name in names.split()}
+        return dict(zip(names.split(), names.split()))
 
     @staticmethod
     def each(words: str, tail: str = "") -> "Tuple[str, ...]":
-        return tuple(word + tail for word in words.split())
+        return tuple(f"{words} ".replace(" ", f"{tail} ").split())
 
 
 #: agent -> all that is known of it.  The agent of an event is the first one of whose
