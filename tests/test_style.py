@@ -301,7 +301,8 @@ def imported_on_the_way(hook, url):
     (hook.home / "watch.py").write_text(watch)
     done = subprocess.run(
         [hook.python, str(hook.home / "watch.py"), str(hook.folder / "send_event.py"),
-         "--source-app", "demo", "--event-type", "PreToolUse", "--server-url", url],
+         "--source-app", "demo", "--event-type", "PreToolUse", "--server-url", url,
+         "--timeout-ms", "60000"],
         input=json.dumps(sample("PreToolUse")).encode(), env=hook.env,
         capture_output=True, check=True)
     return set(done.stderr.decode().split())
