@@ -5337,8 +5337,20 @@ class Check:
             text = self.settings.env.get(name, "")
             if text not in OFF_WORDS and text.lower() in OFF_WORDS:
                 said[name] = f" (did you mean {text.lower()}?)"
+        said.update(self._misspelt())
         line = ", ".join(self._named(name) + hint for name, hint in said.items())
         return [f"not understood: {line}"] if line else []
+
+    def _misspelt(self) -> "Dict[str, str]":
+        """Return variables that nobody reads -> which one of ours was meant."""
+        from difflib import get_close_matches
+
+        ours = [f"HOOK_IO_{word.upper()}" for word in vars(self.settings)]
+        others = [name for name in self.settings.env
+                  if name[:4].upper() == "HOOK" and name not in ours]
+        near = {name: get_close_matches(name.upper(), ours, 1, 0.88) for name in others}
+        return {Line.clean(name): f" (did you mean {found[0]}?)"
+                for name, found in near.items() if found}
 
     def _file_lines(self, url: str) -> "List[str]":
         """Return what is said of the files: streak, spool, event log, state folder."""

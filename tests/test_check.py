@@ -284,8 +284,28 @@ def test_a_variable_that_is_not_understood_is_named_with_the_nearest_right_value
     assert said["not understood"] == f"{variable} in {path}{hint}"
 
 
+@pytest.mark.parametrize(("variable", "hint"), [
+    ("HOOK_IO_SERVER_ULR", " (did you mean HOOK_IO_SERVER_URL?)"),
+    ("HOOK_IO_TIMOUT_MS", " (did you mean HOOK_IO_TIMEOUT_MS?)"),
+    ("HOOK_IO_TIMEOUT", " (did you mean HOOK_IO_TIMEOUT_MS?)"),
+    ("hook_io_off", " (did you mean HOOK_IO_OFF?)"),
+    ("HOOKIO_SPOOL_DIR", " (did you mean HOOK_IO_SPOOL_DIR?)"),
+])
+def test_a_variable_that_nobody_reads_is_named_with_the_one_that_was_meant(
+    one_hook, project, variable, hint
+):
+    env = {variable: "squeamish-4711"}
+    result, said, _ = settled(one_hook, "--server-url", nowhere(), env=env)
+    assert said["not understood"] == variable + hint
+    assert "squeamish" not in result.stdout + result.stderr
+    path = settle(project, **env)
+    _, said, _ = settled(one_hook, "--server-url", nowhere())
+    assert said["not understood"] == f"{variable} in {path}{hint}"
+
+
 def test_what_is_understood_is_named_in_no_such_line(one_hook):
-    env = {"HOOK_IO_DECIDE": "off", "HOOK_IO_BACKGROUND": "yes", "HOOK_IO_PURE": "0"}
+    env = {"HOOK_IO_DECIDE": "off", "HOOK_IO_BACKGROUND": "yes", "HOOK_IO_PURE": "0",
+           "HOOK_IO_OF_MY_OWN_GUARD": "1", "HOOKS": "x", "IO": "y"}
     result, _, _ = settled(one_hook, "--server-url", nowhere(), env=env)
     assert "not understood" not in result.stdout
     env = {"HOOK_IO_DECIDE": "DENY", "HOOK_IO_FORMAT": "xml"}
