@@ -5470,6 +5470,7 @@ RESULTS = {"": "ok", "success": "ok", "true": "ok", "rejected": "denied",
 #: members whose texts, beside the names of all, are signs of an agent
 SIGNING = ("transcript_path", "hook_event_name", "permission_mode", "session_id")
 CANDIDATES_MAX = 10  # of open calls that one without an id may be the end of
+EPOCH_DAY = 719163  # 1970-01-01, counted from the day 1 of the year 1
 
 
 def story(events: "Iterable[Any]") -> "List[Event]":
@@ -5525,17 +5526,16 @@ class Turns:
     def facts(events: "Iterable[Any]") -> "Iterator[Fact]":
         """Yield (ms since the epoch, place, canonical name, event) of what is one.
 
-        What events of one form, or of one minute, have in common is worked out once.
+        What events of one form have in common is worked out once.
         """
         agents: "Dict[Any, str]" = {}
-        minutes: "Dict[str, int]" = {}
         at_ms = 0
         for place, record in enumerate(events):
             outer = Turns.decoded(record)
             kept = outer if "event_type" in outer else {}
             inner = kept.get("metadata")
             native = Turns.decoded(inner) if isinstance(inner, str) else outer
-            form = (*native, "", *[Turns.text(native, name) for name in SIGNING])
+            form = (*native, *map(str, map(native.get, SIGNING)))
             if form not in agents:
                 agents[form] = platform_of(native)
             said = normalise(native, agents[form])
@@ -5544,7 +5544,7 @@ class Turns:
                     said[member] = kept[member]
             name = str(kept.get("event_type") or said.get("hook_event_name") or "")
             moment = kept.get("timestamp") or said.get("timestamp")
-            at_ms = Turns.moment_ms(moment, minutes) or at_ms
+            at_ms = Turns.moment_ms(moment) or at_ms
             known = name if name in _ACTS else canonical(name) or name
             if known:
                 yield at_ms, place, known, said
@@ -5561,41 +5561,26 @@ class Turns:
         return value if isinstance(value, dict) else {}
 
     @staticmethod
-    def moment_ms(moment: "Any", minutes: "Dict[str, int]") -> int:
+    def moment_ms(moment: "Any") -> int:
         """Return a time, ISO 8601 or a number of s, ms or ns since the epoch, in ms; 0.
-
-        minutes: what is known by now, of times of the form that Wire.instant() makes.
         """
+        from datetime import date
+
         text = str(moment)
         try:
             if text[4:5] != "-" and text.replace(".", "", 1).isdigit():
                 number, digits = float(text), len(text.partition(".")[0])
                 ms = number * 1000 if digits < 12 else number / 10 ** (digits // 17 * 6)
                 return int(ms) if digits < 21 else 0
-            day_text, rest = text[:10], text[19:].rstrip("Z")
-            if day_text not in minutes:
-                minutes[day_text] = Turns._days(
-                    int(text[:4]), int(text[5:7]), int(text[8:10])) * 86400
-            seconds = minutes[day_text] + int(text[11:13]) * 3600 + int(
-                text[14:16]) * 60 + int(text[17:19])
-            if len(rest) > 4 or rest[:1] != ".":
-                sign = "-" if "-" in rest else "+"
-                rest, _, zone = rest.partition(sign)
-                away = int(zone[:2]) * 60 + int(zone[2:].strip(":") or 0) if zone else 0
-                seconds -= away * 60 if sign == "+" else away * -60
-            return seconds * 1000 + int(f"{rest[1:4]:0<3}")
+            days = date(int(text[:4]), int(text[5:7]), int(text[8:10])).toordinal()
+            hours, minutes, rest = int(text[11:13]), int(text[14:16]), text[19:]
+            sign = "-" if "-" in rest else "+"
+            rest, _, zone = rest.rstrip("Z").partition(sign)
+            away = int(zone[:2]) * 60 + int(zone[2:].strip(":") or 0) if zone else 0
+            minutes += (days - EPOCH_DAY) * 1440 + hours * 60 - int(sign + str(away))
+            return (minutes * 60 + int(text[17:19])) * 1000 + int(f"{rest[1:4]:0<3}")
         except (ValueError, OverflowError):
             return 0
-
-    @staticmethod
-    def _days(year: int, month: int, day: int) -> int:
-        """Return the days from 1970 on; raises ValueError.  Years begin in March here.
-        """
-        if not 1 <= month <= 12:
-            raise ValueError(month)
-        year -= month < 3
-        return year * 365 + year // 4 - year // 100 + year // 400 + (
-            (month + 9) % 12 * 306 + 5) // 10 + day - 719469
 
     @staticmethod
     def text(said: "Event", member: str) -> str:
@@ -5831,7 +5816,9 @@ USAGE_AGENTS = ("claude-code",)  # whose transcripts hold usage
 LEDGER: "Event" = {"sessions": {}, "counters": {}, "names": {}, "usage": {}, "owed": {},
                    "waiting": [], "since": 0, "in_doubt": False}
 SESSION: "Event" = {"log": [], "done": "", "traces": {}, "files": {}, "paid": {},
-                    "fresh": True}
+                    "since_ms": 0, "fresh": True, "late": {}}
+#: what an export leaves of a session to the next one
+LEFT = ("session_id", "event_type", "agent", "event_log", "transcript_path")
 #: kind of record -> attribute -> the member of it that leaves under that name
 EXPORTED = {
     "turn": {"gen_ai.agent.name": "agent", "gen_ai.request.model": "model",
@@ -5911,6 +5898,8 @@ METRICS: "Dict[str, Tuple[str, str, Tuple[float, ...], str, str]]" = {
     "cache_write": ("", _INFERENCE + "cache_write.input_tokens", (), "{token}",
                     "Input that was written to a cache."),
     "lost": ("export_lost_turns_total", "", (), "", "Turns that no collector took."),
+    "left_out": ("export_left_out_spans_total", "hook_io.export.left_out_spans", (),
+                 "{span}", "Spans of turns that have too many."),
     "unread": ("transcripts_unread_total", "", (), "",
                "Transcripts that could not be read, so that tokens are missing."),
 }
@@ -5937,11 +5926,16 @@ LABELS = {"tool": "gen_ai.tool.name", "model": "gen_ai.request.model",
 
 
 class Export:
-    """What one run exports: the turns that are new in the session of its event."""
+    """What one run exports: the turns that are new in the session of its event.
+
+    And, while there is time, what earlier ones left of other sessions.
+    """
+
+    is_late = False
 
     def __init__(self, event: AgentEvent, errand: "Errand") -> None:
         self.event, self.errand, self.settings = event, errand, errand.settings
-        self.kinds = self.settings.export.split(",")
+        self.kinds, self.log = self.settings.export.split(","), self.settings.event_log
         self.begun = time.monotonic()
         self.session_id = errand.session_id or Turns.text(event, "session_id")
         self.is_last = errand.event_type == "SessionEnd"
@@ -5969,10 +5963,10 @@ class Export:
             time.sleep(SETTLE_MS / 1000)
         ledger = self.ledger
         try:
-            ledger.take(self.begun + EXPORT_TIMEOUT_MS / 1000)
+            ledger.take(self.begun + EXPORT_TIMEOUT_MS / 1000, self._word())
             if "otlp" in self.kinds and ledger.state["in_doubt"]:
                 self._settle("metrics", Outcome("unconfirmed"))
-            count = self.tell()
+            count = self.tell() + self._tell_late()
             if "textfile" in self.kinds:
                 self._write_text()
             ledger.save()
@@ -5986,8 +5980,8 @@ class Export:
         return f"{count} turns exported"
 
     @staticmethod
-    def why(error: OSError) -> str:
-        return Line.of_error(error) if error.strerror else str(error)
+    def why(error: Exception) -> str:
+        return Line.of_error(error) if getattr(error, "strerror", "") else str(error)
 
     def _untold(self) -> HookResult:
         """Return what the session is told of turns that were lost on their way."""
@@ -6008,23 +6002,50 @@ class Export:
             "collector, set HOOK_IO_EXPORT_URL, or HOOK_IO_EXPORT=off. Each loss is a "
             f"line in {streak.path}")
 
+    def _word(self) -> "Event":
+        """Return what another export has to know, to tell the rest of this session."""
+        return dict(zip(LEFT, (
+            self.session_id, self.errand.event_type, self.event.agent, self.log,
+            Turns.text(self.event, "transcript_path"))))
+
+    def _tell_late(self) -> int:
+        """Tell what is left of other sessions, also of those that are over."""
+        count = 0
+        for word in self.ledger.late():
+            if word["session_id"] != self.session_id and self._is_time():
+                other = Export(normalise({**word}, word["agent"]), self.errand.like(
+                    {name: word[name] for name in ("session_id", "event_type")}))
+                other.ledger, other.begun, other.is_late = self.ledger, self.begun, True
+                other.log = word["event_log"]
+                try:
+                    count += other.tell()
+                except (OSError, ValueError) as error:  # a path that is none
+                    self.errand.note("[WARNING] What was left of a session is not "
+                                     f"exported: {Line.of_error(error)}")
+        return count
+
+    def _is_time(self) -> bool:
+        """Tell whether there is time left for reading."""
+        return time.monotonic() <= self.begun + TELLING_MS / 1000
+
     def tell(self) -> int:
         """Count and keep what is new in the session; return how many turns are.
 
         The log is read on from where the last turn begins, or the earliest one of which
         a subagent is at work: late lines come behind.  Ids tell what was counted
         before, and calls of the last turn that have one are not read again.  What is
-        not read in TELLING_MS is left for the next export; the last one leaves nothing.
+        not read in TELLING_MS is left for the next export, of whichever session.
         """
         known = self.ledger.session(self.session_id)
         lines = self._lines(known["log"])
-        read = lines if self.is_last else list(self._in_time(lines))
+        read: "List[Logged]" = []
+        turns = [turn for turn in story(self._in_time(lines, read))
+                 if turn["session_id"] == self.session_id]
         left = lines[len(read):]
-        turns = [turn for turn in story([
-            *(line for _, _, line in read), *([] if left else self._own(read))])
-            if turn["session_id"] == self.session_id]
         place = [*left[0][:2]] if left else known["log"]
+        known["late"] = {}
         if left:
+            known["late"] = self._word()
             self.errand.note(f"[WARNING] {len(left)} events are left for the next "
                              "export: there was no time to read them")
         if not turns:
@@ -6060,16 +6081,20 @@ class Export:
         self, known: "Event", turns: "List[Event]", kept: "List[Event]", is_cut: bool
     ) -> "Tuple[int, str]":
         """Count what is new; return of how many turns, and the ids to be known then."""
-        answers = Tokens(self.ledger, known, self.errand).answers(self.event, turns)
-        spans = Spans(known, self.errand)
-        spans.join(turns[-1])
+        tokens = Tokens(self.ledger, known, self.errand, self._is_time)
+        answers = tokens.answers(self.event, turns)
+        known["late"] = self._word() if is_cut or tokens.is_cut else {}
+        spans = Spans(self.ledger, known, self.errand)
+        if not self.is_late:
+            spans.join(turns[-1])
         told = known["done"]
         before = {told[at:at + ID_CHARS] for at in range(0, len(told), ID_CHARS)}
         count, done = 0, ""
         for turn in turns:
             is_kept = turn["started_ms"] >= kept[0]["started_ms"]
             new = [record for record in spans.records(
-                turn, answers.get(id(turn), []), self.is_last or not is_kept)
+                turn, answers.get(id(turn), []),
+                not is_kept or (self.is_last and not is_cut))
                 if record[0] not in before and (
                     not is_cut or record[2].get("outcome") != "open")]
             done += "".join(number for number, kind, _, _ in new if is_kept and (
@@ -6081,19 +6106,22 @@ class Export:
                     [turn["end"], spans.of(turn, new)])
         return count, done
 
-    def _in_time(self, lines: "List[Logged]") -> "Iterator[Logged]":
-        until = self.begun + TELLING_MS / 1000
-        for n, line in enumerate(lines):
-            if n >= LINES_MIN and n % 100 == 0 and time.monotonic() > until:
+    def _in_time(
+        self, lines: "List[Logged]", read: "List[Logged]"
+    ) -> "Iterator[Any]":
+        """Yield lines while there is time, and keep which; then the event itself."""
+        for line in lines:
+            if len(read) >= LINES_MIN and not self._is_time():
                 return
-            yield line
+            read.append(line)
+            yield line[2]
+        yield from self._own(lines)
 
     @staticmethod
     def _place_of(lines: "List[Logged]", since_ms: int) -> "List[int]":
         """Return the file's number and where the first line since then stands; []."""
-        minutes: "Dict[str, int]" = {}
         return next(([number, at] for number, at, line in lines if (
-            Turns.moment_ms(line[14:38].decode("ascii", "replace"), minutes)
+            Turns.moment_ms(line[14:38].decode("ascii", "replace"))
             or next(Turns.facts([line]), (0,))[0]) >= since_ms), [])
 
     def _lines(self, place: "List[int]") -> "List[Logged]":
@@ -6105,7 +6133,7 @@ class Export:
         """
         wanted = encode(self.session_id).encode("ascii") if self.session_id else b""
         found: "List[Logged]" = []
-        start, path = -1, os.path.expanduser(self.settings.event_log)
+        start, path = -1, os.path.expanduser(self.log)
         for name in (path + ".1", path):
             try:
                 file = os.fdopen(OwnFile.opened(name, os.O_RDONLY), "rb")
@@ -6160,8 +6188,8 @@ class Export:
         name, time_ns = self.errand.event_type, self.errand.time_ns
         since = Wire.instant(time_ns - 10 * 10**9).encode("ascii")
         mark = f'"event_type":"{name}"'.encode()
-        if not name or any(mark in line and line[14:38] >= since
-                           for _, _, line in lines):
+        if not name or self.is_late or any(
+                mark in line and line[14:38] >= since for _, _, line in lines):
             return []
         return [{"timestamp": Wire.instant(time_ns), "event_type": name,
                  "source_app": self.errand.source_app,
@@ -6278,17 +6306,48 @@ class Ledger:
         return {name: known[name] if type(known.get(name)) is type(value) else (
             type(value)(value)) for name, value in empty.items()}
 
-    def take(self, deadline: float) -> None:
-        """Wait for other exports, then read the file.  Raises OSError."""
+    def take(self, deadline: float, word: "Event") -> None:
+        """Wait for other exports, then read the file.
+
+        Raises OSError; where another export keeps it until then, the *word* is left to
+        the next one that gets it.
+        """
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
         if not os.path.isdir(os.path.dirname(self.path)):
             os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
         self.lock = os.open(self.path + ".lock", flags, 0o600)
         while not WholeFile.lock(self.lock):
             if time.monotonic() > deadline:
+                name = FailureStreak.file_name(word["session_id"])
+                WholeFile.write(f"{self.path}.late.{name}", encode(word).encode())
                 raise OSError("another export is at it; the next one makes up")
             time.sleep(0.01)
         self.state = self._whole(LEDGER, self._latest())
+        self._take_words()
+
+    def _take_words(self) -> None:
+        """Take over what was left in files, before a line of the log is read."""
+        folder, name = os.path.split(self.path)
+        taken = []
+        for entry in os.listdir(folder):
+            path = os.path.join(folder, entry)
+            if entry.startswith(f"{name}.late.") and entry[-4:] != ".tmp":
+                try:
+                    word = Turns.decoded(OwnFile.read(path, BODY_MAX_BYTES))
+                except OSError:
+                    continue  # it is none of ours
+                self.session(Turns.text(word, "session_id"))["late"] = word
+                taken.append(path)
+        if taken:
+            self.save()
+        for path in taken:
+            os.unlink(path)
+
+    def late(self) -> "List[Event]":
+        """Return the words that exports left."""
+        words = [JSON.at(known, "late") for known in self.state["sessions"].values()]
+        return [{name: Turns.text(word, name) for name in LEFT} for word in words
+                if isinstance(word, dict) and word]
 
     def _latest(self) -> "Event":
         """Return what the last whole line holds; {}: counters begin anew."""
@@ -6347,7 +6406,8 @@ class Ledger:
         """Add to a sum, or to a histogram's buckets, for good and for the collector."""
         for label, given in labels.items():
             seen = self.state["names"].setdefault(label, [])
-            text = Line.clamp(Line.clean(given), NAME_MAX_CHARS)
+            text = given if given in seen else Line.clamp(
+                Line.clean(given), NAME_MAX_CHARS)
             if text not in seen and len(seen) < LABEL_VALUES_MAX:
                 seen.append(text)
             labels[label] = text if text in seen else "other"
@@ -6439,8 +6499,12 @@ class Tokens:
     Only names of models, numbers, times and ids are taken from them.
     """
 
-    def __init__(self, ledger: Ledger, known: "Event", errand: "Errand") -> None:
+    def __init__(
+        self, ledger: Ledger, known: "Event", errand: "Errand",
+        is_time: "Callable[[], bool]",
+    ) -> None:
         self.ledger, self.known, self.errand = ledger, known, errand
+        self.is_time, self.is_cut = is_time, False
 
     def answers(
         self, event: AgentEvent, turns: "List[Event]"
@@ -6456,14 +6520,17 @@ class Tokens:
         new: "Dict[int, List[Event]]" = {}
         if event.agent not in USAGE_AGENTS or not os.path.isabs(path):
             return new
+        known["since_ms"] = known["since_ms"] or turns[0]["started_ms"]
         turn_of = {agent["agent_id"]: turn for turn in turns
                    for agent in turn["subagents"] if agent["agent_id"]}
         for name in (path, *self._others(path[:-len(".jsonl")] + "/subagents")):
             agent_id = "" if name == path else os.path.basename(name)[len("agent-"):-6]
-            for answer in self._read(name, paid):
+            self.is_cut = self.is_cut or bool(agent_id and not self.is_time())
+            for answer in () if self.is_cut else self._read(name, paid):
+                at_ms = answer["ended_ms"]
                 turn = turn_of.get(agent_id) or next(
-                    (turn for turn in reversed(turns)
-                     if turn["started_ms"] <= answer["ended_ms"]), None)
+                    (turn for turn in reversed(turns) if turn["started_ms"] <= at_ms),
+                    turns[0] if known["since_ms"] <= at_ms else None)
                 known["fresh"] = known["fresh"] and turn is not None
                 if turn is not None and self._count(turn, answer):
                     new.setdefault(id(turn), []).append(
@@ -6476,7 +6543,7 @@ class Tokens:
         """Return the transcripts of subagents in a folder."""
         try:
             names = sorted(os.listdir(folder))
-        except OSError:
+        except (OSError, ValueError):
             return []
         return [os.path.join(folder, name) for name in names
                 if name[:6] == "agent-" and name[-6:] == ".jsonl"]
@@ -6486,20 +6553,21 @@ class Tokens:
         answers: "List[Event]" = []
         files = self.known["files"]
         try:
-            data, files[path] = self._lines(path, files.get(path, 0))
-            answers, cost, unknown = self.told(data)
+            start, data = self._lines(path, files.get(path, 0))
+            answers, cost, unknown, read = self.told(data, self.is_time)
+            files[path], self.is_cut = start + read, self.is_cut or read < len(data)
             paid.update(cost)
             if unknown or (data and b'"type":"' not in data):
                 raise OSError(f"{Line.clean(path)} has lines of an unknown form")
-        except OSError as error:
+        except (OSError, ValueError) as error:  # of a path that holds a NUL
             self.errand.note("[WARNING] Tokens are missing in what is exported: "
                              f"{Export.why(error)}")
             self.ledger.observe("unread", 1)
         return answers
 
     @staticmethod
-    def _lines(path: str, start: int) -> "Tuple[bytes, int]":
-        """Return the whole lines of a transcript from *start* on, and where they end.
+    def _lines(path: str, start: int) -> "Tuple[int, bytes]":
+        """Return where a transcript is read on, *start* if it can be, and its lines.
 
         Raises OSError, also for more than TRANSCRIPT_MAX_BYTES, or less than a line.
         """
@@ -6514,24 +6582,28 @@ class Tokens:
         whole = data[:data.rfind(b"\n") + 1]
         if data and not whole:
             raise OSError(f"{Line.clean(path)} ends within a line")
-        return whole, start + len(whole)
+        return start, whole
 
     @staticmethod
-    def told(data: bytes) -> "Tuple[List[Event], Event, int]":
-        """Return the answers in lines of a transcript, what its cost-state says, and
-        how many lines ought to hold an answer, and do not as far as is known here.
+    def told(
+        data: bytes, is_time: "Callable[[], bool]" = lambda: True
+    ) -> "Tuple[List[Event], Event, int, int]":
+        """Return the answers in lines of a transcript, what its cost-state says, how
+        many lines ought to hold an answer, and do not as far as is known here, and how
+        many bytes there was time to read.
 
         Of lines with one id the one with the most output counts; the answer began when
         the line before it ended.
         """
         found: "Dict[str, Event]" = {}
-        minutes: "Dict[str, int]" = {}
         cost: "Event" = {}
-        before_ms = unknown = 0
-        for line in data.split(b"\n"):
+        before_ms = unknown = read = 0
+        for n, line in enumerate(data.split(b"\n")[:-1]):
+            if n >= LINES_MIN and not is_time():
+                break
             at = line.rfind(b'"timestamp":"') + 13
-            now_ms = Turns.moment_ms(line[at:at + 24].decode("ascii", "replace"),
-                                     minutes) if at > 12 else before_ms
+            now_ms = Turns.moment_ms(line[at:at + 24].decode(
+                "ascii", "replace")) if at > 12 else before_ms
             said = Turns.decoded(line) if any(
                 mark in line for mark in ANSWER_MARKS) else None
             if said and isinstance(said.get("modelUsage"), dict):
@@ -6539,8 +6611,8 @@ class Tokens:
             elif said is not None and (not said or said.get("type") == "assistant"):
                 unknown += not Tokens._keep(
                     found, said.get("message"), before_ms, now_ms)
-            before_ms = now_ms
-        return list(found.values()), cost, unknown
+            before_ms, read = now_ms, read + len(line) + 1
+        return list(found.values()), cost, unknown, read
 
     @staticmethod
     def _keep(
@@ -6615,8 +6687,8 @@ class Tokens:
 class Spans:
     """What a turn holds, as records with ids that are always the same, and as spans."""
 
-    def __init__(self, known: "Event", errand: "Errand") -> None:
-        self.known, self.errand = known, errand
+    def __init__(self, ledger: Ledger, known: "Event", errand: "Errand") -> None:
+        self.ledger, self.known, self.errand = ledger, known, errand
         self.effort = Effort(EXPORT_TIMEOUT_MS / 4000)
 
     @staticmethod
@@ -6688,6 +6760,7 @@ class Spans:
         """
         if len(records) > SPANS_MAX:
             left = len(records) - SPANS_MAX
+            self.ledger.observe("left_out", left)
             self.errand.note(f"[WARNING] {left} spans of a turn are left out: it has "
                              f"more than {SPANS_MAX}")
         key = self._key(turn)

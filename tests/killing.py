@@ -4,7 +4,8 @@
 
 Prints a line of JSON for each step: its name, the text file's samples after the kill
 and after the export that follows, and the losses that are in the streaks by then.  The
-last line of each kind of kill is of an export that nobody killed.
+last line of each kind of kill is of an export that nobody killed.  Each export has a
+turn of its own session to tell, and one that an export of another session left.
 """
 
 import json
@@ -40,13 +41,13 @@ class Dying:
         return step
 
 
-def export(folder, prompt, kinds, url, system=os):
+def export(folder, prompt, kinds, url, system=os, ledger_bytes=1 << 18):
     """Export a turn in a process of its own; return how that ended, and its step."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
         os.dup2(writer, 2)
-        hook_io.os = system
+        hook_io.os, hook_io.LEDGER_MAX_BYTES = system, ledger_bytes
         event = {"hook_event_name": "Stop", "session_id": "s", "prompt_id": prompt}
         hook_io.Export.result(hook_io.normalise(event), errand(
             "Stop", "demo", event_log=str(folder / "events.jsonl"), export=kinds,
@@ -59,7 +60,14 @@ def export(folder, prompt, kinds, url, system=os):
         return status, said.read()
 
 
-def log(folder, prompt):
+def leave(folder, session):
+    """Leave word of a session, as an export does that has no turn at the ledger."""
+    word = (session, "Stop", "raw", str(folder / "events.jsonl"), "")
+    (folder / "state" / f"export.json.late.{session}").write_text(
+        json.dumps(dict(zip(hook_io.LEFT, word))))
+
+
+def log(folder, prompt, session="s"):
     """Add one turn to the event log: a prompt, a call and its end."""
     call = {"tool_name": "Bash", "tool_use_id": f"t-{prompt}"}
     with (folder / "events.jsonl").open("a") as file:
@@ -69,9 +77,9 @@ def log(folder, prompt):
                                ("Stop", {})):
             file.write(hook_io.encode({
                 "timestamp": hook_io.Wire.instant(NOW_NS), "source_app": "demo",
-                "event_type": event, "session_id": "s", "metadata": hook_io.encode({
-                    "hook_event_name": event, "session_id": "s", "prompt_id": prompt,
-                    **members})}) + "\n")
+                "event_type": event, "session_id": session, "metadata": hook_io.encode({
+                    "hook_event_name": event, "session_id": session,
+                    "prompt_id": prompt, **members})}) + "\n")
 
 
 def told(folder):
@@ -82,31 +90,38 @@ def told(folder):
         line[:1] != "#"))
 
 
-def killed_at(folder, step, is_half, kinds, url):
+def killed_at(folder, step, is_half, ledger_bytes, kinds, url):
     """Return what became of the export of a second turn that is killed at a step."""
     folder.mkdir()
     os.environ["HOOK_IO_STATE_DIR"] = str(folder / "state")
     log(folder, "p-1")
     assert export(folder, "p-1", kinds, url) == (0, "")
     log(folder, "p-2")
-    status, name = export(folder, "p-2", kinds, url, Dying(step, is_half))
+    log(folder, "p-3", "late")
+    leave(folder, "late")
+    status, name = export(
+        folder, "p-2", kinds, url, Dying(step, is_half), ledger_bytes)
     after = told(folder)
     assert status in (0, 9), (status, name)
-    assert export(folder, "p-2", kinds, url) == (0, "")
-    losses = [path.stat().st_size // hook_io.RECORD_BYTES for path in (
-        folder / "state").iterdir() if not path.name.startswith("export.json")]
+    for _ in range(2):  # the last one adds nothing
+        assert export(folder, "p-2", kinds, url) == (0, "")
+    names = [path.name for path in (folder / "state").iterdir()]
+    assert not [one for one in names if ".late." in one], names
+    losses = [(folder / "state" / one).stat().st_size // hook_io.RECORD_BYTES
+              for one in names if not one.startswith("export.json")]
     return {"app": folder.name, "step": name, "after": after, "then": told(folder),
             "losses": sum(losses)}
 
 
 def main():
     folder, kinds, url = Path(sys.argv[1]), sys.argv[2], "".join(sys.argv[3:])
-    for is_half in (False, True):
+    for kind, is_half, ledger_bytes in (
+            ("", False, 1 << 18), ("-half", True, 1 << 18), ("-anew", True, 1)):
         step, name = 0, "first"
         while name:
             step += 1
-            found = killed_at(
-                folder / f"{step}{'-half' * is_half}", step, is_half, kinds, url)
+            found = killed_at(folder / f"{step}{kind}", step, is_half, ledger_bytes,
+                              kinds, url)
             name = found["step"]
             print(json.dumps(found), flush=True)
 
