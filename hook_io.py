@@ -5806,6 +5806,7 @@ ANSWERS_KEPT = 500  # of a model, that may be told again
 TURNS_KEPT = 5  # whose subagents may still be at work
 ID_CHARS, IDS_KEPT = 16, 200  # of a span; of a session, beside those of TURNS_KEPT
 TURNS_WAITING = 20  # for a collector that does not take them
+WAITING_MAX_BYTES = 1 << 23  # of their spans
 SPANS_MAX = 2000  # of a turn
 SESSIONS_MAX = 100
 LABEL_VALUES_MAX = 100  # of a kind; any other is "other"
@@ -6238,6 +6239,7 @@ class Export:
             if time.monotonic() > deadline:
                 self.errand.note(f"[WARNING] {signal} go with the next turn: there was "
                                  "no time left for them")
+                self._settle(signal, Outcome("timed_out"))
                 return
             url, headers = self._endpoint(signal)
             body = encode(Otlp(self.errand).body(signal, items[signal]))
@@ -6264,9 +6266,9 @@ class Export:
         streak = Losses(self._endpoint("traces")[0], self.errand).streak
         is_final = Spool.is_permanent(outcome)
         if signal == "traces":
-            keep = 0 if is_final or not outcome.is_loss else TURNS_WAITING
-            lost = max(0, len(state["waiting"]) - keep) if outcome.is_loss else 0
-            state["waiting"] = state["waiting"][-keep:] if keep else []
+            kept = self._kept_waiting() if outcome.is_loss and not is_final else []
+            lost = len(state["waiting"]) - len(kept) if outcome.is_loss else 0
+            state["waiting"] = kept
         else:
             state["in_doubt"] = False
             is_final = is_final or outcome.name == "unconfirmed"
@@ -6280,6 +6282,16 @@ class Export:
             self.ledger.observe("lost", lost)
         elif not outcome.is_loss:
             streak.end_untold()
+
+
+    def _kept_waiting(self) -> "List[Any]":
+        """Return the latest of what waits, as far as it may go on waiting."""
+        waiting: "List[Any]" = self.ledger.state["waiting"][-TURNS_WAITING:]
+        left_bytes, kept = WAITING_MAX_BYTES, 0
+        for turn in reversed(waiting):
+            left_bytes -= len(encode(turn))
+            kept += left_bytes >= 0
+        return waiting[len(waiting) - kept:]
 
 
 class Ledger:
@@ -6328,10 +6340,10 @@ class Ledger:
     def _take_words(self) -> None:
         """Take over what was left in files, before a line of the log is read."""
         folder, name = os.path.split(self.path)
-        taken = []
+        taken, begin = [], f"{name}.late."
         for entry in os.listdir(folder):
-            path = os.path.join(folder, entry)
-            if entry.startswith(f"{name}.late.") and entry[-4:] != ".tmp":
+            if entry.startswith(begin) and entry[-4:] != ".tmp":
+                path = os.path.join(folder, entry)
                 try:
                     word = Turns.decoded(OwnFile.read(path, BODY_MAX_BYTES))
                 except OSError:

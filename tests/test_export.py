@@ -223,6 +223,19 @@ def test_a_collector_adds_nothing_up_twice_of_an_export_that_is_killed_anywhere(
             assert one["losses"] <= 1, one["step"]
 
 
+def test_half_a_line_of_the_ledger_takes_none_with_it(tmp_path):
+    for waits in (0, 1, 2):
+        ledger = hook_io.Ledger(str(tmp_path))
+        ledger.take(0, {})
+        counted = ledger.state["counters"].get("waits", {})
+        assert sum(counted.values()) == waits
+        ledger.observe("waits", 1, source_app="a")
+        ledger.save()
+        ledger.leave()
+        with (tmp_path / "export.json").open("ab") as file:
+            file.write(b'{"sessions":{')
+
+
 def turns_in(exchange):
     """Return how many turns the metrics of a request count."""
     (resource,) = exchange.json["resourceMetrics"]
@@ -436,6 +449,21 @@ def test_turns_beyond_twenty_are_lost_and_counted_as_such(tmp_path, monkeypatch)
     assert len(state["waiting"]) == hook_io.TURNS_WAITING
     assert state["counters"]["lost"] == {"{}": 3}
     assert losses == 3
+
+
+@pytest.mark.parametrize("why", ["refused", "no time"])
+def test_what_waits_stays_within_its_bytes_whatever_keeps_it(
+        tmp_path, monkeypatch, why):
+    export = exporting(tmp_path, monkeypatch)
+    state = export.ledger.state
+    state["waiting"] = [["Stop", [{"a": "x" * (3 << 20)}]] for _ in range(4)]
+    if why == "refused":
+        export._settle("traces", hook_io.Outcome("refused", "no"))
+    else:
+        export.begun -= 60
+        export.post()
+    assert len(state["waiting"]) == 2
+    assert state["counters"]["lost"] == {"{}": 2}
 
 
 def test_a_server_that_is_silent_is_left_and_may_have_what_it_was_sent(tmp_path):
