@@ -13,7 +13,7 @@ from typing import NamedTuple, Tuple
 import pytest
 
 import conformance
-from conftest import PATIENCE_S, ROOT, RUNNER, VECTORS
+from conftest import PATIENCE_S, ROOT, RUNNER, VECTORS, timed
 
 HOOK_IO, SEND_EVENT = "hook_io.py", "send_event.py"
 REFERENCE_HOOK = "tests/contract/reference_hook.py"
@@ -502,7 +502,7 @@ MUTANTS = [pytest.param(contract, mutant, id=name, marks=(
 
 def copied(folder):
     """Return *folder* with our scripts in it, laid out as they are here."""
-    (folder / "tests" / "contract").mkdir(parents=True)
+    (folder / "tests" / "contract").mkdir(parents=True, exist_ok=True)
     for name in (HOOK_IO, SEND_EVENT, REFERENCE_HOOK, REFERENCE_FUNCTIONS):
         shutil.copy(str(ROOT / name), str(folder / name))
     return folder
@@ -544,6 +544,7 @@ def command_in(folder, contract):
 
 
 @pytest.mark.parametrize(("contract", "mutant"), MUTANTS)
+@timed  # what starts slowly is given more time, and then so is a mutant that waits
 def test_a_fault_is_caught_by_the_case_that_names_it(
     contract, mutant, vectors, tmp_path
 ):
@@ -556,11 +557,12 @@ def test_a_fault_is_caught_by_the_case_that_names_it(
 
 @pytest.mark.long
 @pytest.mark.parametrize("contract", CONTRACTS)
+@timed
 def test_without_a_fault_the_same_cases_pass(contract, tmp_path):
     named = {name for mutant in CONTRACTS[contract][1].values()
              for name in (mutant.case, mutant.control)}
     vectors = tmp_path / "vectors"
-    vectors.mkdir()
+    vectors.mkdir(exist_ok=True)
     for path in VECTORS.glob("*.json"):
         content = json.loads(path.read_text(encoding="utf-8"))
         if "cases" not in content:  # rules as data
