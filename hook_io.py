@@ -7833,9 +7833,9 @@ NEXT_STEP = ("Run `make serve` in hook-io's folder, or a server of yours on"
 #: it promises: closed, the agent's denial is said.
 RUNS = {
     "detached": "trap '' TERM; {find}"
-                'n="nice -n 19"; command -v nice >/dev/null || n=; '
-                'h() {{ exec $n $p -IS "$d/send_event.py" {said} "$@"; }}; '
-                "q() {{ exec 3<&0; h --fail-loud off <&3 3<&- >/dev/null 2>&1 & }}; "
+                'n=; h() {{ exec $n $p -IS "$d/send_event.py" {said} "$@"; }}; '
+                'q() {{ command -v nice >/dev/null && n="nice -n 19"; exec 3<&0;'
+                " h --fail-loud off <&3 3<&- >/dev/null 2>&1 & }}; "
                 'if [ "$OS" = Windows_NT ]; then (h) || :;'
                 " elif [ -e /proc/self ]; then q; else cat | q; fi",
     "foreground": "trap '' TERM; {find}{decides}"
