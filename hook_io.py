@@ -7833,8 +7833,8 @@ NEXT_STEP = ("Run `make serve` in hook-io's folder, or a server of yours on"
 #: it promises: closed, the agent's denial is said.
 RUNS = {
     "detached": "trap '' TERM; {find}"
-                'n=; h() {{ exec $n $p -IS "$d/send_event.py" {said} "$@"; }}; '
-                'q() {{ command -v nice >/dev/null && n="nice -n 19"; exec 3<&0;'
+                'n=; k=; h() {{ exec $n $k $p -IS "$d/send_event.py" {said} "$@"; }}; '
+                "q() {{ command -v nice >/dev/null && n=nice && k=-n19; exec 3<&0;"
                 " h --fail-loud off <&3 3<&- >/dev/null 2>&1 & }}; "
                 'if [ "$OS" = Windows_NT ]; then (h) || :;'
                 " elif [ -e /proc/self ]; then q; else cat | q; fi",

@@ -22,8 +22,9 @@ DETACHED = [name for name in ENTRIES if "h --fail-loud off" in ENTRIES[name]["co
 WAITED = [name for name in ENTRIES if name not in DETACHED]
 FLUSH = HOOKS["hooks"]["SessionStart"][0]["hooks"][1]
 #: bash is another shell when it is called sh; dash is the same one
-SHELLS = [shell for shell in ("sh", "dash", "bash") if shutil.which(shell) and not (
-    shell == "dash" and os.path.samefile(shutil.which("sh"), shutil.which("dash")))]
+SHELLS = [shell for shell in ("sh", "dash", "bash", "zsh") if shutil.which(shell)
+          and not (shell == "dash" and os.path.samefile(*map(
+              shutil.which, ("sh", "dash"))))]
 
 
 def fire(name, env, shell="sh", runner=RUNNER):
