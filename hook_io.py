@@ -1483,11 +1483,11 @@ SCHEMES = ("bearer", "basic", "token", "digest", "apikey", "oauth")
 WORD = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 URL, ALL = WORD + "_-", WORD + "_-./+~="
 #: two letters that are often side by side in a word, and seldom in a random text
-COMMON_PAIRS = frozenset(Row.each(
+COMMON_PAIRS = (
     "in re er te on es en at ti se st or le ed de nt co al ar ng th et it li me io an"
     " ta ro ec ra ri tr he is ce ns nd ve pe ne as ct si ea pa ma ac di ll ex ge ch ca"
     " pr lo fi il ss la ic el un ou rt to ut ur nc na om no rs ts ha po ad mp pl us em"
-    " od am im ab op fo ef ot ul ep ol bl ty"))
+    " od am im ab op fo ef ot ul ep ol bl ty")
 #: for bytes.translate(): a letter's case, a digit, or a blank for anything else
 KINDS = (b" " * 48 + b"0" * 10 + b" " * 7 + b"A" * 26 + b" " * 6 + b"a" * 26
          + b" " * 133)
@@ -1712,12 +1712,12 @@ class Key:
         sign, body = self._parts()
         value = Value(body)
         least = MEMBER_MIN_CHARS if sign == "." else KEY_BODY_MIN_CHARS
+        if not value.is_random(least) or any(map(self._is_word, body.split("/"))):
+            return False
         if self._has_uuid(self.text):
             return len(body) <= UUID_MAX_CHARS and self._has_uuid(body)
-        if not value.is_random(least) or any(map(self._is_word, body.split("/"))) or (
-                sign == "." and value.changes() * 5 < len(body)):  # a program's member
-            return False
-        if body.rpartition(".")[2] in FILE_ENDINGS:
+        if (sign == "." and value.changes() * 5 < len(body)) or (  # a program's member
+                body.rpartition(".")[2] in FILE_ENDINGS):
             return False
         if body in (body.lower(), body.upper()):
             longest = max(map(len, value.kinds.split()))
@@ -1776,9 +1776,11 @@ class Key:
         """Tell an id and a body, or the three parts of a token, all random."""
         first, *parts = self.text.split(".", 5)
         value = Value(first)
-        long = [part for part in (first, *parts) if Value(part).is_random(32)]
-        if len(long) > 1 and parts[-1] not in FILE_ENDINGS and "=" not in first:
-            return True
+        if len(self.text) > 4 * RANDOM_MIN_CHARS and parts and (
+                "=" not in first and parts[-1] not in FILE_ENDINGS):
+            long = 2 * RANDOM_MIN_CHARS
+            if sum(Value(part).is_random(long) for part in (first, *parts)) > 1:
+                return True
         if len(parts) not in (1, 2) or not value.is_mixed or "=" in first:
             return False
         if len(parts) == 2 and len(parts[0]) == 6 and 22 < len(first) < 29:
