@@ -573,6 +573,10 @@ CALLS = 'hook_io_tool_calls_total{source_app="demo",tool="Bash",outcome="ok"}'
 TOKENS = 'hook_io_tokens_total{source_app="demo",model="claude-x",kind="output"}'
 
 
+#: limits of an export that a busy machine does not hurry
+PATIENT = {"TELLING_MS": 10**6, "EXPORT_TIMEOUT_MS": 10**6}
+
+
 def test_what_there_is_no_time_for_at_a_sessions_end_goes_with_another_one(agent):
     agent.limit(TELLING_MS=-1, LINES_MIN=3)
     said = agent.turn(*["Bash"] * 4, end="SessionEnd").splitlines()
@@ -580,6 +584,7 @@ def test_what_there_is_no_time_for_at_a_sessions_end_goes_with_another_one(agent
     agent.prompts -= 1
     agent.answers("m-1", (1, 2, 0, 0))
     other = Agent(agent.folder, "s-2", **agent.env)
+    other.limit(**PATIENT)
     assert other.turn("Bash") == "1 turns exported\n"
     for _ in range(2):
         samples = agent.samples()
@@ -602,6 +607,7 @@ def test_lines_of_a_transcript_that_there_is_no_time_for_are_read_later(agent):
     agent.hook("SessionEnd", "--export")
     assert agent.samples()[TOKENS] == 4
     other = Agent(agent.folder, "s-2", **agent.env)
+    other.limit(**PATIENT)
     for _ in range(2):
         other.turn()
         assert agent.samples()[TOKENS] == 20
@@ -645,6 +651,7 @@ def test_a_session_that_never_has_its_turn_is_told_by_another_ones_export(agent)
     agent.prompts -= 1
     agent.answers("m-1", (1, 2, 0, 0))
     other = Agent(agent.folder, "s-2", **agent.env)
+    other.limit(**PATIENT)
     assert other.turn("Bash") == "2 turns exported\n"
     samples = agent.samples()
     assert (samples[CALLS], samples[TOKENS]) == (2, 2)
@@ -689,6 +696,7 @@ def test_sessions_that_end_at_once_before_a_silent_collector_are_all_exported(tm
         for process in ends:
             process.communicate(timeout=PATIENCE_S)
     last = Agent(tmp_path, "s-9", HOOK_IO_EXPORT="textfile")
+    last.limit(**PATIENT)
     last.turn()
     assert sum(count for name, count in last.samples().items()
                if name.startswith("hook_io_turns_total")) == 5
