@@ -3248,8 +3248,9 @@ class Exchange:
     def read_json(self, decides: bool) -> "Optional[Event]":
         """Return the JSON object in the answer's body, {} if that is to be empty.
 
-        None: no such object comes in time, or what decides is more than one object: a
-        list, prose or a second one may mean anything.
+        None: no such object comes in time, or one that is nested too deeply, or what
+        decides is more than one object: a list, prose or a second one may mean
+        anything.
         """
         max_bytes = DECISION_MAX_BYTES if decides else ANSWER_MAX_BYTES
         while len(self.answer) <= max_bytes:
@@ -3265,7 +3266,8 @@ class Exchange:
                 at = text.index("{")
                 said, end_at = JSON.scan(text, at)
                 around = text[:at].strip(" \t\r\n\ufeff") or text[end_at:].strip()
-                return None if around and decides else said
+                is_other = (around and decides) or JSON.is_deep(said, text)
+                return None if is_other else said
             except (StopIteration, ValueError, RecursionError):
                 pass
             try:
