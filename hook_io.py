@@ -5474,7 +5474,9 @@ RESULTS = {"": "ok", "success": "ok", "true": "ok", "rejected": "denied",
 #: members whose texts, beside the names of all, are signs of an agent
 SIGNING = ("transcript_path", "hook_event_name", "permission_mode", "session_id")
 CANDIDATES_MAX = 10  # of open calls that one without an id may be the end of
-EPOCH_DAY = 719163  # 1970-01-01, counted from the day 1 of the year 1
+#: month -> days from 1970 on to the day before it begins, in the year 0
+MONTHS = {n: before - 719469 for n, before in enumerate((
+    306, 337, 0, 31, 61, 92, 122, 153, 184, 214, 245, 275), 1)}
 
 
 def story(events: "Iterable[Any]") -> "List[Event]":
@@ -5568,22 +5570,24 @@ class Turns:
     def moment_ms(moment: "Any") -> int:
         """Return a time, ISO 8601 or a number of s, ms or ns since the epoch, in ms; 0.
         """
-        from datetime import date
-
         text = str(moment)
         try:
             if text[4:5] != "-" and text.replace(".", "", 1).isdigit():
                 number, digits = float(text), len(text.partition(".")[0])
                 ms = number * 1000 if digits < 12 else number / 10 ** (digits // 17 * 6)
                 return int(ms) if digits < 21 else 0
-            days = date(int(text[:4]), int(text[5:7]), int(text[8:10])).toordinal()
-            hours, minutes, rest = int(text[11:13]), int(text[14:16]), text[19:]
-            sign = "-" if "-" in rest else "+"
-            rest, _, zone = rest.rstrip("Z").partition(sign)
-            away = int(zone[:2]) * 60 + int(zone[2:].strip(":") or 0) if zone else 0
-            minutes += (days - EPOCH_DAY) * 1440 + hours * 60 - int(sign + str(away))
+            month, rest = int(text[5:7]), text[19:].rstrip("Z")
+            year = int(text[:4]) - (month < 3)  # it begins in March here
+            days = year * 365 + year // 4 - year // 100 + year // 400 + int(
+                text[8:10]) + MONTHS[month]
+            minutes = days * 1440 + int(text[11:13]) * 60 + int(text[14:16])
+            if rest[4:] or rest[:1] != ".":
+                sign = "-" if "-" in rest else "+"
+                rest, _, zone = rest.partition(sign)
+                away = int(zone[:2]) * 60 + int(zone[2:].strip(":") or 0) if zone else 0
+                minutes -= away if sign == "+" else -away
             return (minutes * 60 + int(text[17:19])) * 1000 + int(f"{rest[1:4]:0<3}")
-        except (ValueError, OverflowError):
+        except (ValueError, KeyError, OverflowError):
             return 0
 
     @staticmethod
