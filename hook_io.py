@@ -1574,7 +1574,8 @@ class Value:
             return size >= 20 and changes * 4 >= size
         if b"a" not in kinds or b"A" not in kinds:
             return changes * 7 >= size
-        return changes * (6 if b"0" in kinds else 3) >= size or self.is_no_word()
+        return changes * (6 if b"0" in kinds else 3) >= size or (
+            changes > 1 and self.is_no_word())
 
     def is_no_word(self) -> bool:
         """Tell whether few of its pairs of letters are those of words."""

@@ -391,6 +391,7 @@ LOOK_ALIKES = (
     "connect(password='', host='db', user='bob')", 'x {"token": "", "user": "bob"}',
     "PASSWORD= HOST=db PORT=5432", "password:\nhost: db1\nuser: bob",
     "--password '' -h db1",
+    "getKey = xmlSecKeysMngrGetKey;",
     "line: token[fields_1.LINE],", "sort key: {}\nx", 'LICENSE = "CC0-1.0"',
     "for token in tokens: print(token)", "if token == x: y", "x ? token : other")
 
