@@ -107,7 +107,9 @@ SAID = (
     f"{STDIN_S} for stdin, {hook_io.EFFORT_STAY_S} s for a processor, the budget, and "
     f"{hook_io.WRITE_TIMEOUT_MS // 1000} s for an agent",
     f"does not answer within {BUDGET} over TLS",
-    f"one whole object of {hook_io.DECISION_MAX_BYTES >> 20} MiB at most; another",
+    f"random part is shorter than {hook_io.KEY_BODY_MIN_CHARS} characters",
+    f"one whole object of {hook_io.DECISION_MAX_BYTES >> 20} MiB and "
+    f"{hook_io.NESTING_MAX} levels at most; another",
     f"a whole number of more than {hook_io.INTEGER_MAX_DIGITS} digits counts as",
     f"events around {STDIN_MIB}, read",
     f"few answers come within {BUDGET}",
@@ -133,6 +135,7 @@ SAID = (
 #: passages whose figures are no limit of ours, or measured -> what holds them
 MEASURED = {
     r"on fakes in two halves: .+? look-alikes are altered": "tests/test_corpus.py",
+    r"Of [\d,]+ keys made from the rules .+? its tests [\d.]+ %": "measured once",
     r"What 10,000 people at 2,000 events .+? GB/h": "tests/test_readme.py",
     r"\d[\d,]+ a second want several": "tests/test_readme.py",
     r"events, \d+ bytes each on average, [\d.]+ MB": "tests/test_readme.py",
