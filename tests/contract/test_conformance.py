@@ -685,7 +685,8 @@ def test_where_the_runner_is_late_with_stdin_it_says_so_and_tries_again(
     content = conformance.part_bytes
     monkeypatch.setattr(conformance, "part_bytes", lambda part: (
         time.sleep(0.2 * (part == {"text": "b"})), content(part))[1])
-    kit.case(code="sys.exit(1)", stdin=[{"text": "a"}, {"pause_ms": 1}, {"text": "b"}])
+    kit.case(code="sys.stdin.read(); sys.exit(1)",
+             stdin=[{"text": "a"}, {"pause_ms": 1}, {"text": "b"}])
     command = conformance.absolute(kit.write().command(), kit.folder)
     options = SimpleNamespace(variables={}, argv=command, limit_s=PATIENCE_S)
     (case,) = conformance.load(kit.folder / "vectors")

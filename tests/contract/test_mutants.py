@@ -375,7 +375,11 @@ SENDERS = {
         "decide/closed-denies-where-no-answer-is-understood",
         "decide/what-is-no-opinion-is-silence"),
     "takes an answer out of prose": in_library(
-        "return None if around and decides else said", "return said",
+        "(around and decides) or JSON", "JSON",
+        "decide/an-answer-is-one-object-and-nothing-else",
+        "decide/a-denial-is-said-in-the-agents-own-shape"),
+    "takes an answer of any depth": in_library(
+        "(around and decides) or JSON.is_deep(said, text)", "around and decides",
         "decide/an-answer-is-one-object-and-nothing-else",
         "decide/a-denial-is-said-in-the-agents-own-shape"),
     "takes an echo of the event for another input": in_library(
