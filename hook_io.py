@@ -6292,7 +6292,6 @@ class Export:
         elif not outcome.is_loss:
             streak.end_untold()
 
-
     def _kept_waiting(self) -> "List[Any]":
         """Return the latest of what waits, as far as it may go on waiting."""
         waiting: "List[Any]" = self.ledger.state["waiting"][-TURNS_WAITING:]

@@ -100,6 +100,14 @@ def test_a_command_sends_its_event_from_a_folder_with_a_blank(project, shell):
     assert sorted(sent) == sorted((name, "my project") for name in ENTRIES)
 
 
+def stand_in(folder, script):
+    """Put *script* in the place of the interpreter that the commands find."""
+    python = folder / "bin" / "python3"
+    python.unlink()
+    python.write_text(script)
+    python.chmod(0o755)
+
+
 WAITING = """#!/bin/sh
 while [ ! -e "{0}/go" ]; do sleep 0.05; done
 wc -c > "{0}/part" && mv "{0}/part" "{0}/bytes"
@@ -112,10 +120,7 @@ wc -c > "{0}/part" && mv "{0}/part" "{0}/bytes"
 def test_nobody_waits_for_a_detached_hook_and_it_gets_the_whole_event(
     project, tmp_path, shell, system, size
 ):
-    python = tmp_path / "bin" / "python3"
-    python.unlink()
-    python.write_text(WAITING.format(tmp_path))
-    python.chmod(0o755)
+    stand_in(tmp_path, WAITING.format(tmp_path))
     command = ENTRIES["PreToolUse"]["command"].replace("/proc/self", system)
     (tmp_path / "go").touch() if size > 9_000 else None  # else cat waits for its reader
     with subprocess.Popen([shell, "-c", command], env=project, stdin=subprocess.PIPE,
@@ -148,10 +153,7 @@ nice > "{0}/part" && mv "{0}/part" "{0}/niceness"
 def test_only_a_hook_that_nobody_waits_for_stands_behind_who_works(
     project, tmp_path, shell, name, more
 ):
-    python = tmp_path / "bin" / "python3"
-    python.unlink()
-    python.write_text(NICENESS.format(tmp_path))
-    python.chmod(0o755)
+    stand_in(tmp_path, NICENESS.format(tmp_path))
     fire(name, project, shell)
     eventually(lambda: (tmp_path / "niceness").exists())
     assert int((tmp_path / "niceness").read_text()) == min(19, os.nice(0) + more)
@@ -167,11 +169,8 @@ exec "{1}" "$@"
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="nobody tells when")
 def test_an_event_has_the_time_at_which_its_shell_was_started(project, tmp_path):
-    python = tmp_path / "bin" / "python3"
-    real = os.path.realpath(str(python))
-    python.unlink()
-    python.write_text(LATE.format(tmp_path, real))
-    python.chmod(0o755)
+    real = os.path.realpath(str(tmp_path / "bin" / "python3"))
+    stand_in(tmp_path, LATE.format(tmp_path, real))
     with EventServer() as server:
         fire("PreToolUse", {**project, "HOOK_IO_SERVER_URL": server.url})
         [event] = eventually(server.events)
@@ -256,10 +255,7 @@ def test_what_cannot_run_exits_0_and_only_session_start_says_so(
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("end", ["kill -9 $$", "kill -15 $$", "exit 1", "exit 2"])
 def test_however_a_hook_ends_its_agent_sees_exit_0(project, tmp_path, end, shell):
-    python = tmp_path / "bin" / "python3"
-    python.unlink()
-    python.write_text(f"#!/bin/sh\n{end}\n")
-    python.chmod(0o755)
+    stand_in(tmp_path, f"#!/bin/sh\n{end}\n")
     said = {name: fire(name, project, shell)[0] for name in ENTRIES}
     failed = [] if end == "kill -15 $$" else ["SessionStart"]  # it ignores that one
     assert [name for name, stdout in said.items() if stdout] == failed
