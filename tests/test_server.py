@@ -901,6 +901,18 @@ def test_nobody_listens_on_a_closed_port():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="rests on Linux")
+def test_a_port_that_was_closed_is_given_only_to_who_asks_for_it_by_number():
+    with EventServer() as server:
+        ended = server.port
+    for port in (closed_port(), ended):
+        with socket.socket() as sock, pytest.raises(OSError):
+            sock.bind(("127.0.0.1", port))
+        with EventServer(port=port) as server, socket.socket() as sock:
+            assert server.port == port
+            sock.connect(("127.0.0.1", port))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="rests on Linux")
 def test_a_connect_to_a_full_backlog_hangs_until_the_helper_ends():
     with full_backlog() as port:
         for _ in range(3):

@@ -5,9 +5,11 @@ A reply is a dict of REPLY_KEYS or the name of a row of FAULTS.
 """
 
 import base64
+import collections
 import contextlib
 import select
 import socket
+import sys
 import time
 
 from .http1 import CONTINUE, ServerEnds, http_answer
@@ -155,11 +157,30 @@ def send_for_ever(link, filler, limit_ms):
         link.send(filler)
 
 
+#: sockets that do not listen, each on a port which the system then gives to nobody else
+KEPT, KEPT_MAX = collections.deque(), 200
+
+
+def keep_closed(family, address):
+    """Return the port of *address* that refuses; 0 in it stands for any free one.
+
+    On Linux nobody is given that port who asks for any, be it to listen or to connect
+    from; a server that asks for it by number gets it.  Elsewhere, and after 200 more
+    calls, it is merely free.
+    """
+    sock = socket.socket(family)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(address)
+    KEPT.append(sock)
+    port = sock.getsockname()[1]
+    while len(KEPT) > (KEPT_MAX if sys.platform.startswith("linux") else 0):
+        KEPT.popleft().close()
+    return port
+
+
 def closed_port():
-    """Return a port of 127.0.0.1 that nobody listens on at the moment."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """Return a port of 127.0.0.1 that nobody listens on."""
+    return keep_closed(socket.AF_INET, ("127.0.0.1", 0))
 
 
 @contextlib.contextmanager

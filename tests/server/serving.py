@@ -13,7 +13,14 @@ import time
 from .asking import Desk
 from .attribution import Attribution
 from .contract import BODY_MAX_BYTES, Refused, refusal
-from .faults import FAULTS, as_dict, play, play_before_reading, wire
+from .faults import (
+    FAULTS,
+    as_dict,
+    keep_closed,
+    play,
+    play_before_reading,
+    wire,
+)
 from .http1 import (
     POLL_S,
     Connection,
@@ -101,7 +108,10 @@ class EventServer:
         with contextlib.suppress(OSError):  # macOS: then it looks up within POLL_S
             self._listener.shutdown(socket.SHUT_RDWR)
         self._acceptor.join()
+        address = self._listener.getsockname()
         self._listener.close()
+        with contextlib.suppress(OSError):  # so that its URL is nobody else's now
+            keep_closed(self._listener.family, address)
         with self._changed:
             waiting = list(self._waiting)
         for link in waiting:
