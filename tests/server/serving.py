@@ -80,7 +80,8 @@ class EventServer:
         except UNUSABLE:
             self.store.close()
             raise
-        self.port = self._listener.getsockname()[1]
+        self._address = self._listener.getsockname()
+        self.port = self._address[1]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}/events"
 
     def __enter__(self):
@@ -108,10 +109,9 @@ class EventServer:
         with contextlib.suppress(OSError):  # macOS: then it looks up within POLL_S
             self._listener.shutdown(socket.SHUT_RDWR)
         self._acceptor.join()
-        address = self._listener.getsockname()
         self._listener.close()
         with contextlib.suppress(OSError):  # so that its URL is nobody else's now
-            keep_closed(self._listener.family, address)
+            keep_closed(self._listener.family, self._address)
         with self._changed:
             waiting = list(self._waiting)
         for link in waiting:
