@@ -40,6 +40,10 @@ test: $(VENV)/made ## Run every test on each Python that is found (K=word: some)
 	$(BIN)/python -m pytest -c tests/pytest.ini -n 4 --dist worksteal \
 	$(if $(K),-k "$(K)")
 
+.PHONY: again
+again: $(VENV)/made ## Run what failed in the last `make test`, one after the other
+	$(BIN)/python -m pytest -c tests/pytest.ini --last-failed --lfnf none
+
 .PHONY: conformance
 conformance: ## Hold our scripts, or CMD="node x.mjs", against the contract (CONTRACT, K)
 	$(foreach name,$(CONTRACTS),$(PYTHON) tests/contract/conformance.py --contract $(name) \
