@@ -156,8 +156,9 @@ def use(tab, filling):
         *[lambda part=part: tab.locator("#list").evaluate(
             "(list, part) => { list.scrollTop = list.scrollHeight * part; }", part)
             for part in (0, 0.3, 0.6, 1)],
-        *[lambda: tab.get_by_label("Zoom in").click()] * 2,
-        lambda: tab.get_by_label("Show all").click(),
+        # By attribute: to look for a label, the tool reads all the page in its thread.
+        *[lambda: tab.locator("[data-zoom='0.5']").click()] * 2,
+        lambda: tab.locator("[data-zoom='0']").click(),
         lambda: filling.turn("turn of now", 10),
         lambda: tab.locator(".row").nth(8).click()]
     for step in steps:

@@ -30,20 +30,13 @@ function zoom(factor, middle = (shown()[0] + shown()[1]) / 2) {
   if (!factor || span && length >= (span[1] - span[0]) * 1.5) look(null);
   else if (length >= 5) look([middle - (middle - from) * factor, middle + (to - middle) * factor]);
 }
-function move(share) {
-  const [from, to] = shown(), by = (to - from) * share;
-  look([from + by, to + by]);
-}
+const move = (share, [from, to] = shown(), by = (to - from) * share) => look([from + by, to + by]);
 function lanesOf(from, to) {
-  const lanes = new Map([["", []]]);
-  for (const turn of turns) {
-    if (turn.last_ms < from || turn.started_ms > to) continue;
-    for (const bar of turn.bars) {
-      if (bar.to < from || bar.from > to) continue;
-      const name = lanes.has(bar.lane) || lanes.size < LANES_MAX ? bar.lane : "more";
-      if (!lanes.has(name)) lanes.set(name, []);
-      lanes.get(name).push(bar);
-    }
+  const lanes = new Map([["", []]]), near = turns.filter(turn => turn.last_ms >= from && turn.started_ms <= to);
+  for (const bar of near.flatMap(turn => turn.bars.filter(bar => bar.to >= from && bar.from <= to))) {
+    const name = lanes.has(bar.lane) || lanes.size < LANES_MAX ? bar.lane : "more";
+    if (!lanes.has(name)) lanes.set(name, []);
+    lanes.get(name).push(bar);
   }
   return [...lanes];
 }

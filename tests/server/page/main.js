@@ -4,13 +4,13 @@ import * as axis from "./axis.js";
 import * as detail from "./detail.js";
 import * as sessions from "./sessions.js";
 import {begin, goBack, goOn} from "./story.js";
-import {$, ask, clock, make, short} from "./text.js";
+import {$, ask, clock, make, painted, short} from "./text.js";
 import * as turns from "./turns.js";
 
 const RETRY_MS = 1500, REFRESH_MS = 400, REST = 4, SEARCH_MS = 150, SWEEP_MS = 30000;  // rest: times what news took
 const FIRST = 200, PART = 1000, UNASKED = 10000, FOUND = 200;  // events: at first, then, fetched unasked
 const want = {session: "", item: "", from: "", to: "", q: ""};
-let all = [], listed = 500, story = begin({}), gaps = [], paused = false, source, timer, stale = 0, rest = REFRESH_MS, attempt = 0, typed, back;
+let all = [], listed = 500, story = begin({}), gaps = [], paused = false, source, timer, stale = 0, rest = REFRESH_MS, attempt = 0, sent = 0, got = 0, typed, back;
 const say = state => { $("state").dataset.state = $("state").textContent = state; };
 function remember(wanted) {
   Object.assign(want, wanted);
@@ -25,15 +25,16 @@ function choose(session) {
 }
 async function refresh() {
   stale = 0;
-  const began = performance.now(), mine = want.session, since = story.session === mine ? story.newest : 0;
+  const began = performance.now(), number = ++sent, mine = want.session, since = story.session === mine ? story.newest : 0;
   try {
     const [list, told] = await Promise.all([ask("/sessions", {limit: listed, also: mine}),
       ask("/story", {session_id: mine, since, limit: since ? PART : FIRST})]);
-    if (mine !== want.session) return;
+    if (mine !== want.session || number < (got = Math.max(got, number))) return;  // a later answer came first
     want.session ||= told.session_id;
-    sessions.show(all = list, want.session, choose, list.length >= listed && listed < UNASKED && (() => refresh(listed += 500)));
+    all = list;
     story = story.session !== told.session_id || since && told.earlier ? begin(told) : goOn(story, told);
     paint();
+    painted().then(() => sessions.show(all, want.session, choose, all.length >= listed && listed < UNASKED && (() => refresh(listed += 500))));
   } catch (error) { $("empty").textContent = `The server does not answer: ${error.message}`; }
   rest = Math.max(REFRESH_MS, REST * (performance.now() - began));
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT. The sessions, by person and project, and which of them wait for a person.
-import {$, clock, count, duration, facts, make, money, number, short, total} from "./text.js";
+import {$, clock, count, duration, facts, make, money, number, painted, short, total} from "./text.js";
 
-const SILENT_S = 300, WAITING_MAX = 20, MORE = " older", IDLE = /^(Stop|StopFailure|SessionStart|Notification)$/;
+const SILENT_S = 300, WAITING_MAX = 20, SLICE_MS = 6, MORE = " older", IDLE = /^(Stop|StopFailure|SessionStart|Notification)$/;
 let told = null;  // ids of the sessions that waited before; null: nothing was loaded yet
-let made = new Map();  // what stands in the list, by all that it says
+let wanted;  // what is to stand in the list
+const made = new Map();  // what stands there, by all that it says
 function state(session) {
   if (session.waiting_since) return "waiting";
   if (session.last_event === "SessionEnd") return "ended";
@@ -21,14 +22,12 @@ function entry(session, chosen, choose) {
     output && `${number(output)} tokens out`, cost && money(cost)].filter(Boolean).join(" · ");
   const button = make(`button.${state(session)}`, make("b", `${session.source_app} ${short(session.session_id)}`),
     make("span.mute", `${clock(session.last_at * 1000)} · ${state(session)}`), make("span.mute", line));
-  button.dataset.session = session.session_id;
-  return Object.assign(button, {title: session.session_id, ariaCurrent: String(session.session_id === chosen),
-    onclick: () => choose(session.session_id)});
+  Object.assign(button, {title: session.session_id, ariaCurrent: String(session.session_id === chosen)});
+  return named(button, session.session_id, () => choose(session.session_id));
 }
-export function show(sessions, chosen, choose, more) {
-  const parts = new Map(), held = document.activeElement?.dataset?.session, day = new Date().getDate();
-  // What would say the same as before is the element that says it already.
-  const put = (said, build, key = JSON.stringify(said)) => parts.set(key, made.get(key) ?? build()).get(key);
+const named = (button, session, onclick) => { button.dataset.session = session; return Object.assign(button, {onclick}); };
+export async function show(sessions, chosen, choose, more) {
+  const parts = new Map(), put = (said, build) => parts.set(JSON.stringify(said), build), day = new Date().getDate();
   for (const [who, own] of Map.groupBy(sessions, person)) {
     put([who], () => make("h2", who));
     for (const [where, here] of Map.groupBy(own, project)) {
@@ -37,12 +36,23 @@ export function show(sessions, chosen, choose, more) {
       for (const one of here) put([one, state(one), one.session_id === chosen, day], () => entry(one, chosen, choose));
     }
   }
-  if (more) put(MORE, () => Object.assign(make("button", "Older sessions"), {onclick: more})).dataset.session = MORE;
-  const elements = [...parts.values()];
-  if (elements.some((one, n) => $("side").children[n] !== one) || elements.length !== made.size) $("side").replaceChildren(...elements);
-  made = parts;
-  if (held) elements.find(one => one.dataset.session === held)?.focus();
+  if (more) put(MORE, () => named(make("button", "Older sessions"), MORE, more));
   tellWaiting(sessions.filter(session => session.waiting_since), choose);
+  const held = document.activeElement?.dataset.session;
+  wanted = parts;
+  // What would say the same as before is the element that says it already; so many are placed in a frame as take SLICE_MS.
+  for (const [key, one] of made) if (!parts.has(key)) { one.remove(); made.delete(key); }
+  let next = $("side").firstElementChild, due = performance.now() + SLICE_MS;
+  for (const [key, build] of parts) {
+    const one = made.get(key) ?? made.set(key, build()).get(key);
+    if (one === next) next = one.nextElementSibling;
+    else $("side").insertBefore(one, next);
+    if (held && one.dataset.session === held && document.activeElement === document.body) one.focus();
+    if (performance.now() < due) continue;
+    await painted();
+    if (wanted !== parts) return;
+    due = performance.now() + SLICE_MS;
+  }
 }
 const waits = (session, rest) => `${project(session)} ${short(session.session_id)} waits for ${rest}`;
 function tellWaiting(sessions, choose) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT. How elements are made; how times, lengths of time and numbers are written.
-const CHUNK = 20000;  // characters of a text that are laid out at once
+const CHUNK = 20000, UNSEEN_MS = 200;  // characters of a text that are laid out at once; a tab that is not seen paints nothing
 export const $ = id => document.getElementById(id);
 
 // make("div.mute.wide", text or element, ...); what is null or undefined is left out.
@@ -15,6 +15,7 @@ export function long(text, from = 0) {
   const more = make("button", `${number(text.length - end)} more characters`);
   return make("div", pre, Object.assign(more, {onclick: () => more.replaceWith(long(text, end))}));
 }
+export const painted = () => new Promise(done => { requestAnimationFrame(() => setTimeout(done)); setTimeout(done, UNSEEN_MS); });
 export const facts = pairs => pairs.filter(([, text]) => text).map(([name, text]) => make("div", make("dt", name), make("dd", text)));
 const isTime = Number.isFinite, local = ms => new Date(ms - new Date(ms).getTimezoneOffset() * 6e4).toISOString();
 export const time = (ms, step = 1000) => isTime(ms) ? local(ms).slice(11, step < 1000 ? 23 : 19) : "";

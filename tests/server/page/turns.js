@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT. Turns and calls as rows: as many elements as are seen, however many rows there are.
 import {$, clock, count, duration, make, time} from "./text.js";
 
-const ROW = 26, SPARE = 6, NEAR = 40;  // pixels; rows around what is seen; rows left above
+const ROW = 26, SPARE = 6, NEAR = 40, MADE = 12;  // pixels; rows around what is seen; left above; made for a frame
 const list = $("list"), rows = $("rows");
 let items = [], chosen = "", follows = true, planned = 0, own;  // own: where it was scrolled to by the page itself
 export const when = {opened() {}, nearTop() {}};
@@ -58,8 +58,10 @@ function fill(row, item, index) {
 function render() {
   planned = 0;
   if (follows) { list.scrollTop = items.length * ROW; own = list.scrollTop; }
-  const first = Math.floor(list.scrollTop / ROW), top = Math.max(0, first - SPARE);
-  const seen = items.slice(top, top + Math.ceil(list.clientHeight / ROW) + 2 * SPARE);
+  const first = Math.floor(list.scrollTop / ROW), begin = Math.max(0, first - SPARE);
+  const all = items.slice(begin, begin + Math.ceil(list.clientHeight / ROW) + 2 * SPARE);
+  const seen = all.slice(-rows.childElementCount - MADE), top = begin + all.length - seen.length;
+  if (seen.length < all.length) plan();
   while (rows.childElementCount > seen.length) rows.lastChild.remove();
   while (rows.childElementCount < seen.length) rows.append(make("div", ...Array.from({length: 6}, () => make("span"))));
   [...rows.children].forEach((row, n) => fill(row, seen[n], top + n));
