@@ -137,6 +137,78 @@ def test_what_cannot_go_on_is_answered_and_ended(kept, last, status):
         assert link.is_ended()
 
 
+HIDDEN = request_of(event_bytes(summary="hidden"))
+
+
+def framed(body, *lines):
+    """Return a request whose framing is what *lines* say."""
+    return "\r\n".join(["POST /events HTTP/1.1", "Host: localhost", *lines, "", ""]
+                       ).encode() + body + HIDDEN
+
+
+#: what one reader would end elsewhere than another, and so hides a request
+AMBIGUOUS = {
+    "two lengths": framed(b"abc", "Content-Length: 3", f"Content-Length: {len(HIDDEN)}"),
+    "a length and chunks": framed(
+        b"0\r\n\r\n", "Content-Length: 5", "Transfer-Encoding: chunked"),
+    "packed chunks": framed(b"0\r\n\r\n", "Transfer-Encoding: gzip, chunked"),
+    "no known encoding": framed(b"", "Transfer-Encoding: identity"),
+    "two encodings": framed(b"0\r\n\r\n", "Transfer-Encoding: identity",
+                            "Transfer-Encoding: chunked"),
+    "a space before the colon": framed(b"abc", "Content-Length : 3"),
+    "a header over two lines": framed(b"", "X: a", " Content-Length: 0"),
+    "a line feed in a header": framed(b"", "X: a\nContent-Length: 0"),
+    "a line that is no header": framed(b"", "Content-Length"),
+    "two hosts": framed(b"", "Host: localhost"),
+    "a chunk that is longer": framed(
+        b"1\r\n{}\r\n0\r\n\r\n", "Transfer-Encoding: chunked"),
+    "no HTTP": b"hello\r\n\r\n" + HIDDEN, "HEAD": request_of(b"", "/", "HEAD") + HIDDEN}
+
+
+@pytest.mark.parametrize("request_bytes", AMBIGUOUS.values(), ids=AMBIGUOUS)
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "second"])
+def test_no_request_hides_behind_one_that_ends_where_the_reader_likes(
+        kept, request_bytes, is_first):
+    with Link(kept) as link:
+        if not is_first:
+            assert link.ask(request_of())[0] == 201
+        status, headers, _ = link.ask(request_bytes)
+        assert (status in (400, 405), headers["connection"]) == (True, "close")
+        eventually(link.is_ended)
+    assert [event.get("summary") for event in kept.events()] == [
+        *([] if is_first else [json.loads(event_bytes()).get("summary")])]
+
+
+def test_chunks_that_are_mostly_packaging_end_before_they_fill_the_memory(
+        kept, monkeypatch):
+    monkeypatch.setattr("server.http1.RAW_MAX_BYTES", 1 << 20)
+    with Link(kept) as link:
+        link.sock.sendall(b"POST /events HTTP/1.1\r\nHost: localhost\r\n"
+                          b"Transfer-Encoding: chunked\r\n\r\n0\r\n")
+        with contextlib.suppress(OSError):  # it is answered before its end
+            for _ in range(100):
+                link.sock.sendall(b"x: trailer\r\n" * 5000)
+        with contextlib.suppress(ConnectionError):
+            assert link.answer()[0] == 400
+    assert len(kept.wait(1)[0].raw) < 1 << 21
+
+
+def test_bodies_that_never_end_hold_no_more_than_so_much_of_the_memory(
+        kept, monkeypatch):
+    monkeypatch.setattr("server.loop.HELD_MAX_BYTES", 1 << 22)
+    head = (b"POST /v1/logs HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Length: 9000000\r\n\r\n")
+    with contextlib.ExitStack() as stack:
+        links = [stack.enter_context(Link(kept)) for _ in range(6)]
+        for link in links:
+            with contextlib.suppress(OSError):
+                link.sock.sendall(head + b" " * (1 << 20))
+        ended = eventually(lambda: [seen for seen in kept.exchanges
+                                    if seen.held_ms is not None][1:])
+        assert {seen.ended_by for seen in ended} == {"server"}
+        assert stack.enter_context(Link(kept)).ask(request_of())[0] == 201
+
+
 def test_chunks_and_the_wish_to_go_on_are_read_on_a_kept_connection(kept):
     body = event_bytes()
     head = (b"POST /events HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"

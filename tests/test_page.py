@@ -290,6 +290,21 @@ def test_viewers_that_do_not_read_slow_no_hook(server):
         assert all(viewer.held_ms is None for viewer in server.exchanges[:8])
 
 
+def test_more_viewers_than_hooks_can_bear_are_told_to_come_again(server, monkeypatch):
+    monkeypatch.setattr(stream, "VIEWERS_MAX", 2)
+    with Viewer(server) as first, Viewer(server):
+        eventually(lambda: len(server.exchanges) == 2 and all(
+            viewer.follow for viewer in server.exchanges))
+        status, answer = get(server, "/stream")
+        assert (status, answer["error"]) == (503, "Unavailable")
+        assert "2 " in answer["message"]
+        first.sock.close()
+        eventually(lambda: server.exchanges[0].held_ms is not None)
+        with Viewer(server) as third:
+            post(server)
+            assert third.events(1)
+
+
 def test_a_viewer_that_leaves_is_let_go(server):
     with Viewer(server):
         eventually(lambda: server.exchanges and server.exchanges[0].follow)

@@ -17,6 +17,7 @@ from .contract import json_value
 
 READ_MAX_BYTES = 1 << 24  # of a body; more is not read before the answer
 HEAD_MAX_BYTES = 1 << 16
+RAW_MAX_BYTES = 3 * READ_MAX_BYTES  # of a request, with what its chunks are packed in
 READ_LIMIT_MS = 30_000  # for a client that does not end its request, or begins none
 HEAD_KEPT_BYTES = 1000  # of an answer, for its status line
 LINGER_MS = 50  # after an answer, for the client's own close
@@ -26,6 +27,9 @@ REASONS = {status.value: status.phrase for status in HTTPStatus}
 STATUS_LINE = re.compile(rb"(?m)^HTTP/1\.[01] ([2-5]\d\d)\b[^\r\n]*\r\n")
 NUMBER = re.compile(r"\d{1,15}", re.A)
 HEX_NUMBER = re.compile(rb"[0-9a-fA-F]{1,8}")
+HEADER = re.compile(r"([\w!#$%&'*+.^`|~-]+):([^\r\n\0]*)", re.A)
+#: headers that are there once; the first two say where a request ends
+ONCE = {"content-length", "transfer-encoding", "host"}
 
 
 def body_of(reply):
@@ -172,7 +176,8 @@ class Connection:
     def take_line(self, mark=b"\r\n"):
         """Return what stands before *mark*, as take() does; ValueError if far off."""
         while self.raw.find(mark, self.taken) < 0:
-            if len(self.raw) - self.taken > HEAD_MAX_BYTES:
+            if (len(self.raw) - self.taken > HEAD_MAX_BYTES
+                    or len(self.raw) > RAW_MAX_BYTES):
                 raise ValueError("no end")
             yield b""
         end = self.raw.find(mark, self.taken) + len(mark)
@@ -249,29 +254,56 @@ def reading(link, exchange):
     It yields bytes that the client is to get first, and b"" where it goes on with more
     in link.raw.  Raises ValueError where that is not HTTP/1.x.
     """
+    exchange.is_kept = False  # until what comes is known for a whole request
     head = yield from link.take_line(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     exchange.method, exchange.path, version = first.split(" ")
     if not version.startswith("HTTP/1."):
         raise ValueError(version)
-    pairs = (line.partition(":") for line in lines)
-    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
-    length = headers.get("content-length", "0")
-    if not NUMBER.fullmatch(length):
-        raise ValueError("content-length")
+    headers = headers_of(lines)
+    length = length_of(headers)
     if headers.get("expect", "").lower() == "100-continue":
         yield CONTINUE
-    chunked = headers.get("transfer-encoding", "").lower() == "chunked"
     exchange.body = yield from (
-        read_chunks(link) if chunked else link.take(min(int(length), READ_MAX_BYTES)))
+        read_chunks(link) if length is None
+        else link.take(min(length, READ_MAX_BYTES)))
     exchange.headers = headers
-    exchange.is_kept = (version == "HTTP/1.1" and not is_last(headers)
+    exchange.is_kept = (version == "HTTP/1.1" and not is_last(exchange.method, headers)
                         and len(exchange.body) < READ_MAX_BYTES)
 
 
-def is_last(headers):
-    """Tell whether a request says that it is the last of its connection."""
-    return "close" in headers.get("connection", "").lower()
+def headers_of(lines):
+    """Return {name in lower case: value}.
+
+    Raises ValueError for what another reader may read otherwise, so that no request
+    hides behind the end of another one (RFC 9112, section 11.2).
+    """
+    headers = {}
+    for line in lines:
+        match = HEADER.fullmatch(line)
+        name = match.group(1).lower() if match else ""
+        if not match or (name in ONCE and name in headers):
+            raise ValueError("header")
+        headers[name] = match.group(2).strip()
+    return headers
+
+
+def length_of(headers):
+    """Return the length of the body, None for one in chunks; raise ValueError."""
+    length, encoding = map(headers.get, ("content-length", "transfer-encoding"))
+    if encoding is None and NUMBER.fullmatch(length or "0"):
+        return int(length or 0)
+    if length is not None or encoding.lower() != "chunked":
+        raise ValueError("length")
+    return None
+
+
+def is_last(method, headers):
+    """Tell whether no other request follows on this connection.
+
+    Who asks for a head alone does not read the body that comes after it.
+    """
+    return method == "HEAD" or "close" in headers.get("connection", "").lower()
 
 
 def read_chunks(link):
@@ -287,5 +319,6 @@ def read_chunks(link):
             while (yield from link.take_line()):  # trailers, up to an empty line
                 pass
             break
-        yield from link.take_line()
+        if (yield from link.take_line()):
+            raise ValueError("chunk end")
     return bytes(body)

@@ -12,9 +12,10 @@ import socket
 import time
 from dataclasses import dataclass, field
 
-from .http1 import LINGER_MS, POLL_S, Connection, Exchange, reading
+from .http1 import HEAD_MAX_BYTES, LINGER_MS, POLL_S, Connection, Exchange, reading
 
 OPEN_MAX = 400  # connections; above it, the one that was idle longest makes room
+HELD_MAX_BYTES = 1 << 28  # of requests that are not whole yet
 ACCEPTED_AT_ONCE = 64
 GATHER_S = 0.0005  # between turns in which several clients were answered
 
@@ -149,7 +150,13 @@ class Loop:
             client.link.deadline = time.monotonic() + LINGER_MS / 1000
             return
         client.link.raw += data
-        self._read(client)
+        if len(client.link.raw) > HEAD_MAX_BYTES and self._held() > HELD_MAX_BYTES:
+            self._end(client, "server")
+        else:
+            self._read(client)
+
+    def _held(self):
+        return sum(len(client.link.raw) for client in self._clients)
 
     def _read(self, client):
         try:

@@ -4,11 +4,12 @@
 import json
 import time
 
-from .contract import PAGING, PRIVATE, numbers
+from .contract import PAGING, PRIVATE, Refused, numbers
 from .http1 import POLL_S
 
 HEARTBEAT_S = 10  # a stream is never silent for longer
 BRIEF_S = 0.1  # from one message of a brief stream to the next
+VIEWERS_MAX = 64  # at once; each has a thread that looks for what is new
 STREAM_MAX = 50  # events read at once for a stream; hooks wait for the store meanwhile
 #: parameter of GET /stream -> (when absent, least, most)
 RESUMING = {"since_id": PAGING["since_id"], "last": (str(10**15 - 1), 0, 10**15),
@@ -16,6 +17,11 @@ RESUMING = {"since_id": PAGING["since_id"], "last": (str(10**15 - 1), 0, 10**15)
 
 
 def get_stream(exchange, server):
+    viewers = [seen for seen in list(server.exchanges)
+               if seen.follow and seen.held_ms is None]
+    if len(viewers) >= VIEWERS_MAX:
+        raise Refused(503, f"Cannot tell more viewers at once than {VIEWERS_MAX} "
+                      "what is new: close one")
     query = {name: values[-1] for name, values in exchange.query.items()}
     resumed = exchange.headers.get("last-event-id")
     chosen = numbers({**query, **({"since_id": resumed} if resumed else {})}, RESUMING)
