@@ -148,7 +148,8 @@ def framed(body, *lines):
 
 #: what one reader would end elsewhere than another, and so hides a request
 AMBIGUOUS = {
-    "two lengths": framed(b"abc", "Content-Length: 3", f"Content-Length: {len(HIDDEN)}"),
+    "two lengths": framed(
+        b"abc", "Content-Length: 3", f"Content-Length: {len(HIDDEN)}"),
     "a length and chunks": framed(
         b"0\r\n\r\n", "Content-Length: 5", "Transfer-Encoding: chunked"),
     "packed chunks": framed(b"0\r\n\r\n", "Transfer-Encoding: gzip, chunked"),
