@@ -1057,12 +1057,51 @@ def test_a_port_in_use_is_one_line_with_the_remedy(tmp_path):
 @pytest.mark.parametrize("argv, fact", [
     (["--db", "missing/folder/events.db"], "missing/folder/events.db"),
     (["--host", "192.0.2.1"], "192.0.2.1"), (["--port", "70000"], "cannot listen"),
+    (["--port", "-1"], "port -1 must be from 0 to 65535"),
+    (["--db", "file:/nowhere/x.db?mode=memory"], "cannot keep events in "),
+    (["--new-key", "a b", "c"], "a word each"), (["--new-key", "", ""], "a word each"),
+    (["--new-key", "a", "b#c"], "a word each"),
+    (["--new-key", "a\nb", "c"], "a word each"),
     (["--host", "x" * 70], "x" * 70)])
 def test_what_cannot_be_opened_is_one_line_and_exit_1(argv, fact):
     with started("--port", "0", *argv) as process:
         out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out, err.count(b"\n")) == (1, b"", 1)
     assert fact in err.decode()
+
+
+@pytest.mark.parametrize("text", ["99999999999999d", "100000d", "\u0663d", "0d",
+                                  "", "d", "1.5d", "1y", "NaN"])
+def test_a_time_that_has_no_date_is_refused_at_the_start(text, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_options(["--keep", text])
+    assert ended.value.code == 2
+    assert "is no time such as 30d" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text, seconds", [("99999d", 99999 * 86400), ("0", 0),
+                                           ("90m", 5400), ("12h", 43200)])
+def test_the_longest_time_has_a_date(text, seconds, tmp_path):
+    options = parse_options(["--keep", text])
+    assert options.keep == seconds
+    with EventServer() as server:
+        server.store.purge(options.keep)
+
+
+def test_an_empty_name_of_a_file_is_none_given(tmp_path):
+    with started("--port", "0", "--db", "", XDG_STATE_HOME=str(tmp_path)) as process:
+        assert Command(process).stop(signal.SIGTERM)[0] == 0
+    assert (tmp_path / "hook-io" / "events.db").exists()
+
+
+@pytest.mark.parametrize("option", ["--keys", "--policy"])
+def test_a_file_that_nobody_wrote_by_hand_is_not_read_to_its_end(option, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"#" * ((1 << 20) + 1))
+    with started("--port", "0", "--db", ":memory:", option, str(path)) as process:
+        _, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, err.count(b"\n")) == (1, 1)
+    assert b"larger than 1 MiB" in err
 
 
 def test_without_options_the_command_takes_the_contracts_port_on_loopback():

@@ -8,6 +8,7 @@ import errno
 import io
 import itertools
 import os
+import re
 import select
 import shutil
 import signal
@@ -30,6 +31,7 @@ IMPORT_WAIT_S = 10  # for the next bytes of a pipe
 FILES_MAX = 4096  # open at once; each connection is one
 SWITCH_S = 0.001  # for the thread of the hooks, while another one is computing
 UNBOUNDED = 1 << 30  # columns
+COUNT = re.compile(r"[1-9]\d{0,4}", re.A)  # of days: the first of them has a date
 
 
 def readable(event, columns):
@@ -60,9 +62,10 @@ def show(event):
 def duration_s(text):
     """Return the seconds of a time such as 30d, 12h or 90m; for ever: 0."""
     unit = {"m": 60, "h": 3600, "d": 86400}.get(text[-1:], 0)
-    if text == "0" or (unit and text[:-1].isdigit() and int(text[:-1])):
+    if text == "0" or (unit and COUNT.fullmatch(text[:-1])):
         return int(text[:-1] or 0) * unit
-    raise argparse.ArgumentTypeError(f"{text!r} is no time such as 30d, 12h or 90m")
+    raise argparse.ArgumentTypeError(
+        f"{text[:20]!r} is no time such as 30d, 12h or 90m, below 100000; 0: for ever")
 
 
 def own_file():
@@ -206,12 +209,14 @@ def imported(store, path):
 
 def prepare(options):
     """Make the folder of the events, private, and room for many connections."""
-    if options.db is None:
+    if not options.db:
         options.db = own_file()
         try:
             os.makedirs(os.path.dirname(options.db), mode=0o700, exist_ok=True)
         except OSError as error:
             sys.exit(f"server: cannot keep events in {options.db}: {error}")
+    if options.db != ":memory:":
+        options.db = os.path.abspath(options.db)  # SQLite may read a name as a URL
     if options.db != ":memory:" and hasattr(os, "umask"):
         os.umask(0o077)  # prompts and outputs are nobody else's
     with contextlib.suppress(ImportError, OSError, ValueError):
@@ -225,7 +230,10 @@ def main(argv=None):
     """Serve until Ctrl-C or SIGTERM."""
     options = parse_options(argv)
     if options.new_key:
-        key, line = new_key(*options.new_key)
+        try:
+            key, line = new_key(*options.new_key)
+        except ValueError as error:
+            sys.exit(f"server: cannot make a key: {error}")
         print(f"for the sender, not shown again:\n{key}\n"
               f"for the file of --keys:\n{line}")
         return

@@ -6,6 +6,7 @@ import json
 import re
 
 BODY_MAX_BYTES = 1 << 20  # above it: 413
+FILE_MAX_BYTES = 1 << 20  # of keys or rules
 NAME_MAX_CHARS = 10_000  # a hook clips strings at 8 KiB and says so
 #: parameter of GET /events -> (when absent, least, most)
 PAGING = {"since_id": ("0", 0, 10**15), "limit": ("100", 1, 10_000)}
@@ -121,6 +122,15 @@ def checked_value(event):
     return {name: event[name] for name in FIELDS if name in event}
 
 
+def lines_of(path):
+    """Return the lines of a file that a person wrote; raise OSError or ValueError."""
+    with open(path, "rb") as file:
+        text = file.read(FILE_MAX_BYTES + 1)
+    if len(text) > FILE_MAX_BYTES:
+        raise ValueError(f"it is larger than {FILE_MAX_BYTES >> 20} MiB")
+    return text.decode("utf-8").split("\n")
+
+
 def utc_now():
     """Return the time as the contract writes it: UTC, milliseconds, Z."""
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -130,7 +140,6 @@ def utc_now():
 def refusal(status, message):
     """Return the contract's answer to what it refuses."""
     return {"status": status, "json": {"error": ERRORS[status], "message": message}}
-
 
 
 def numbers(query, table):

@@ -11,7 +11,7 @@ import ipaddress
 import re
 import secrets
 
-from .contract import Refused
+from .contract import Refused, lines_of
 
 LINE = re.compile(r"sha256:([0-9a-f]{64})\s+(\S+)\s+(\S+)", re.A)
 #: header -> what stands before the key in it
@@ -61,19 +61,21 @@ def digest(key):
 def read_keys(path):
     """Return {digest: (project, organisation)} of the file; see the module."""
     owners = {}
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            text = line.partition("#")[0].strip()
-            match = LINE.fullmatch(text)
-            if text and not match:
-                raise ValueError(f"line {number} must be sha256:<hex> PROJECT"
-                                 " ORGANISATION, as --new-key prints it")
-            if match:
-                owners[match.group(1)] = match.group(2), match.group(3)
+    for number, line in enumerate(lines_of(path), 1):
+        text = line.partition("#")[0].strip()
+        match = LINE.fullmatch(text)
+        if text and not match:
+            raise ValueError(f"line {number} must be sha256:<hex> PROJECT"
+                             " ORGANISATION, as --new-key prints it")
+        if match:
+            owners[match.group(1)] = match.group(2), match.group(3)
     return owners
 
 
 def new_key(project, organisation):
-    """Return a new key and the line of the file that knows it."""
+    """Return a new key and the line of the file that knows it; raise ValueError."""
     key = "hio_" + secrets.token_urlsafe(32)
-    return key, f"sha256:{digest(key)} {project} {organisation}"
+    line = f"sha256:{digest(key)} {project} {organisation}"
+    if "#" in line or not LINE.fullmatch(line):
+        raise ValueError("a project and an organisation must be a word each, without #")
+    return key, line

@@ -15,6 +15,8 @@ to a person at the page.  A # begins a comment.
 import fnmatch
 import json
 
+from .contract import lines_of
+
 INTENTS = ("deny", "ask", "allow", "wait")
 #: events that wait for an answer about a tool
 EVENTS = ("PreToolUse", "PermissionRequest", "PreSkillShellCommand")
@@ -26,8 +28,7 @@ class Policy:
     """The rules of a file, read once; raises ValueError for a line that is none."""
 
     def __init__(self, path):
-        with open(path, encoding="utf-8") as file:
-            lines = [line.partition("#")[0].split(None, 2) for line in file]
+        lines = [line.partition("#")[0].split(None, 2) for line in lines_of(path)]
         self.rules = []
         for number, words in enumerate(lines, 1):
             if words and (words[0] not in INTENTS or len(words) < 2):

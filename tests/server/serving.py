@@ -297,6 +297,8 @@ def listening_socket(host, port, is_shared=False):
 
     is_shared: beside other servers of this machine that say so, too.
     """
+    if not 0 <= port < 1 << 16:
+        raise OverflowError(f"port {port} must be from 0 to 65535")
     family, kind, _, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     sock = socket.socket(family, kind)
