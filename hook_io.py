@@ -5806,8 +5806,7 @@ SPARE_MS = 50  # of it: what a request may take beyond its deadline
 LINES_MIN = 1000  # that are read however late it is
 SETTLE_MS = 150  # for hooks of the same turn that still write their lines
 READ_MAX_BYTES = 1 << 26  # of a log, of which one session's lines are wanted
-LEDGER_MAX_BYTES = 1 << 18  # of what has been exported, before the file begins anew
-TAIL_BYTES = 1 << 14  # of it, which most often hold its last line
+LEDGER_MAX_BYTES = 1 << 19  # of what has been exported, before the file begins anew
 BACK_BYTES = 1 << 20  # looked through at once for where a session begins
 TRANSCRIPT_MAX_BYTES = 1 << 25  # that are new in one
 CONTENT_MAX_CHARS = 1024  # of one attribute
@@ -5821,6 +5820,11 @@ SESSIONS_MAX = 100
 LABEL_VALUES_MAX = 100  # of a kind; any other is "other"
 PROM_FILE = "hook_io.prom"
 USAGE_AGENTS = ("claude-code",)  # whose transcripts hold usage
+NO_PLACE = (404, 405)  # of a collector that takes traces alone, asked for metrics
+#: way out -> what it goes to -> what to do if nothing gets there
+AIMS = {"textfile": {"textfile": "Have HOOK_IO_TEXTFILE_DIR name a folder of yours"},
+        "otlp": dict.fromkeys(("traces", "metrics"),
+                              "Start the collector, set HOOK_IO_EXPORT_URL")}
 
 #: what is kept, and what of each session, while there is nothing yet
 LEDGER: "Event" = {"sessions": {}, "counters": {}, "names": {}, "usage": {}, "owed": {},
@@ -5907,10 +5911,12 @@ METRICS: "Dict[str, Tuple[str, str, Tuple[float, ...], str, str]]" = {
                    "Input that was read from a cache."),
     "cache_write": ("", _INFERENCE + "cache_write.input_tokens", (), "{token}",
                     "Input that was written to a cache."),
-    "lost": ("export_lost_turns_total", "", (), "", "Turns that no collector took."),
+    "lost": ("export_lost_turns_total", "hook_io.export.lost_turns", (), "{turn}",
+             "Turns, or numbers of some, that no collector took, or not all of."),
     "left_out": ("export_left_out_spans_total", "hook_io.export.left_out_spans", (),
                  "{span}", "Spans of turns that have too many."),
-    "unread": ("transcripts_unread_total", "", (), "",
+    "unread": ("transcripts_unread_total", "hook_io.transcripts_unread", (),
+               "{transcript}",
                "Transcripts that could not be read, so that tokens are missing."),
 }
 #: kind of record -> metric -> what a record adds to it (a member, "": one), and labels
@@ -5946,6 +5952,7 @@ class Export:
     def __init__(self, event: AgentEvent, errand: "Errand") -> None:
         self.event, self.errand, self.settings = event, errand, errand.settings
         self.kinds, self.log = self.settings.export.split(","), self.settings.event_log
+        self.aims = {aim: do for kind in self.kinds for aim, do in AIMS[kind].items()}
         self.begun = time.monotonic()
         self.session_id = errand.session_id or Turns.text(event, "session_id")
         self.is_last = errand.event_type == "SessionEnd"
@@ -5977,40 +5984,48 @@ class Export:
             if "otlp" in self.kinds and ledger.state["in_doubt"]:
                 self._settle("metrics", Outcome("unconfirmed"))
             count = self.tell() + self._tell_late()
-            if "textfile" in self.kinds:
-                self._write_text()
+            problem = self._write_text() if "textfile" in self.kinds else ""
             ledger.save()
             if "otlp" in self.kinds:
                 self.post()
                 ledger.save()
         except OSError as error:
-            return f"[ERROR] Turns are not exported: {self.why(error)}"
+            problem = f"[ERROR] Turns are not exported: {self.why(error, ledger.path)}"
         finally:
             ledger.leave()
-        return f"{count} turns exported"
+        return problem or f"{count} turns exported"
 
     @staticmethod
-    def why(error: Exception) -> str:
-        return Line.of_error(error) if getattr(error, "strerror", "") else str(error)
+    def why(error: Exception, path: str) -> str:
+        """Return what went wrong, and with which file: that at *path*, or another."""
+        path = Line.clean(str(getattr(error, "filename", None) or path))
+        text = Line.of_error(error) if getattr(error, "strerror", "") else str(error)
+        return text if path in text else f"{text} ({path})"
+
+    def _losses(self, aim: str) -> Losses:
+        """Return what was lost on the way to one of `aims`."""
+        place = self._prom() if aim == "textfile" else self._endpoint(aim)[0]
+        return Losses(place, self.errand)
 
     def _untold(self) -> HookResult:
-        """Return what the session is told of turns that were lost on their way."""
-        url = self._endpoint("traces")[0]
-        streak = Losses(url, self.errand).streak
-        losses, since = streak.count()
-        is_off = self.errand.fail_loud == "off"
+        """Return what the session is told, once, of exports that failed in a row."""
+        known = [(self._losses(aim), remedy) for aim, remedy in self.aims.items()]
+        over = [one for one in known
+                if one[0].streak.count()[0] >= one[0].streak.threshold]
+        is_said = self.errand.fail_loud != "off" and channel("hint", self.event)
         try:
-            if losses < streak.threshold or is_off or channel(
-                    "hint", self.event) is None or (
-                    not streak.claim_notice(Losses.session_of(self.event))):
+            if not over or not is_said or not over[0][0].streak.claim_notice(
+                    Losses.session_of(self.event)):
                 return NOTHING
         except OSError:
             return NOTHING  # the hook that sends says so
+        (losses, remedy), streak = over[0], over[0][0].streak
+        count, since = streak.count()
         return hint(
-            f"hook-io: {losses} exports in a row did not reach {shown_url(url)} since "
-            f"{since} ({streak.last_outcome()}). Your work is not blocked. Start the "
-            "collector, set HOOK_IO_EXPORT_URL, or HOOK_IO_EXPORT=off. Each loss is a "
-            f"line in {streak.path}")
+            f"hook-io: {count} exports in a row did not get to {losses.shown} since "
+            f"{since} ({streak.last_outcome()}). Your work is not blocked. {remedy}, or"
+            " HOOK_IO_EXPORT=off; --export by hand says why. Each loss is a line in "
+            f"{streak.path}")
 
     def _word(self) -> "Event":
         """Return what another export has to know, to tell the rest of this session."""
@@ -6206,25 +6221,40 @@ class Export:
                  "metadata": encode(self.event.native),
                  "session_id": self.errand.session_id or self.event.get("session_id")}]
 
-    def _write_text(self) -> None:
-        """Write what node_exporter reads.  Raises OSError for a folder that is none."""
-        folder = self.settings.textfile_dir
-        path = os.path.join(folder, PROM_FILE)
-        if not os.path.isabs(folder) or os.path.islink(folder) or os.path.islink(path):
-            raise OSError(
-                "HOOK_IO_TEXTFILE_DIR is no absolute path of a folder, or it or "
-                f"{PROM_FILE} in it is a link: {Line.excerpt(folder)}")
-        text = self.ledger.text(self._gauges())
-        WholeFile.write(path, text.encode("utf-8"), 0o644)
+    def _prom(self) -> str:
+        """Return where the text file stands; a link to its folder is seen as one."""
+        folder = os.path.expanduser(self.settings.textfile_dir)
+        return os.path.normpath(os.path.join(folder, PROM_FILE))
+
+    def _write_text(self) -> str:
+        """Write what node_exporter reads; return why it is not, "" if it is.
+
+        The ledger keeps what is counted, so that the next file that is written has it.
+        Raises OSError for a streak that cannot be.
+        """
+        path, streak = self._prom(), self._losses("textfile").streak
+        try:
+            if not os.path.isabs(path) or any(
+                    map(os.path.islink, (path, os.path.dirname(path)))):
+                raise OSError("no absolute path, or a link")
+            text = self.ledger.text(self._gauges())
+            WholeFile.write(path, text.encode("utf-8"), 0o644)
+        except OSError as error:
+            streak.record(
+                self.errand.event_type, "refused", Losses.session_of(self.event))
+            return (f"[ERROR] Turns are not exported as text: {self.why(error, path)}; "
+                    "HOOK_IO_TEXTFILE_DIR is for the absolute path of a folder that "
+                    "you can write to, and no link")
+        streak.end_untold()
+        return ""
 
     def _gauges(self) -> "Dict[str, List[Tuple[Event, float]]]":
-        urls = {"events": Sender(self.errand).endpoint()}
-        if "otlp" in self.kinds:
-            urls["export"] = self._endpoint("traces")[0]
+        losses = {"events": Losses(Sender(self.errand).endpoint(), self.errand), **{
+            aim: self._losses(aim) for aim in self.aims if aim != "textfile"}}
         spool = Spool(self.errand).names("json")
         return {
-            "lost_in_a_row": [({"to": to}, Losses(url, self.errand).streak.count()[0])
-                              for to, url in urls.items()],
+            "lost_in_a_row": [({"to": to}, one.streak.count()[0])
+                              for to, one in losses.items()],
             "spool_events": [({}, len(spool))],
             "spool_bytes": [({}, sum(Spool.facts(name)[1] for name in spool))],
             "last_export_timestamp_seconds": [({}, self.errand.time_ns // 10**9)]}
@@ -6262,7 +6292,8 @@ class Export:
             self._settle(signal, outcome)
             if outcome.is_loss:
                 fact = f"{outcome.name}{outcome.fact and ', '}{outcome.fact}"
-                self.errand.note(f"[WARNING] {signal} were not taken: {fact} "
+                some = "all " * (outcome.status == 200)  # by its partialSuccess
+                self.errand.note(f"[WARNING] {signal} were not {some}taken: {fact} "
                                  f"({shown_url(url)})")
 
     def _settle(self, signal: str, outcome: Outcome) -> None:
@@ -6271,8 +6302,7 @@ class Export:
         Spans go again after no answer, as they have ids; sums do not, as they would
         count twice.
         """
-        state, lost = self.ledger.state, 0
-        streak = Losses(self._endpoint("traces")[0], self.errand).streak
+        state, streak, lost = self.ledger.state, self._losses(signal).streak, 0
         is_final = Spool.is_permanent(outcome)
         if signal == "traces":
             kept = self._kept_waiting() if outcome.is_loss and not is_final else []
@@ -6283,7 +6313,7 @@ class Export:
             is_final = is_final or outcome.name == "unconfirmed"
             if is_final or not outcome.is_loss:
                 state["owed"], state["since"] = {}, time.time_ns()
-                lost = int(is_final)
+                lost = int(is_final and outcome.status not in NO_PLACE)
         for _ in range(lost):
             streak.record(
                 self.errand.event_type, outcome.name, Losses.session_of(self.event))
@@ -6332,15 +6362,14 @@ class Ledger:
         Raises OSError; where another export keeps it until then, the *word* is left to
         the next one that gets it.
         """
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-        if not os.path.isdir(os.path.dirname(self.path)):
-            os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
-        self.lock = os.open(self.path + ".lock", flags, 0o600)
+        os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
+        self.lock = OwnFile.opened(self.path + ".lock", os.O_RDWR | os.O_CREAT)
         while not WholeFile.lock(self.lock):
             if time.monotonic() > deadline:
                 name = FailureStreak.file_name(word["session_id"])
                 WholeFile.write(f"{self.path}.late.{name}", encode(word).encode())
-                raise OSError("another export is at it; the next one makes up")
+                raise OSError(
+                    f"another export is at {self.path}; the next one makes up")
             time.sleep(0.01)
         self.state = self._whole(LEDGER, self._latest())
         self._take_words()
@@ -6371,23 +6400,13 @@ class Ledger:
 
     def _latest(self) -> "Event":
         """Return what the last whole line holds; {}: counters begin anew."""
-        known: "Event" = {}
-        for tail_bytes in (TAIL_BYTES, READ_MAX_BYTES):
-            try:
-                lines = self._tail(tail_bytes).rsplit(b"\n", 3)
-            except OSError:
-                return {}  # none yet, or nobody's
-            self.is_torn = lines[-1] != b""  # half of one
-            known = next(filter(None, map(Turns.decoded, reversed(lines))), {})
-            if known:
-                break
-        return known
-
-    def _tail(self, max_bytes: int) -> bytes:
-        with open(OwnFile.opened(self.path, os.O_RDONLY), "rb") as file:
-            self.size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, self.size - max_bytes))
-            return file.read(max_bytes)
+        try:
+            data = OwnFile.read(self.path, READ_MAX_BYTES)
+        except OSError:
+            return {}  # none yet, or nobody's
+        lines = data.rsplit(b"\n", 3)
+        self.size, self.is_torn = len(data), lines[-1] != b""  # half of one
+        return next(filter(None, map(Turns.decoded, reversed(lines))), {})
 
     def leave(self) -> None:
         if self.lock >= 0:
@@ -6578,10 +6597,10 @@ class Tokens:
             files[path], self.is_cut = start + read, self.is_cut or read < len(data)
             paid.update(cost)
             if unknown or (data and b'"type":"' not in data):
-                raise OSError(f"{Line.clean(path)} has lines of an unknown form")
+                raise OSError("it has lines of an unknown form")
         except (OSError, ValueError) as error:  # of a path that holds a NUL
             self.errand.note("[WARNING] Tokens are missing in what is exported: "
-                             f"{Export.why(error)}")
+                             f"{Export.why(error, path)}")
             self.ledger.observe("unread", 1)
         return answers
 
@@ -6595,13 +6614,12 @@ class Tokens:
             size = os.fstat(file.fileno()).st_size
             start = start if start <= size else 0
             if size - start > TRANSCRIPT_MAX_BYTES:
-                raise OSError(f"{Line.clean(path)} has more than "
-                              f"{TRANSCRIPT_MAX_BYTES} new bytes")
+                raise OSError(f"it has more than {TRANSCRIPT_MAX_BYTES} new bytes")
             file.seek(start)
             data = file.read(TRANSCRIPT_MAX_BYTES)
         whole = data[:data.rfind(b"\n") + 1]
         if data and not whole:
-            raise OSError(f"{Line.clean(path)} ends within a line")
+            raise OSError("it ends within a line")
         return start, whole
 
     @staticmethod
@@ -6778,8 +6796,8 @@ class Spans:
     def of(self, turn: "Event", records: "List[Record]") -> "List[Event]":
         """Return OTLP's spans of *records*, and as events of the turn's what has none.
         """
-        if len(records) > SPANS_MAX:
-            left = len(records) - SPANS_MAX
+        left = len(records) - SPANS_MAX
+        if left > 0:
             self.ledger.observe("left_out", left)
             self.errand.note(f"[WARNING] {left} spans of a turn are left out: it has "
                              f"more than {SPANS_MAX}")
@@ -6794,6 +6812,8 @@ class Spans:
                     "timeUnixNano": self._nano(item["started_ms"]),
                     "name": f"hook_io.{kind}",
                     "attributes": Otlp.attributes(self._leaving(kind, item))})
+        if spans and left > 0:
+            spans[0]["attributes"] += Otlp.attributes({"hook_io.left_out_spans": left})
         return spans
 
     def _span(

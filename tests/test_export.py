@@ -280,18 +280,58 @@ def test_labels_have_so_many_values_and_no_more(agent, monkeypatch):
     assert rows['{"source_app":"other"}'] == 50
 
 
-@pytest.mark.parametrize("bad", ["relative", "link", "linked file"])
-def test_a_folder_that_is_not_what_it_seems_is_not_written_to(agent, bad):
+@pytest.mark.parametrize("named", ["prom", "{}/to", "{}/to/", "{}/to/.", "{}/linked"])
+def test_a_folder_that_is_not_what_it_seems_is_not_written_to(agent, named):
     aim = agent.folder / "aim"
-    aim.mkdir()
-    named = {"relative": "prom", "link": str(agent.folder / "to")}.get(
-        bad, str(agent.prom))
+    for folder in (aim, agent.folder / "linked"):
+        folder.mkdir()
     (agent.folder / "to").symlink_to(aim)
-    if bad == "linked file":
-        (agent.prom / "hook_io.prom").symlink_to(aim / "f")
-    said = agent.turn("Bash", env={"HOOK_IO_TEXTFILE_DIR": named})
-    assert said.startswith("[ERROR] Turns are not exported: HOOK_IO_TEXTFILE_DIR")
+    (agent.folder / "linked" / "hook_io.prom").symlink_to(aim / "f")
+    said = agent.turn(
+        "Bash", env={"HOOK_IO_TEXTFILE_DIR": named.format(agent.folder)})
+    assert said.startswith("[ERROR] Turns are not exported as text: no absolute path, ")
+    assert "; HOOK_IO_TEXTFILE_DIR is for " in said
     assert list(aim.iterdir()) == []
+
+
+def test_a_text_file_that_cannot_be_written_keeps_nothing_from_a_collector(tmp_path):
+    with collecting() as server:
+        agent = Agent(tmp_path, HOOK_IO_EXPORT_URL=base(server))
+        folder = str(tmp_path / "none")
+        for _ in range(2):
+            said = agent.turn("Bash", env={"HOOK_IO_TEXTFILE_DIR": folder})
+            assert said == (
+                "[ERROR] Turns are not exported as text: no such file or directory "
+                f"({folder}/hook_io.prom.tmp); HOOK_IO_TEXTFILE_DIR is for the "
+                "absolute path of a folder that you can write to, and no link\n")
+        assert [turns_in(one) for one in requests_to(server, METRICS)] == [1, 1]
+        agent.turn()
+    assert agent.samples()[CALLS] == 2  # the next file that is written has them all
+
+
+@pytest.mark.parametrize("aim", ["text file", "collector"])
+def test_a_person_is_told_once_in_a_session_that_detached_exports_fail(tmp_path, aim):
+    is_text = aim == "text file"
+    agent = Agent(tmp_path, HOOK_IO_EXPORT="textfile" if is_text else "otlp")
+    with collecting(*[{"status": 401}] * 6) as server:
+        place = str(tmp_path / "none") if is_text else base(server)
+        agent.env.update(HOOK_IO_EXPORT_URL=place, HOOK_IO_TEXTFILE_DIR=place)
+        for _ in range(3):
+            agent.turn()
+    at_end = [*agent.command, "--source-app", "demo", "--event-type", "Stop",
+              "--export", "--background"]
+    said = [subprocess.run(at_end, input=json.dumps({
+        "hook_event_name": "Stop", "session_id": session,
+        "transcript_path": str(agent.transcript)}).encode(), env=agent.env,
+        stdout=subprocess.PIPE, check=True, timeout=PATIENCE_S).stdout.decode()
+        for session in ("s-1", "s-1", "s-2")]
+    assert said[1] == ""
+    for one in (said[0], said[2]):
+        text = json.loads(one)["systemMessage"]
+        assert re.match(r"hook-io: \d exports in a row did not get to ", text)
+        assert f" to {place}/" in text
+        assert "Your work is not blocked." in text
+        assert ("HOOK_IO_TEXTFILE_DIR" if is_text else "HOOK_IO_EXPORT_URL") in text
 
 
 def tool(name):
@@ -439,6 +479,114 @@ def exporting(tmp_path, monkeypatch, url="http://127.0.0.1:9", **given):
         "Stop", export="otlp", export_url=url, **given))
 
 
+def logged(tmp_path, turn=0):
+    """Return the path of a log to which one turn of a session is added."""
+    log = tmp_path / "events.jsonl"
+    with log.open("a") as file:
+        for name in ("UserPromptSubmit", "Stop"):
+            file.write(hook_io.encode({
+                "timestamp": f"2026-11-28T01:0{turn}:00.000Z", "event_type": name,
+                "session_id": "s", "source_app": "demo", "metadata": "{}"}) + "\n")
+    return str(log)
+
+
+def elsewhere(status):
+    return {"status": status, "headers": {"Location": "http://{}/v1/traces"}}
+
+
+#: what a collector answers -> what is said of the spans, and what the next export sends
+#: of that turn: spans and numbers ("all"), spans alone, or nothing
+ANSWERS = {
+    "wait": ({"status": 429, "headers": {"Retry-After": "3600"}}, "HTTP 429", "all"),
+    "wait until": ({"status": 503, "headers": {
+        "Retry-After": "Fri, 31 Dec 2027 23:59:59 GMT"}}, "HTTP 503", "all"),
+    "bad gateway": ({"status": 502}, "HTTP 502", "all"),
+    "moved": (elsewhere(301), "HTTP 301, redirects are not followed", "all"),
+    "moved for now": (elsewhere(307), "HTTP 307, redirects are not followed", "all"),
+    "close": ({"close": True}, "refused, closed without an answer", "all"),
+    "half a status": ({"raw": "HTTP/1.1 2"}, "refused, closed without an", "all"),
+    "not HTTP": ("not_http", "refused, not HTTP: 'SSH-2.0", "all"),
+    "silent": ("silent", "unconfirmed, no answer in time", "spans"),
+    "drip": ({"drip_ms": 100}, "unconfirmed, no answer in time", "spans"),
+    "interim": ("continue_then_silence", "unconfirmed, no answer in time", "spans"),
+    "bad": ({"status": 400, "json": {"message": f"no {SECRET}"}}, "HTTP 400: no **",
+            "nothing"),
+    "a part": ({"status": 200, "json": {"partialSuccess": {
+        "rejectedSpans": "1", "errorMessage": "too old"}}}, "too old", "nothing"),
+    "a warning": ({"status": 200, "json": {"partialSuccess": {
+        "rejectedSpans": "0", "errorMessage": "slow down"}}}, "", "nothing"),
+    "junk": ({"status": 200, "body": "\0{\ud7ff}[" * 999}, "", "nothing"),
+    "deep": ({"status": 200, "body": '{"a":' + "[" * 60000 + "]" * 60000}, "",
+             "nothing"),
+    "long number": ({"status": 200, "body": '{"partialSuccess":{"rejectedSpans":'
+                     + "9" * 9999 + "}}"}, "", "nothing"),
+    "huge": ("huge_body", "", "nothing"),
+    "endless": ("endless_body", "", "nothing"),
+    "endless head": ("endless_headers", "", "nothing"),
+    "cut": ({"status": 200, "headers": {"Content-Length": "5000"}, "body": '{"a":'}, "",
+            "nothing"),
+    "longer than said": ({"status": 200, "headers": {"Content-Length": "1"},
+                          "body": "{}"}, "", "nothing"),
+    "no length": ({"status": 200, "headers": {"Content-Length": "-5"}, "body": "{}"},
+                  "", "nothing"),
+    "packed": ({"status": 200, "headers": {"Content-Encoding": "gzip"},
+                "body": "\x1f\x08junk"}, "", "nothing"),
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_whatever_a_collector_answers_nothing_is_sent_twice_or_lost_untold(
+        tmp_path, monkeypatch, kind):
+    reply, said, again = ANSWERS[kind]
+    given = {"event_log": logged(tmp_path),
+             "export_headers": f"Authorization: Bearer {SECRET}"}
+    with collecting() as other:
+        text = json.dumps(reply).replace("{}/v1", f"127.0.0.1:{other.port}/v1")
+        with collecting(*[json.loads(text)] * 2) as server:
+            export = exporting(tmp_path, monkeypatch, base(server), **given)
+            assert export._run() == "1 turns exported"
+            assert len(server.exchanges) == 2
+        assert other.exchanges == []
+    notes = export.errand.notes
+    told = [line for line in notes if line.startswith("[WARNING] traces were not ")]
+    assert len(told) == bool(said)
+    assert said in "".join(told)
+    assert ("not all taken" in "".join(told)) == (kind == "a part")
+    assert SECRET not in "".join(notes)
+    lost = {"nothing": 2, "spans": 1}.get(again, 0) if said else 0  # spans, and numbers
+    assert sum(export.ledger.state["counters"].get("lost", {}).values()) == lost
+    assert export._losses("metrics").streak.count()[0] == (lost > 0)
+    assert export._losses("traces").streak.count()[0] == (lost > 1)
+    with collecting() as server:
+        exporting(tmp_path, monkeypatch, base(server), **given)._run()
+        sent = [span for one in requests_to(server, TRACES) for span in spans_of(one)]
+        counted = sum(map(turns_in, requests_to(server, METRICS)))
+    assert (len(sent), counted) == {
+        "all": (1, 1), "spans": (1, 0), "nothing": (0, 0)}[again]
+
+
+def test_a_collector_that_has_no_place_for_metrics_loses_none(tmp_path, monkeypatch):
+    with collecting({"status": 200}, {"status": 404}) as server:
+        export = exporting(
+            tmp_path, monkeypatch, base(server), event_log=logged(tmp_path))
+        export._run()
+    assert export.errand.notes == [f"[WARNING] metrics were not taken: rejected, "
+                                   f"HTTP 404 ({base(server)}{METRICS})"]
+    assert export.ledger.state["owed"] == {}
+    assert "lost" not in export.ledger.state["counters"]
+    assert export._losses("metrics").streak.count()[0] == 0
+
+
+def test_metrics_that_are_taken_hide_no_spans_that_are_not(tmp_path, monkeypatch):
+    with collecting(*[{"status": 400}, {"status": 200}] * 3) as server:
+        for turn in range(3):
+            log = logged(tmp_path, turn)
+            export = exporting(tmp_path, monkeypatch, base(server), event_log=log)
+            assert export._run() == "1 turns exported"
+    assert export._losses("traces").streak.count()[0] == 3
+    assert export._losses("metrics").streak.count()[0] == 0
+
+
 def test_turns_beyond_twenty_are_lost_and_counted_as_such(tmp_path, monkeypatch):
     export = exporting(tmp_path, monkeypatch)
     state = export.ledger.state
@@ -560,7 +708,10 @@ def test_spans_that_are_too_many_are_left_out_told_and_counted(tmp_path):
     spans = hook_io.Spans(ledger, ledger.session("s"), errand("Stop"))
     (turn,) = hook_io.story([{"hook_event_name": "Stop", "session_id": "s"}])
     (record,) = spans.records(turn, [], True)
-    assert len(spans.of(turn, [record] * 2003)) == hook_io.SPANS_MAX
+    told = spans.of(turn, [record] * 2003)
+    assert len(told) == hook_io.SPANS_MAX
+    assert members(told[0])["hook_io.left_out_spans"] == "3"  # in the trace itself
+    assert all("hook_io.left_out_spans" not in members(span) for span in told[1:])
     assert spans.errand.notes == ["[WARNING] 3 spans of a turn are left out: it has "
                                   "more than 2000"]
     assert ledger.state["counters"]["left_out"] == {"{}": 3}  # also where nobody reads
@@ -646,8 +797,9 @@ def test_a_session_that_never_has_its_turn_is_told_by_another_ones_export(agent)
     agent.limit(EXPORT_TIMEOUT_MS=0)
     with locked(agent):
         said = agent.turn("Bash", end="SessionEnd")
-    assert said == ("[ERROR] Turns are not exported: another export is at it; the next "
-                    "one makes up\n")
+    ledger = agent.folder / "state" / "export.json"
+    assert said == (f"[ERROR] Turns are not exported: another export is at {ledger}; "
+                    "the next one makes up\n")
     agent.prompts -= 1
     agent.answers("m-1", (1, 2, 0, 0))
     other = Agent(agent.folder, "s-2", **agent.env)
@@ -879,6 +1031,7 @@ def says_that_tokens_are_missing(agent, why):
     samples = agent.samples()
     assert said[0].startswith("[WARNING] Tokens are missing in what is exported: ")
     assert why in said[0]
+    assert hook_io.Line.clean(str(agent.transcript)) in said[0]
     assert said[1:] == ["1 turns exported"]
     assert not any("hook_io_tokens" in name for name in samples)
     assert samples["hook_io_transcripts_unread_total"] == 1

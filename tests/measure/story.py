@@ -3,11 +3,14 @@
     python tests/measure/story.py [--turns N] [--stops N]
 
 Prints time and memory of story() for 10,000 events; the time of an export to a text
-file for one turn more on top of an event log of nearly 64 MiB, median and p99; and what
-a Stop costs the agent whose export is detached, beside one that delivers detached.
+file for one turn more on top of an event log of nearly 64 MiB, median and p99, beside
+that of nothing but such a file put in the place of another, which a file system may
+take longer for than all the rest; and what a Stop costs the agent whose export is
+detached, beside one that delivers detached.
 """
 
 import argparse
+import gc
 import json
 import os
 import subprocess
@@ -58,9 +61,17 @@ def told():
     return took, peak
 
 
+def timed(do, *args):
+    """Return what *do* returns, and the seconds that takes, wall and processor."""
+    gc.collect()  # here, as a hook's own process collects nothing
+    started, cpu = time.perf_counter(), time.process_time()
+    result = do(*args)
+    return result, (time.perf_counter() - started, time.process_time() - cpu)
+
+
 def exports(folder, turns):
-    """Return the seconds, wall and processor, that each of so many exports takes."""
-    log, took = Path(folder, "events.jsonl"), []
+    """Return the seconds that each of so many exports takes, and a bare file's."""
+    log, took, bare = Path(folder, "events.jsonl"), [], []
     block = "\n".join(lines_of("other", 0, 500)) + "\n"
     log.write_text(block * (LOG_BYTES // len(block)))
     os.environ["HOOK_IO_STATE_DIR"] = folder
@@ -70,11 +81,12 @@ def exports(folder, turns):
             file.write("\n".join(lines_of("s", turn, 5)) + "\n")
         this = errand("Stop", "demo", event_log=str(log), export="textfile",
                       textfile_dir=folder, time_ns=time.time_ns())
-        started, cpu = time.perf_counter(), time.process_time()
-        result = hook_io.Export.result(event, this)
-        took.append((time.perf_counter() - started, time.process_time() - cpu))
+        result, seconds = timed(hook_io.Export.result, event, this)
         assert result.diagnostics[-1] == "1 turns exported", result.diagnostics
-    return took
+        took.append(seconds)
+        data = Path(folder, hook_io.PROM_FILE).read_bytes()
+        bare.append(timed(hook_io.WholeFile.write, str(Path(folder, "bare")), data)[1])
+    return took, bare
 
 
 def stop(argv, env):
@@ -129,12 +141,14 @@ def main():
     parser.add_argument("--turns", type=int, default=300)
     parser.add_argument("--stops", type=int, default=60)
     options = parser.parse_args()
+    gc.disable()
     seconds, peak = told()
     print(json.dumps({"story_10000_events_ms": round(seconds * 1000),
                       "story_10000_events_peak_mb": round(peak / 1e6, 1)}))
     with tempfile.TemporaryDirectory() as folder:
-        took = exports(folder, options.turns)
+        took, bare = exports(folder, options.turns)
         show("export", took)
+        show("its file alone", bare)
     with tempfile.TemporaryDirectory() as folder:
         for way, took in stops(folder, options.stops).items():
             show(f"Stop, {way}", took)
