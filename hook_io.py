@@ -1467,17 +1467,12 @@ PLAIN_VALUES = frozenset(Row.each(
 #: how a reference, a path, an address, a placeholder or a package begins
 PLAIN_STARTS = Row.each(
     "~/ . / $ { < % #{ [ @ ! http:// https:// file: npm: workspace: sha256- sha512-"
-    " sha256: env: vault: arn: op:// ref+ your- your_ my- data: &lt;")
+    " sha256: env: vault: arn: urn: op:// ref+ your- your_ my- data: &lt;")
 #: what is in a sentence about a secret
 SENTENCE_WORDS = frozenset(Row.each(
     "the a an is are was be has must your to for of in and or not this please"))
 #: what is in a value that is put together elsewhere
 REFERENCES = ("${", "{{", "#{", "%(", "$(", "<%")
-#: what a program's values are members of, besides names of one or two letters
-PROGRAM_OBJECTS = frozenset(Row.each(
-    "this self req res request response props config settings options opts args"
-    " params process os env data user ctx context client state event session body"
-    " var local module"))
 #: what comes before a header's value
 SCHEMES = ("bearer", "basic", "token", "digest", "apikey", "oauth")
 WORD = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
@@ -1510,28 +1505,42 @@ class Value:
         text = self.text.strip()
         scheme, _, rest = text.partition(" ")
         said = Value(rest if rest and scheme.lower() in SCHEMES else text)
-        is_label = len(said.text) > 3 and said.text.isalpha() and said.text.istitle()
         return bool(text) and not (
-            is_label or said.is_plain() or said._is_sentence() or (
-                not said.is_mixed and Name(said.text).rank == 2))
+            said.is_plain() or said.is_sentence() or said.is_name())
+
+    def is_name(self) -> bool:
+        """Tell the name of a secret, or of its type, from a secret."""
+        word = self.text.rstrip("?![]()>")
+        return Name(word).rank == 2 and not (
+            self.is_mixed and (word[-1].isdigit() or self.is_random()))
 
     def is_plain(self) -> bool:
         """Tell a word of programs, a reference, a mask or a version from a secret."""
         text, lowered = self.text, self.text.lower()
-        if lowered.strip("?![]()") in PLAIN_VALUES or lowered.startswith(PLAIN_STARTS):
+        if lowered.strip("?![]()").partition("|")[0] in PLAIN_VALUES or (
+                lowered in PLAIN_NAMES or lowered.startswith(PLAIN_STARTS)):
             return True
-        if (len(text) > 2 and not text.strip("*xX.•#-_? ")) or any(
-                mark in text for mark in REFERENCES):
+        if len(text) > 2 and len(set(lowered).difference("*.•#-_? ")) < 2:
+            return True
+        inner, end, _ = text.partition("{")[2].partition("}")
+        if any(mark in text for mark in REFERENCES) or (
+                end and (not inner or inner.replace(".", "_").isidentifier())):
             return True
         if (text[0] == "#" and len(text) in (4, 5, 7, 9)) or lowered[:2] == "0x":
             return True
-        if text[:1] + text[-1:] in ("[]", "{}", "()", "<>", "%%", "__"):
+        if text[:1] + text[-1:] in ("[]", "{}", "()", "<>", "%%", "__") or (
+                text[:2] == "#/"):
             return True
         numbers = text.lstrip("^~>=<v ").partition("-")[0].split(".")
         return 1 < len(numbers) < 5 and all(
             number.isdigit() and len(number) < 5 for number in numbers)
 
-    def _is_sentence(self) -> bool:
+    def is_sentence(self) -> bool:
+        """Tell a sentence or a label from a secret."""
+        text = self.text
+        if len(text) > 3 and text == text.capitalize() and not self.is_mixed and (
+                text.replace(" ", "").isalpha()):
+            return True
         words = [word.strip(".,:;!?*()'") for word in self.text.lower().split()]
         if len(words) < 2 or (self.is_mixed and len(words) < 5):
             return False
@@ -1542,16 +1551,11 @@ class Value:
         """Tell a name or a constant of a program from a value that has no quotes."""
         if self.is_plain() or "==" in self.text[:6]:
             return True
-        first, *names = self.text.lstrip(":@&*!").rstrip("?!").replace(
-            "-", "_").split(".")
-        if not all(name.isidentifier() for name in (first, *names)):
+        text = self.text.lstrip(":@&*!").rstrip("?!").replace("-", "_")
+        names = (text.replace(":", ".") if "." in text else text).split(".")
+        if not all(map(str.isidentifier, names)):
             return False
-        is_short = len(first) < 3 and len(self.text) < 32
-        if names and (is_short or first in PROGRAM_OBJECTS):
-            return True
-        if self.is_mixed:
-            return bool(names) and Name(names[-1]).rank == 2
-        return bool(names) or Name(self.text).rank == 2
+        return not self.is_random() if names[1:] else self.is_name()
 
     def changes(self) -> int:
         """Return how often it changes between kinds of characters.
@@ -1576,6 +1580,11 @@ class Value:
             return changes * 7 >= size
         return changes * (6 if b"0" in kinds else 3) >= size or (
             changes > 1 and self.is_no_word())
+
+    def is_wordless(self) -> bool:
+        """Tell what changes more often than a name in camelCase does."""
+        changes, size = self.changes(), len(self.kinds)
+        return changes * 3 >= size or (changes * 5 >= size and self.is_no_word())
 
     def is_no_word(self) -> bool:
         """Tell whether few of its pairs of letters are those of words."""
@@ -1627,7 +1636,7 @@ UUID_MAX_CHARS = 40  # with a region before it
 BASE64_WIDTHS = (43, 60, 64, 72, 76)  # of a SHA-256, and of a line of a longer text
 #: how a public key or certificate, an image or an archive begins in Base64
 PUBLIC_STARTS = Row.each(
-    "AAAAB3N AAAAC3N AAAAE2V MII iVBOR R0lGOD UklGR JVBER UEsDB H4sI PHN2Zy d09GM")
+    "AAAAB3N AAAAC3N AAAAE2V MII iVBOR R0lGOD UklGR JVBER UEsDB H4sI PHN2Zy d09GM 0x")
 
 
 class Key:
@@ -1664,7 +1673,7 @@ class Key:
             if text not in known:
                 is_whole = (at > len(word) or (
                     word[at - 1] == "=" and word[at:].strip("=") != "")) and (
-                    "/" not in word[:begin] or word[:2] == "//")
+                    "/" not in word[:begin])
                 known[text] = Key(text).size(is_whole)
             if known[text]:
                 done = begin + known[text]
@@ -1703,9 +1712,9 @@ class Key:
         kinds = self.value.kinds[:len(text)]
         is_long = len(text) >= LONE_MIN_CHARS and len(text) not in BASE64_WIDTHS
         return is_long and not text.strip(URL) and (
-            b"a" in kinds and b"A" in kinds and b"0" in kinds) and (
+            b"a" in kinds and kinds.count(b"A") > 1 and b"0" in kinds) and (
             max(map(len, kinds.split())) >= RANDOM_MIN_CHARS) and (
-            Value(text).changes() * 5 >= len(kinds)) and not (
+            Value(text).is_wordless()) and not (
             self._is_id() or text.startswith(PUBLIC_STARTS))
 
     def _is_prefixed(self) -> bool:
@@ -1717,7 +1726,7 @@ class Key:
             return False
         if self._has_uuid(self.text):
             return len(body) <= UUID_MAX_CHARS and self._has_uuid(body)
-        if (sign == "." and value.changes() * 5 < len(body)) or (  # a program's member
+        if (sign == "." and not value.is_wordless()) or (  # a program's member
                 body.rpartition(".")[2] in FILE_ENDINGS):
             return False
         if body in (body.lower(), body.upper()):
@@ -1804,20 +1813,26 @@ class Key:
 # Texts: what stands between a name and its value, and where else secrets stand.
 
 #: what stands between a name and its value
-SIGNS = ("||=", "??=", "=>", ":=", ":-", "||", "??", "=", ":", ",", "(", ">")
+SIGNS = ("||=", "??=", "=>", "->", "<-", ":=", ":-", "||", "??", "=", ":", "：", ",",
+         "(", "{", ">", "|", "to ", "is ", "is: ")
 NO_SIGNS = ("==", "!=", "::", "=~")  # for what stands there and says nothing
+#: in a list, or a call whose name ends like this, a value need not be random
+CASTS = ("[", *Row.each("byte bytes from some str string text secret password"))
+#: what names the value of what was named before it
+BESIDE = ("value", "default")
 #: what comes before a name whose value stands behind a blank
 SETTERS = ("set ", "setx ", "env ", "setenv ", "-x ", "-gx ", "with ", "encrypted ",
-           "identified by ")
+           "define ")
 #: flags, what is in the line before them, and behind which sign of the next word the
 #: secret begins
 FLAGS = (
     (("-u", "-U", "--user", "--proxy-user", "--auth", "-a"),
      ("curl", "http", "wget"), ":"),
-    (("-p",), ("mysql", "mariadb", "sshpass", "docker login", "podman login",
-               "az login", "mongo", "7z "), ""),
-    (("-P",), ("zip ", "sqlcmd", "tsql"), ""), (("-N",), ("ssh-keygen",), ""),
-    (("-k",), ("openssl enc",), ""), (("-passin", "-passout"), ("openssl",), ":"),
+    (("-p",), ("mysql", "mariadb", "7z "), "-p"),  # with no blank behind it
+    (("-p",), ("sshpass", "docker login", "podman login", "az login", "mongo"), ""),
+    (("-P",), ("zip ", "sqlcmd", "tsql", "mosquitto"), ""),
+    (("-N",), ("ssh-keygen",), ""), (("-k",), ("openssl enc",), ""),
+    (("-passin", "-passout"), ("openssl",), ":"),
     (("-a",), ("redis-cli",), ""), (("-w",), ("ldap",), ""),
     (("-U", "--user"), ("smbclient", "rpcclient"), "%"),
     (("-b", "--body"), ("gh secret", "gh variable"), ""),
@@ -1940,10 +1955,15 @@ class Text:
                     yield self._again(self._named, name, name.text, at, BEFORE_CHARS)
                 elif is_flag:
                     yield self._again(self._argument, word, word, at, LINE_CHARS)
-                for begin, end in keys:
+                for begin, end in () if keys and self._is_id(word, at) else keys:
                     yield at + begin, self._key_end(at + end), ""
                 self._spend(len(word))
             at += len(word) + 1
+
+    def _is_id(self, word: str, at: int) -> bool:
+        """Tell a *word* without a sign of a key that the name before it calls an id."""
+        before = self.text[max(0, at - JOINT_CHARS):at].rstrip(CLOSERS + ":= ").lower()
+        return before.endswith(("id", "title")) and not Key(word).size(False)
 
     def _is_short(self, name: Name, word: str, at: int) -> bool:
         """Tell by little work a value behind "=" that is no secret of a random name."""
@@ -2001,13 +2021,15 @@ class Text:
         line = text[max(0, at - LINE_CHARS):at].rpartition("\n")[2]
         for flags, commands, sign in FLAGS if line[-1:] in " \"'" else ():
             flag = next((f for f in flags if word == f or word[:2] == f), "")
-            if not flag or not any(command in line for command in commands):
+            if not flag or not any(command in line for command in commands) or (
+                    flag == sign and text[at + 2:at + 3] in ("", " ")):
                 continue
             rest = text[at + len(flag):at + len(flag) + 8]
             start = at + len(flag) + len(rest) - len(rest.lstrip(" \t\"'="))
             end = self.end("argument", start, VALUE_MAX_CHARS)
             user, _, said = text[start:end].rpartition(sign) if sign == "=" else (
-                text[start:end].partition(sign) if sign else ("", "", text[start:end]))
+                text[start:end].partition(sign) if sign not in ("", flag)
+                else ("", "", text[start:end]))
             is_pair = "`" in user or user == said or (user + said).isdigit()
             value = Value(said)
             if said and not is_pair and not value.is_plain() and (
@@ -2046,7 +2068,8 @@ class Text:
     def in_path(self, begin: int, at: int) -> "Tuple[int, int]":
         """Return what follows in an address, an id of digits at its begin aside."""
         end = self.end("path", at)
-        return end - len(self.text[at:end].lstrip("0123456789/")), end
+        said = self.text[at:end].lstrip("0123456789/")
+        return end - len(said) if Value(said).is_mixed else end, end
 
     def in_bot(self, begin: int, at: int) -> "Tuple[int, int]":
         """Return what stands behind the number of a Telegram bot."""
@@ -2109,14 +2132,14 @@ class Named:
         self.rank = name.rank
         if self.rank == 1 and self.before[-1:] == " ":  # "API key"
             self.rank = Name(self.before.split(" ")[-2] + name.text).rank or 1
-        self.sign, self.closed = "", ""
+        self.sign = self.closed = self.called = ""
         self.start = self.end + self._joint(self.text[self.end:self.end + JOINT_CHARS])
 
     def _joint(self, rest: str) -> int:
         """Return how far behind the name its value begins; tell what stands between."""
         if rest[:1] == "=" and rest[1:2].isalnum():
             self.sign = "="
-            return 1
+            return len(rest) - len(self._unwrapped(rest[1:]))
         if self.before[-1:] == "<":  # an element, maybe with attributes
             gap = rest.partition(">")[0]
             rest = " " * len(gap) + rest[len(gap):] if gap[:1] == " " else rest
@@ -2127,10 +2150,11 @@ class Named:
             rest = rest.replace(size, "[" * len(size), 1) if size.isdigit() else rest
         tail = rest.lstrip(CLOSERS)
         self.closed = rest[:len(rest) - len(tail)]
-        held = tail.lstrip(" \t\r\n,\"'\\")
-        is_beside = held[:5].lower() == "value" and len(held) < len(tail)
-        gap = (held[5:].lstrip(CLOSERS) if is_beside else tail).lstrip(" \t")
-        if gap.startswith(NO_SIGNS) or (is_beside and gap[:1] not in ("=", ":")):
+        held = tail.lstrip(" \t\r\n,{\"'\\")
+        said = held.lower() if held != tail else ""
+        beside = next(filter(said.startswith, BESIDE), "")
+        gap = (held[len(beside):].lstrip(CLOSERS) if beside else tail).lstrip(" \t")
+        if gap.startswith(NO_SIGNS) or (beside and gap[:1] not in ("=", ":")):
             self.sign = "=="
             return 0
         sign = next((sign for sign in SIGNS if gap.startswith(sign)), "")
@@ -2142,26 +2166,40 @@ class Named:
         elif not sign and value[:1] == "\\":
             value = value.lstrip("\\ \t\r\n")
         kind, is_typed, typed = value[:48].partition(" = ")
-        if sign == ":" and is_typed and kind[:1] != "'" and not (
-                set(kind) & set("\"`;(){}\n")):
+        if is_typed and not set(kind) & set("\"`;(){}\n") and (
+                (sign == ":" and kind[:1] != "'" and ("," not in kind or "<" in kind))
+                or (not sign and not self.closed and typed[:1] in QUOTES)):
             sign, value = "=", value[len(kind) + 3:].lstrip(" \t")
-        self.sign = "value" if is_beside else sign
+        self.sign = sign
+        if sign in ("=", ":", "=>", ":="):
+            value = self._unwrapped(value)
+        self.sign = "value" if beside else sign
         return len(rest) - len(value)
+
+    def _unwrapped(self, value: str) -> str:
+        """Return the *value* in three quotes, a list or a call; tell what is called."""
+        if self.sign == "=" and value[:3] in ('"""', "'''"):
+            return value[2:]
+        called, sign, inner = value[:48].partition("(")
+        if sign and inner[:1] in QUOTES and not set(called) & set(" \"'`;,{}\n"):
+            self.called = called or "str"
+            return value[len(called) + 1:]
+        is_list = value[:1] == "[" and value[1:2] in QUOTES and not self.closed
+        self.called = "[" if is_list else ""
+        return value[1:] if is_list else value
 
     def secret(self) -> "Span":
         """Return where the value begins and ends, if it is secret."""
         text, sign, closed = self.text, self.sign, self.closed
         if self.name.bare == "value":
             return self._in_pair()
+        pair, comma, said = text[self.start:self.start + JOINT_CHARS].partition(",")
+        if comma and self.name.bare.endswith("auth") and (
+                sign == "(" or self.called or pair[:1] == "("):
+            self.start += len(pair) + 1 + len(said) - len(said.lstrip())
+            self.sign, self.called = "=", ""
         is_closed = '"' in closed or "'" in closed
-        if self.rank == 0 and self.before[-1:] not in ("?", "&", ";"):
-            return 0, 0, ""
-        if text[self.start:self.start + 1] == "(" and self.name.bare == "auth":
-            pair = text[self.start:self.start + JOINT_CHARS]
-            self.start += len(pair) - len(pair.partition(",")[2].lstrip())
-        if sign == "==" or (sign == "," and not is_closed) or (
-                ")" in closed and sign not in ("||", "??", "=")) or (
-                closed[:1] == "]" and sign == "=") or (closed[:1] == "[" and not sign):
+        if self._has_none(is_closed):
             return 0, 0, ""
         is_header = "-" in self.name.text[1:] or self.name.bare.endswith(
             ("authorization", "cookie"))
@@ -2171,6 +2209,21 @@ class Named:
             if found[1]:
                 return found
         return self._in_place(is_closed)
+
+    def _has_none(self, is_closed: bool) -> bool:
+        """Tell a sign that says nothing of a value, or ends what is before it."""
+        sign, closed, before = self.sign, self.closed, self.before[-1:]
+        if self.rank == 0 and before not in ("?", "&", ";"):
+            return True
+        if sign in ("==", ",", "to ") and not (is_closed and sign != "=="):
+            return True
+        if sign == ">" and not (is_closed or before in ("<", ":")):
+            return True
+        if sign and before in QUOTES and not closed and (
+                self.text[self.start - 1:self.start + 1] == sign[-1] + before):
+            return True
+        return (")" in closed and sign not in ("||", "??", "=")) or (
+            closed[:1] == "]" and sign == "=") or (closed[:1] == "[" and not sign)
 
     def _in_place(self, is_closed: bool) -> "Span":
         said = self.text[self.start:self.start + 10]
@@ -2198,7 +2251,9 @@ class Named:
         value = Value(said)
         is_words = not value.is_mixed and ((" " in said and "=" not in said) or (
             said.isidentifier() and said != said.lower()))
-        if len(said) < 6 or is_words or value.is_code() or said.endswith("("):
+        called, is_call, _ = said.replace("[", "(").partition("(")
+        if len(said) < 6 or is_words or value.is_code() or value.is_sentence() or (
+                is_call and called.replace(".", "_").isidentifier()):
             return 0, 0, ""
         if end >= begin + VALUE_MAX_CHARS:
             end = self.reading.end("header", begin)
@@ -2218,7 +2273,9 @@ class Named:
         end = last if end < 0 else end
         said = text[start:min(end, start + VALUE_MAX_CHARS)]
         # that quote ends what was before it
-        is_open = said.lstrip()[:1] in ",);:]}+" and not self.closed
+        is_open = (said[:1] in " ,);:]}+" and not self.closed) or (
+            said[-1:] in ("=", " ") and text[end + 1:end + 3] == " +") or (
+            self.sign in ("(", "{") and text[end + 1:end + 2] not in (")", "}"))
         if not said or is_open or (quote == "`" and " " in said) or (
                 not self._is_good(Value(said))):
             return 0, 0, ""
@@ -2232,18 +2289,25 @@ class Named:
         if self.rank < 2:
             return value.is_key() or (
                 sign == "=" and word.isupper() and value.is_mixed
-                and not value.is_code())
+                and not value.is_code() and not self.called)
         if sign == ">" or not value.is_secret():
             return False
-        if sign in (",", ""):
-            is_set = not sign and self.before.endswith(SETTERS)
-            return ":" not in said and (
-                value.is_key() if word.lower() in SCHEMES
+        if self.called:
+            is_cast = self.called.lower().endswith(CASTS) and len(said) > 7
+            return value.is_key() or (
+                is_cast and value.is_mixed and not Name(said).rank)
+        if sign in (",", "", "to ", "|", "is ", "is: "):
+            called, _, quote = self.before.rpartition("(")
+            is_set = "set" in called.rpartition(".")[2] and len(quote) < 3 if (
+                sign == ",") else not sign and self.before.endswith(SETTERS)
+            return ":" not in said and not Name(said).rank and (
+                value.is_key() if word.lower() in SECRET_NAMES
                 else value.is_mixed or self.is_flag or is_set)
-        if sign == "(":
+        if sign in ("(", "{"):
             called = word.rpartition(".")[2].lower()
             is_set = called.startswith(("set", "with")) and len(said) > 5
-            return is_set or (self.name.bare in SECRET_ENDINGS and value.is_mixed)
+            return is_set or value.is_key() or (
+                self.name.bare in SECRET_ENDINGS and value.is_mixed)
         return len(said) > 2 or bool(self.closed)
 
     def _in_pair(self) -> "Span":
@@ -2281,13 +2345,17 @@ class Named:
     def _bare(self) -> "Span":
         """Return the value without quotes, if it is secret."""
         text, start, sign = self.text, self.start, self.sign
-        if sign in ("(", ","):
+        if sign in ("(", "{", ",", "to ", "<-"):
             return 0, 0, ""
         in_query = self.before[-1:] in ("?", "&", ";")
         kind = "element" if sign == ">" else "query" if in_query else "bare"
         end = self.reading.end(kind, start, VALUE_MAX_CHARS)
         is_whole = end < start + VALUE_MAX_CHARS
         said = text[start:end].rstrip(".:")
+        if said.lower() in SCHEMES and sign and text[end:end + 1] == " ":
+            start = end + 1
+            end = self.reading.end(kind, start, VALUE_MAX_CHARS)
+            said = text[start:end].rstrip(".:")
         end = start + len(said)
         behind = text[end:end + 2]
         if not said or behind[:1] in ("(", "[") or said[0] in "$<{%" or (
@@ -2307,15 +2375,22 @@ class Named:
         said, word, sign = value.text, self.name.text, self.sign
         is_tight = sign == "=" and self.text[self.start - 1] == "="
         if self.rank < 2:
-            is_named = is_tight and value.is_mixed and (in_query or word.isupper())
+            is_named = is_tight and value.is_mixed and (word.isupper() or (
+                in_query and self.name.bare in QUERY_NAMES))
             return (is_named and len(said) > 2 and not value.is_code()) or (
-                bool(sign) and value.is_key())
+                bool(sign or self.is_flag) and value.is_key())
         if is_tight or sign in (":-", "value"):
             return value.is_mixed or self.before[-1:] not in ("(", " ") or (
                 behind[:1] not in (")", ","))
-        if sign:
-            is_element = sign == ">" and behind == "</"
-            return sign not in ("||", "??") and (value.is_mixed or is_element)
+        if sign == "|":
+            return value.is_key()
+        if sign and sign[:2] != "is":
+            is_element = sign == ">" and behind == "</" and value.is_secret()
+            is_name = behind.strip()[:1] in (",", ";", ")", "}") and (
+                said.isidentifier()) and (
+                Name(said).rank > 1)
+            return sign not in ("||", "??") and (
+                (value.is_mixed and not is_name) or is_element)
         if self.is_flag:
             return said[0] != "-" and "=" not in said[:6]
         is_last = behind[:1] in ("", "\r", "\n") and (

@@ -148,6 +148,11 @@ NAMED = (
     "kubectl create secret generic x --from-literal=password={}",
     "helm install x --set=db.password={}", "zip -P {} x.zip f", "az login -p {} -t t",
     "ssh-keygen -t rsa -N {} -f x", "openssl rsa -passin pass:{} -in x",
+    'db.password = """{}"""', 'Dim apiKey As String = "{}"',
+    'var apiKey string = "{}"', 'apiKey <- "{}"', 'os.Setenv("DB_PASSWORD", "{}")',
+    "headers.set('X-Api-Key', '{}')", "localStorage.setItem('access_token', '{}')",
+    '#define CLIENT_SECRET "{}"', 'variable "db_password" {\n  default = "{}"\n}',
+    "auth=('bob', '{}')",
     "smbclient //h/s -U bob%{}", 'char password[255] = "{}";',
     '<password type="string">{}</password>', "<AdminPassword><Value>{}</Value>")
 #: with a value that mixes letters and digits
@@ -157,6 +162,11 @@ MIXED = (
     "password: {}\nuser: bob", "api_key: {} # for tests", "token = {}",
     "the header was Bearer {} and", "the secret {} and", "acme ACCESS_KEY {}",
     "Basic {} x", "STRIPE_KEY={} npm start",
+    'secret := []byte("{}")', 'let apiKey = String::from("{}");', 'token=Some("{}")',
+    'std::string apiKey{"{}"};', 'mapOf("api_key" to "{}")', 'api_keys = ["{}"]',
+    "DB_PASSWORD -> {}\n", "Your api_key is {}\n", "| access_token | {} |",
+    "curl --oauth2-bearer {} h", 'req.SetBasicAuth("bob", "{}")',
+    "Authorization=Bearer {}",
     "https://h/b?sv=1&sig={}&se=2", "https://h/x?key={}#top", "https://h/x?a=b&key={}",
     "?code={}", "https://h/x?X-Amz-Signature={}&X-Amz-Date=1", "?signature={}",
     "https://h/x?X-Amz-Credential={}&X-Amz-Date=1")
@@ -393,6 +403,21 @@ LOOK_ALIKES = (
     "--password '' -h db1",
     "getKey = xmlSecKeysMngrGetKey;",
     "line: token[fields_1.LINE],", "sort key: {}\nx", 'LICENSE = "CC0-1.0"',
+    "token: XOAuth2Token", "headers={'Authorization': f'Token {token}'}",
+    "password = keystone2.loading._plugins.v2:Password", "if ($cookie->getName()) x",
+    "0 !== stripos($h, 'Cookie:') && 0 !== stripos($h, 'Host:')", "token: token2 }",
+    "set_cookie('unicode_args', 'b')", "check_cookie: method(self, name)",
+    "CLIENT_SECRET=yyy CLIENT_ID=xxx", "'password' => 'required|string|min:8'",
+    "for (i = basic > 0 ? basic + 1 : 0; i < size /* no final expression */;)",
+    "see change Id61cfd1423afa8f9dd964fda278f4fab40887512", "mysql -u root -p app1",
+    "'channel_id': 'UCzzvJDZThwv06dR4xmzrZBw'", "this.createMySQL8Database(x)",
+    "0x71C7656EC7ab88b098defB751B7401B5f6d8976F", '{"password": "Mot de passe"}',
+    "api/webhooks/WEBHOOK_ID/WEBHOOK_TOKEN", "HEADER_KEY1 = str('X-Api-Token-Key1')",
+    "auth_cookie: the cookie used to authenticate to X11", "PASSWORD='urn:x:Password'",
+    'class Token:\n    """Token profile 1.1', "headers['Cookie'] = '_xsrf=' + value",
+    "body['auth']['scope'] = 'none1'", "x?key1=value1&key2=value2",
+    '("user_api_key", "user_api_key_auth2")', "auth: str, encoding: str = 'latin1'",
+    '<label for="apiKey">API key</label>', "echo $TOKEN | base64", "a password: ' ls",
     "for token in tokens: print(token)", "if token == x: y", "x ? token : other")
 
 

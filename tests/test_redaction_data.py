@@ -21,11 +21,11 @@ GROUPS = {
     "values": {
         "plain": "PLAIN_VALUES", "plain_starts": "PLAIN_STARTS",
         "references": "REFERENCES", "of_sentences": "SENTENCE_WORDS",
-        "program_objects": "PROGRAM_OBJECTS", "common_pairs": "COMMON_PAIRS"},
+        "common_pairs": "COMMON_PAIRS"},
     "between": {
         "signs": "SIGNS", "no_signs": "NO_SIGNS", "closers": "CLOSERS",
         "schemes": "SCHEMES", "setters": "SETTERS", "flags": "FLAGS",
-        "headers": "HEADERS"},
+        "headers": "HEADERS", "casts": "CASTS", "beside": "BESIDE"},
     "keys": {"starts": "KEY_STARTS", "base64_starts": "BASE64_STARTS",
              "marks": "KEY_MARKS", "id_prefixes": "ID_PREFIXES",
              "file_endings": "FILE_ENDINGS", "base64_widths": "BASE64_WIDTHS",
