@@ -644,6 +644,17 @@ def test_hostile_text_is_shown_and_never_run(page, server, text):
     assert (dialogs, page.tab.locator("img, main script").count()) == ([], 0)
 
 
+@pytest.mark.parametrize("patch", [
+    [{"lines": 5}], [{"lines": ["+a"]}, None], [{"lines": [5, None, {}]}], [[]],
+    {"0": {"lines": ["+a"]}}, [{"lines": {"map": 1}}], "patch", 7, [None], []])
+def test_a_change_that_is_none_is_shown_as_what_it_is(page, server, patch):
+    add(server, "PostToolUse", 2, tool_name="Bash", tool_use_id="u", tool_input={},
+        tool_response={"structuredPatch": patch, "said": "as it came"})
+    page.open()
+    page.row("Bash").click()
+    page.says("said: as it came")
+
+
 def test_sixty_events_with_names_of_a_quarter_megabyte_freeze_nothing(page, server):
     for number in range(60):
         status, _ = post(server, event_bytes(

@@ -38,12 +38,14 @@ function diff(before, after) {
 const SIGNS = {"-": "div.del", "+": "div.add"};
 const changes = lines => inSlices(make("pre"), lines, ([sign, text]) => make(SIGNS[sign] ?? "div", `${sign} ${text}`));
 const patch = hunks => changes(hunks.flatMap(hunk => [["@", `${hunk.oldStart} → ${hunk.newStart}`],
-  ...(hunk.lines || []).map(text => [text[0], text.slice(1)])]));
+  ...hunk.lines.map(text => [text[0], text.slice(1)])]));
+const isLines = lines => Array.isArray(lines) && lines.every(text => typeof text === "string");
+const isPatch = hunks => Array.isArray(hunks) && hunks.length > 0 && hunks.every(hunk => isLines(hunk?.lines));
 function readable(value) {
   if (typeof value === "string") {
     try { return block(JSON.parse(value)); } catch { return long(value); }
   }
-  if (value.structuredPatch?.[0]?.lines) return patch(value.structuredPatch);
+  if (isPatch(value.structuredPatch)) return patch(value.structuredPatch);
   if (typeof value.old_string === "string" && typeof value.new_string === "string") return diff(value.old_string, value.new_string);
   const isText = ([, text]) => typeof text === "string" && text.includes("\n"), all = Object.entries(value);
   const texts = all.filter(isText), rest = all.filter(pair => !isText(pair));
