@@ -5905,7 +5905,9 @@ AIMS = {"textfile": {"textfile": "Have HOOK_IO_TEXTFILE_DIR name a folder of you
 LEDGER: "Event" = {"sessions": {}, "counters": {}, "names": {}, "usage": {}, "owed": {},
                    "waiting": [], "since": 0, "in_doubt": False}
 SESSION: "Event" = {"log": [], "done": "", "traces": {}, "files": {}, "paid": {},
-                    "since_ms": 0, "fresh": True, "late": {}}
+                    "since_ms": 0, "fresh": True, "late": {}, "begun": {}}
+#: of a turn that several exports read, what the later ones have of its beginning
+BEGUN = ("session_id", "source_app", "agent", "prompt_id", "model", "user_email")
 #: what an export leaves of a session to the next one
 LEFT = ("session_id", "event_type", "agent", "event_log", "transcript_path")
 #: kind of record -> attribute -> the member of it that leaves under that name
@@ -6139,7 +6141,7 @@ class Export:
         known = self.ledger.session(self.session_id)
         lines = self._lines(known["log"])
         read: "List[Logged]" = []
-        turns = [turn for turn in story(self._in_time(lines, read))
+        turns = [turn for turn in story(self._in_time(lines, read, known["begun"]))
                  if turn["session_id"] == self.session_id]
         left = lines[len(read):]
         place = [*left[0][:2]] if left else known["log"]
@@ -6151,9 +6153,12 @@ class Export:
         if not turns:
             known["log"] = place
             return 0
+        is_part = bool(left and not turns[1:])
         if left and turns[1:]:  # its beginning is told with the rest of it
             place = self._place_of(read, turns.pop()["started_ms"])
         kept = turns[-1:] if left else self._kept(turns)
+        goes_on = is_part or (known["begun"] and kept[0] is turns[0] and not left)
+        known["begun"] = self._begun(kept[0]) if goes_on else {}
         count, ids = self._count(known, turns, kept, bool(left))
         if not left:
             place = self._place_of(read, kept[0]["started_ms"]) or known["log"][:2]
@@ -6163,6 +6168,14 @@ class Export:
                       if number == place[0] and all(map(self._is_quiet, kept))]
         known["log"], known["done"] = place, known["done"] + ids
         return count
+
+    def _begun(self, turn: "Event") -> "Event":
+        """Return the prompt of a turn without the text, {} if there is none."""
+        return {} if turn["prompt_ms"] is None else {
+            "hook_event_name": "UserPromptSubmit", "hook_io_begun": True,
+            "timestamp": Wire.instant(turn["started_ms"] * 10**6),
+            "prompt": turn["prompt"] if self.settings.export_content else "",
+            **{name: turn[name] for name in BEGUN}}
 
     def _kept(self, turns: "List[Event]") -> "List[Event]":
         """Return the turns that are told again: the last one, and those of which a
@@ -6195,8 +6208,9 @@ class Export:
             new = [record for record in spans.records(
                 turn, answers.get(id(turn), []),
                 not is_kept or (self.is_last and not is_cut))
-                if record[0] not in before and (
-                    not is_cut or record[2].get("outcome") != "open")]
+                if record[0] not in before and (not is_cut or not (
+                    record[2].get("outcome") == "open" or (
+                        record[1] == "turn" and known["begun"])))]
             done += "".join(number for number, kind, _, _ in new if is_kept and (
                 not is_cut or kind == "turn"))
             count += any(kind == "turn" for _, kind, _, _ in new[:1])
@@ -6207,9 +6221,11 @@ class Export:
         return count, done
 
     def _in_time(
-        self, lines: "List[Logged]", read: "List[Logged]"
+        self, lines: "List[Logged]", read: "List[Logged]", begun: "Event"
     ) -> "Iterator[Any]":
         """Yield lines while there is time, and keep which; then the event itself."""
+        if begun:
+            yield normalise(begun, begun.get("agent", ""))
         for line in lines:
             if len(read) >= LINES_MIN and not self._is_time():
                 return

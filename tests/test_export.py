@@ -667,10 +667,10 @@ def test_an_export_whose_collector_is_silent_takes_its_time_and_no_more(
     assert any("traces go with the next turn" in line for line in said) != in_time
 
 
-def test_events_that_there_is_no_time_for_are_told_by_the_exports_that_follow(
-        agent, monkeypatch):
-    agent.prompts += 1
-    agent.hook("UserPromptSubmit", prompt="a")
+@pytest.mark.parametrize("prompt_id", ["p-1", ""])
+def test_a_turn_that_there_is_no_time_for_is_told_once_by_the_exports_that_follow(
+        agent, prompt_id):
+    agent.hook("UserPromptSubmit", prompt="a", prompt_id=prompt_id)
     log = agent.folder / "state" / "events.jsonl"
     prompt = json.loads(log.read_text())
     with log.open("a") as file:
@@ -678,18 +678,22 @@ def test_events_that_there_is_no_time_for_are_told_by_the_exports_that_follow(
             name = ("PreToolUse", "PostToolUse")[n % 2]
             said = {**json.loads(prompt["metadata"]), "hook_event_name": name,
                     "tool_name": "Bash", "tool_use_id": f"t-{n // 2}"}
-            file.write(json.dumps({**prompt, "event_type": name, "metadata": json.dumps(
-                said)}, separators=(",", ":")) + "\n")
+            now = hook_io.Wire.instant(time.time_ns() + n * 10**6)
+            file.write(json.dumps({
+                **prompt, "timestamp": now, "event_type": name,
+                "metadata": json.dumps(said)}, separators=(",", ":")) + "\n")
     agent.limit(TELLING_MS=0)
-    said = [agent.hook("Stop", "--export").splitlines() for _ in range(4)]
+    said = [agent.hook("Stop", "--export", prompt_id=prompt_id).splitlines()
+            for _ in range(4)]
     assert said[0][0].startswith("[WARNING] 1501 events are left for the next export")
-    assert [lines[-1] for lines in said] == ["1 turns exported"] + [
-        "0 turns exported"] * 3
+    assert [lines[-1] for lines in said] == [
+        f"{count} turns exported" for count in (0, 0, 1, 0)]
     samples = agent.samples()
-    call = 'hook_io_tool_calls_total{source_app="demo",tool="Bash",outcome="ok"}'
-    assert samples[call] == 1250
-    assert sum(count for name, count in samples.items()
-               if name.startswith("hook_io_turns_total")) == 1
+    assert samples[CALLS] == 1250
+    turns = {name: count for name, count in samples.items() if "_turns_total" in name}
+    assert turns == {
+        'hook_io_turns_total{source_app="demo",agent="claude-code",end="Stop"}': 1}
+    assert samples['hook_io_turn_duration_seconds_count{agent="claude-code"}'] == 1
 
 
 def test_lines_that_tell_nothing_keep_no_export_from_what_comes_behind(agent):
@@ -732,11 +736,12 @@ def test_what_there_is_no_time_for_at_a_sessions_end_goes_with_another_one(agent
     agent.limit(TELLING_MS=-1, LINES_MIN=3)
     said = agent.turn(*["Bash"] * 4, end="SessionEnd").splitlines()
     assert said[0].startswith("[WARNING] 7 events are left for the next export")
+    assert said[-1] == "0 turns exported"  # it is told with its end
     agent.prompts -= 1
     agent.answers("m-1", (1, 2, 0, 0))
     other = Agent(agent.folder, "s-2", **agent.env)
     other.limit(**PATIENT)
-    assert other.turn("Bash") == "1 turns exported\n"
+    assert other.turn("Bash") == "2 turns exported\n"
     for _ in range(2):
         samples = agent.samples()
         assert (samples[CALLS], samples[TOKENS]) == (5, 2)
