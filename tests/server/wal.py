@@ -33,7 +33,8 @@ class Wal:
         self._store, self._stopping = store, stopping
         self._synced, self._pages, self.rounds = None, 0, 0
         self.file = io.FileIO(store.path, "r+")
-        threading.Thread(target=self._work, daemon=True).start()
+        self.thread = threading.Thread(target=self._work, daemon=True)
+        self.thread.start()
 
     def _work(self):
         due = time.monotonic() + CHECKPOINT_S
