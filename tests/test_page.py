@@ -1021,6 +1021,28 @@ def test_a_session_older_than_500_others_is_in_reach_and_its_link_opens(page, se
     assert "calls 2" in again.tab.locator("#totals").inner_text().replace("\n", " ")
 
 
+def test_an_answer_that_comes_late_undoes_no_newer_one(page, server):
+    with server.store.changing():
+        for n in range(600):
+            add(server, "Stop", n, f"n{n}")
+    page.open()
+    older = page.tab.locator("#side button", has_text="Older sessions")
+    older.wait_for()
+    held = []
+    page.tab.route("**/sessions?limit=500&*", lambda route: held.append(route))
+    with page.tab.expect_request("**/sessions?limit=500&*"):
+        add(server, "Stop", 601, "new")
+    older.focus()
+    page.tab.keyboard.press("Enter")
+    oldest = page.tab.locator("#side [data-session=n0]")
+    oldest.wait_for(state="attached")
+    with page.tab.expect_response("**/sessions?limit=500&*"):
+        for route in held:
+            route.continue_()
+    page.tab.wait_for_timeout(300)
+    assert oldest.count() == 1
+
+
 @pytest.mark.parametrize("query, ids", [
     ("", [*"dcba"]), ("limit=2", ["d", "c"]), ("limit=2&also=a", ["d", "c", "a"]),
     ("limit=2&also=c", ["d", "c"]), ("limit=2&also=x", ["d", "c"]),
