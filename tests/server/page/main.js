@@ -116,5 +116,4 @@ $("menu").onclick = () => { $("menu").ariaExpanded = String($("side").classList.
 $("notify").onchange = () => window.Notification?.permission === "default" && Notification.requestPermission();
 [window.onhashchange, document.onvisibilitychange] = [readHash, connect];
 setInterval(() => paused || document.hidden || soon(), SWEEP_MS);
-readHash();
-connect();
+for (const begins of [readHash, connect]) setTimeout(begins);  // a task each, as what stands above takes its time
