@@ -292,7 +292,7 @@ class Store:
         with contextlib.suppress(sqlite3.Error):  # closed before, or never usable
             self.run("UPDATE runs SET stopped_at = ? WHERE id = ?",
                      utc_now(), self._own_run)
-        if self._wal:  # the last of two to close takes the log away, and both at once none
+        if self._wal:  # who closes last takes the log away; at once, neither would
             self._wal.thread.join()
         with self.lock:
             self._sqlite.close()
