@@ -1549,7 +1549,7 @@ class Value:
 
     def is_code(self) -> bool:
         """Tell a name or a constant of a program from a value that has no quotes."""
-        if self.is_plain() or "==" in self.text[:6]:
+        if self.is_plain():
             return True
         text = self.text.lstrip(":@&*!").rstrip("?!").replace("-", "_")
         names = (text.replace(":", ".") if "." in text else text).split(".")
@@ -1574,8 +1574,6 @@ class Value:
             return False
         if size >= 32 and self.is_mixed and not self.text.strip("0123456789abcdef"):
             return True
-        if max(map(len, kinds.split())) < 8:
-            return size >= 20 and changes * 4 >= size
         if b"a" not in kinds or b"A" not in kinds:
             return changes * 7 >= size
         return changes * (6 if b"0" in kinds else 3) >= size or (
@@ -1688,8 +1686,10 @@ class Key:
                 mark in text and "=" not in text.partition(mark)[0]
                 for mark in KEY_MARKS):
             return len(text)
+        has_sign = "_" in text or "-" in text or "." in text
         is_key = self.value.changes() > 1 and (
-            self._is_prefixed() or self._is_dotted() or (is_whole and self._is_lone()))
+            (has_sign and (self._is_prefixed() or self._is_dotted()))
+            or (is_whole and self._is_lone()))
         size = self._trimmed(text) if is_key else 0
         return max(size, self._started() if text.startswith(_ALL_STARTS) else 0)
 
@@ -1713,7 +1713,6 @@ class Key:
         is_long = len(text) >= LONE_MIN_CHARS and len(text) not in BASE64_WIDTHS
         return is_long and not text.strip(URL) and (
             b"a" in kinds and kinds.count(b"A") > 1 and b"0" in kinds) and (
-            max(map(len, kinds.split())) >= RANDOM_MIN_CHARS) and (
             Value(text).is_wordless()) and not (
             self._is_id() or text.startswith(PUBLIC_STARTS))
 
@@ -1729,13 +1728,8 @@ class Key:
         if (sign == "." and not value.is_wordless()) or (  # a program's member
                 body.rpartition(".")[2] in FILE_ENDINGS):
             return False
-        if body in (body.lower(), body.upper()):
-            longest = max(map(len, value.kinds.split()))
-            return longest >= LETTERS_MIN_CHARS or (
-                len(body) >= LETTERS_MIN_CHARS and value.is_mixed and (
-                    2 * longest >= LETTERS_MIN_CHARS
-                    or value.changes() * 4 >= len(body)))
-        return 4 * value.kinds.count(b"0") < 3 * len(body)
+        return len(body) >= LETTERS_MIN_CHARS or (
+            body not in (body.lower(), body.upper()))
 
     def _is_id(self) -> bool:
         first, *others = self.text.replace("-", "_").replace(".", "_").lower().split(
@@ -1761,13 +1755,8 @@ class Key:
             size += 1 + len(part)
         sign, body = text[size:size + 1], text[size + 1:]
         named, has_value, _ = body.partition("=")
-        if sign == "=" or (has_value and all(
-                len(piece) < 3 or self._is_word(piece)
-                for piece in named.replace("_", "-").split("-"))):
-            body = ""
-        head = body.partition("/")[0]
-        is_head = len(head) >= KEY_MIN_CHARS or "." in head
-        return sign, head if is_head else body
+        is_name = sign == "=" or (has_value and Value(named).changes() < 2)
+        return sign, "" if is_name else body
 
     @staticmethod
     def _is_word(text: str) -> bool:
@@ -1783,31 +1772,21 @@ class Key:
         return b"\x08\x04\x04\x04\x0c" in sizes
 
     def _is_dotted(self) -> bool:
-        """Tell an id and a body, or the three parts of a token, all random."""
+        """Tell an id and a body, or the three parts of a token, two of them random."""
         first, *parts = self.text.split(".", 5)
-        value = Value(first)
-        if len(self.text) > 4 * RANDOM_MIN_CHARS and parts and (
-                "=" not in first and parts[-1] not in FILE_ENDINGS):
-            long = 2 * RANDOM_MIN_CHARS
-            if sum(Value(part).is_random(long) for part in (first, *parts)) > 1:
-                return True
-        if len(parts) not in (1, 2) or not value.is_mixed or "=" in first:
+        if not parts or "=" in first or parts[-1] in FILE_ENDINGS:
             return False
-        if len(parts) == 2 and len(parts[0]) == 6 and 22 < len(first) < 29:
-            return Value(parts[1]).is_random()
-        return 13 < len(first) < 48 and Value(parts[0]).is_random(20) and (
-            len(parts[0]) > 40 or value.is_random(14))
+        least = 14 if len(first) > 13 and Value(first).is_mixed else 32
+        return sum(Value(part).is_random(least) for part in (first, *parts)) > 1
 
     @staticmethod
     def _trimmed(text: str) -> int:
         """Return the length of *text* without the words of a path behind a key."""
-        text = text.rstrip(".-~+/")
-        head, sign, tail = text.rpartition("/")
-        while sign and (tail == tail.lower() or tail.istitle()) and (
-                not Value(tail).is_mixed):
-            text = head
-            head, sign, tail = text.rpartition("/")
-        return len(text)
+        *pieces, last = text.rstrip(".-~+/").split("/")
+        while pieces and (last == last.lower() or last.istitle()) and (
+                not Value(last).is_mixed):
+            last = pieces.pop()
+        return len("/".join((*pieces, last)))
 
 
 # Texts: what stands between a name and its value, and where else secrets stand.
@@ -1842,15 +1821,12 @@ _FLAG_STARTS = tuple(flag for flags, _, _ in FLAGS for flag in flags)
 HEADERS = ("authorization", "api-key", "auth-token", "private-token", "cookie")
 CLOSERS = "\\\"'`]*)[?"  # what may stand behind a name, of its own
 QUOTES = ("'", '"', "`")
-#: mark of escapes -> escapes, behind which a word begins
+#: how an escape begins -> what makes it one, behind which a word begins
 ESCAPED = Row.each(
     "20 22 26 27 2C 2c 3A 3a 3B 3b 3C 3c 3D 3d 3E 3e 3F 3f 40 5B 5b 7B 7b 28 0A 0a 09")
 ESCAPES = {
-    "--": tuple(f"--{flag}=" for flag in Row.each(
-        "from-literal set set-string build-arg env")),
-    "\\": Row.each(r"\n \t \r \b \f"), "1b": Row.each(r"\x1b \u001b"),
-    "%": tuple("%" + code for code in ESCAPED),
-    "\\u00": tuple("\\u00" + code for code in ESCAPED)}
+    "--": Row.each("from-literal= set= set-string= build-arg= env="),
+    "%": ESCAPED, "\\u00": (*ESCAPED, "1b"), "\\": Row.each("n t r b f x1b")}
 COLOUR_MARKS = ("\x1b[", "x1b[", "u001b[", "\\033[")  # of a terminal
 KEY_BODY = WORD + "+/=\\\r\n :,"  # of a private key's lines
 #: kind -> all that it is made of; or else what ends it
@@ -1875,9 +1851,6 @@ PLACES = {
         " $argon2d$ $argon2id$ $scrypt$ pbkdf2_sha256$ {ssha}"
         " access_token$production$ access_token$sandbox$"), ("hash", 20))}
 _TABLES: "Dict[str, bytes]" = {}  # for bytes.translate(): 0 for what ends that kind
-
-
-_AFTER = frozenset(("", *ENDS["query"][1]))
 
 
 class Text:
@@ -1934,13 +1907,17 @@ class Text:
     def _without_escapes(self) -> bytes:
         """Return the text with blanks for escapes, behind which a word begins."""
         seen = self.seen.decode()
-        forms = [form for mark, forms in ESCAPES.items() if mark in seen
-                 for form in forms]
+        escapes = dict(ESCAPES)
         if "[" in seen and any(mark in seen for mark in COLOUR_MARKS):
-            forms += [f"{sign}{code}m" for sign in "[;" for code in range(108)]
-        for form in forms:
-            if form in seen:
-                seen = seen.replace(form, " " * len(form))
+            escapes.update(dict.fromkeys("[;", tuple(f"{n}m" for n in range(108))))
+        for mark, forms in escapes.items():
+            first, *parts = seen.split(mark)
+            for at, part in enumerate(parts):
+                form = next(filter(part.startswith, forms)) if (
+                    part.startswith(forms)) else ""
+                parts[at] = " " * len(mark + form) + part[len(form):] if form else (
+                    mark + part)
+            seen = first + "".join(parts)
         return seen.encode()
 
     def _secrets(self) -> "Iterator[Span]":
@@ -1951,7 +1928,7 @@ class Text:
         for word in words if telling else ():
             if word in telling:
                 name, is_flag, keys = telling[word]
-                if name and not (name.rank < 2 and self._is_short(name, word, at)):
+                if name:
                     yield self._again(self._named, name, name.text, at, BEFORE_CHARS)
                 elif is_flag:
                     yield self._again(self._argument, word, word, at, LINE_CHARS)
@@ -1964,13 +1941,6 @@ class Text:
         """Tell a *word* without a sign of a key that the name before it calls an id."""
         before = self.text[max(0, at - JOINT_CHARS):at].rstrip(CLOSERS + ":= ").lower()
         return before.endswith(("id", "title")) and not Key(word).size(False)
-
-    def _is_short(self, name: Name, word: str, at: int) -> bool:
-        """Tell by little work a value behind "=" that is no secret of a random name."""
-        said = word[len(name.text) + 1:]
-        return 0 < len(said) < 2 * RANDOM_MIN_CHARS and self.text[
-            at + len(word):at + len(word) + 1] in _AFTER and (
-            said.isdigit() or said.isalpha())
 
     def _telling(
         self, words: "Iterable[str]"
@@ -2205,9 +2175,7 @@ class Named:
             ("authorization", "cookie"))
         if sign == ":" and self.rank > 1 and is_header and not (
                 is_closed or self.is_flag):
-            found = self._in_header()
-            if found[1]:
-                return found
+            return self._in_header()
         return self._in_place(is_closed)
 
     def _has_none(self, is_closed: bool) -> bool:
@@ -2244,9 +2212,6 @@ class Named:
         scheme, _, rest = said.partition(" ")
         if rest.strip() and scheme.lower() in SCHEMES:
             said = rest.lstrip()
-        elif rest and "-" in self.name.text and not (
-                self.name.text.lower().endswith(HEADERS)):
-            return 0, 0, ""
         start, said = end - len(said), said.strip(" ,;)")
         value = Value(said)
         is_words = not value.is_mixed and ((" " in said and "=" not in said) or (
@@ -2277,19 +2242,26 @@ class Named:
             said[-1:] in ("=", " ") and text[end + 1:end + 3] == " +") or (
             self.sign in ("(", "{") and text[end + 1:end + 2] not in (")", "}"))
         if not said or is_open or (quote == "`" and " " in said) or (
-                not self._is_good(Value(said))):
+                not self._is_good(Value(said), None)):
             return 0, 0, ""
         scheme, _, rest = said.partition(" ")
         is_skipped = rest and scheme.lower() in SCHEMES
         return start + (len(scheme) + 1 if is_skipped else 0), end, ""
 
-    def _is_good(self, value: Value) -> bool:
-        """Tell whether the *value* in quotes is secret."""
+    def _is_good(self, value: Value, behind: "Optional[str]") -> bool:
+        """Tell whether the *value* is secret; None is *behind* one in quotes."""
+        if self.rank > 1:
+            return self._is_good_quoted(value) if behind is None else (
+                self._is_good_bare(value, behind))
+        is_named = self.sign == "=" and not self.called and value.is_mixed and (
+            behind is None or self.text[self.start - 1] == "=") and (
+            self.name.text.isupper() or (
+                self.before[-1:] in ("?", "&", ";") and self.name.bare in QUERY_NAMES))
+        return (is_named and len(value.text) > 2 and not value.is_code()) or (
+            (behind is None or bool(self.sign) or self.is_flag) and value.is_key())
+
+    def _is_good_quoted(self, value: Value) -> bool:
         said, word, sign = value.text, self.name.text, self.sign
-        if self.rank < 2:
-            return value.is_key() or (
-                sign == "=" and word.isupper() and value.is_mixed
-                and not value.is_code() and not self.called)
         if sign == ">" or not value.is_secret():
             return False
         if self.called:
@@ -2347,8 +2319,8 @@ class Named:
         text, start, sign = self.text, self.start, self.sign
         if sign in ("(", "{", ",", "to ", "<-"):
             return 0, 0, ""
-        in_query = self.before[-1:] in ("?", "&", ";")
-        kind = "element" if sign == ">" else "query" if in_query else "bare"
+        kind = "element" if sign == ">" else (
+            "query" if self.before[-1:] in ("?", "&", ";") else "bare")
         end = self.reading.end(kind, start, VALUE_MAX_CHARS)
         is_whole = end < start + VALUE_MAX_CHARS
         said = text[start:end].rstrip(".:")
@@ -2358,27 +2330,20 @@ class Named:
             said = text[start:end].rstrip(".:")
         end = start + len(said)
         behind = text[end:end + 2]
-        if not said or behind[:1] in ("(", "[") or said[0] in "$<{%" or (
-                not sign and start == self.end) or (
-                self.before[-1:] == "{" and behind[:1] == "}" and len(said) < 8):
+        if not said or behind[:1] in ("(", "[") or said[0] in "$<{%":
             return 0, 0, ""
         if sign == ":" and self.closed and said.isdigit() and self.rank == 2:
             return (start, end, self.closed) if len(said) > 4 else (0, 0, "")  # of JSON
         value = Value(said)
-        if (self.rank == 2 and (len(said) < 3 or value.is_code())) or (
-                not self._is_good_bare(value, in_query, behind)):
+        if not self._is_good(value, behind):
             return 0, 0, ""
         return start, end if is_whole else self.reading.end(kind, start), ""
 
-    def _is_good_bare(self, value: Value, in_query: bool, behind: str) -> bool:
-        """Tell whether the *value* without quotes is secret."""
+    def _is_good_bare(self, value: Value, behind: str) -> bool:
         said, word, sign = value.text, self.name.text, self.sign
         is_tight = sign == "=" and self.text[self.start - 1] == "="
-        if self.rank < 2:
-            is_named = is_tight and value.is_mixed and (word.isupper() or (
-                in_query and self.name.bare in QUERY_NAMES))
-            return (is_named and len(said) > 2 and not value.is_code()) or (
-                bool(sign or self.is_flag) and value.is_key())
+        if len(said) < 3 or value.is_code():
+            return False
         if is_tight or sign in (":-", "value"):
             return value.is_mixed or self.before[-1:] not in ("(", " ") or (
                 behind[:1] not in (")", ","))
@@ -2387,8 +2352,7 @@ class Named:
         if sign and sign[:2] != "is":
             is_element = sign == ">" and behind == "</" and value.is_secret()
             is_name = behind.strip()[:1] in (",", ";", ")", "}") and (
-                said.isidentifier()) and (
-                Name(said).rank > 1)
+                said.isidentifier() and Name(said).rank > 1)
             return sign not in ("||", "??") and (
                 (value.is_mixed and not is_name) or is_element)
         if self.is_flag:
@@ -2397,7 +2361,6 @@ class Named:
             len(said) >= SECRET_MIN_CHARS and ":" not in said)
         return value.is_key() or (
             value.is_mixed and (is_last or self.before.endswith(SETTERS))) or (
-            value.is_mixed and len(said) >= 12 and word.lower() in SCHEMES) or (
             word.lower() == "password" and self.before.split()[-2:-1] == ["login"])
 
 
