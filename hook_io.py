@@ -6038,9 +6038,10 @@ class Export:
     @staticmethod
     def why(error: Exception, path: str) -> str:
         """Return what went wrong, and with which file: that at *path*, or another."""
-        path = Line.clean(str(getattr(error, "filename", None) or path))
-        text = Line.of_error(error) if getattr(error, "strerror", "") else str(error)
-        return text if path in text else f"{text} ({path})"
+        if isinstance(error, OSError) and not error.strerror:
+            return str(error)  # our own, which names it
+        name = str(getattr(error, "filename", None) or path)
+        return f"{Line.of_error(error)} ({Line.clean(name)})"
 
     def _losses(self, aim: str) -> Losses:
         """Return what was lost on the way to one of `aims`."""
@@ -6290,7 +6291,7 @@ class Export:
         try:
             if not os.path.isabs(path) or any(
                     map(os.path.islink, (path, os.path.dirname(path)))):
-                raise OSError("no absolute path, or a link")
+                raise OSError(f"no absolute path, or a link ({Line.clean(path)})")
             text = self.ledger.text(self._gauges())
             WholeFile.write(path, text.encode("utf-8"), 0o644)
         except OSError as error:
@@ -6651,7 +6652,7 @@ class Tokens:
             files[path], self.is_cut = start + read, self.is_cut or read < len(data)
             paid.update(cost)
             if unknown or (data and b'"type":"' not in data):
-                raise OSError("it has lines of an unknown form")
+                raise OSError(f"{Line.clean(path)} has lines of an unknown form")
         except (OSError, ValueError) as error:  # of a path that holds a NUL
             self.errand.note("[WARNING] Tokens are missing in what is exported: "
                              f"{Export.why(error, path)}")
@@ -6668,12 +6669,13 @@ class Tokens:
             size = os.fstat(file.fileno()).st_size
             start = start if start <= size else 0
             if size - start > TRANSCRIPT_MAX_BYTES:
-                raise OSError(f"it has more than {TRANSCRIPT_MAX_BYTES} new bytes")
+                raise OSError(f"{Line.clean(path)} has more than "
+                              f"{TRANSCRIPT_MAX_BYTES} new bytes")
             file.seek(start)
             data = file.read(TRANSCRIPT_MAX_BYTES)
         whole = data[:data.rfind(b"\n") + 1]
         if data and not whole:
-            raise OSError("it ends within a line")
+            raise OSError(f"{Line.clean(path)} ends within a line")
         return start, whole
 
     @staticmethod
@@ -6691,8 +6693,8 @@ class Tokens:
         cost: "Event" = {}
         before_ms = unknown = read = 0
         for n, line in enumerate(data.split(b"\n")[:-1]):
-            if n >= LINES_MIN and not is_time():
-                break
+            if len(found) >= SPANS_MAX or (n >= LINES_MIN and not is_time()):
+                break  # counting takes longer than reading
             at = line.rfind(b'"timestamp":"') + 13
             now_ms = Turns.moment_ms(line[at:at + 24].decode(
                 "ascii", "replace")) if at > 12 else before_ms

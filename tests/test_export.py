@@ -1008,6 +1008,21 @@ def test_the_cost_of_a_session_is_counted_at_its_end(agent):
     assert samples[f'hook_io_tokens_total{{{labels},kind="input"}}'] == 11
 
 
+def test_no_more_answers_are_read_at_once_than_a_turn_may_have_spans(agent):
+    for number in range(3):
+        agent.answers(f"m-{number}", (1, 2, 0, 0))
+    agent.turn()  # what is there by now is of no turn
+    for number in range(3, hook_io.SPANS_MAX + 4):
+        agent.answers(f"n-{number}", (1, 2, 0, 0))
+    answers, _, _, read = hook_io.Tokens.told(agent.transcript.read_bytes())
+    assert len(answers) == hook_io.SPANS_MAX
+    assert read < agent.transcript.stat().st_size
+    agent.turn()
+    agent.answers("o", (1, 2, 0, 0))
+    agent.turn()
+    assert agent.samples()[TOKENS] == 2 * (hook_io.SPANS_MAX + 2)
+
+
 def hostile_lines():
     deep, big = "[" * 100000, "9" * 5000
     return "\n".join([
