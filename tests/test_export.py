@@ -145,9 +145,14 @@ def test_a_turn_that_is_exported_again_is_counted_once(agent):
 def test_counters_go_on_in_a_log_that_was_rotated(agent):
     agent.turn("Bash")
     log = agent.folder / "state" / "events.jsonl"
+    call = {"tool_name": "Read", "tool_use_id": "t-r", "prompt_id": "p-2"}
+    agent.hook("PreToolUse", **call)
+    agent.hook("PostToolUse", duration_ms=5, **call)
     log.rename(f"{log}.1")
     assert agent.turn("Bash") == "1 turns exported\n"
-    assert agent.samples()['hook_io_tool_duration_seconds_count{tool="Bash"}'] == 2
+    for tool, calls in (("Bash", 2), ("Read", 1)):
+        name = f'hook_io_tool_duration_seconds_count{{tool="{tool}"}}'
+        assert agent.samples()[name] == calls
 
 
 def test_sessions_at_once_lose_nothing_and_count_nothing_twice(agent):
@@ -269,6 +274,20 @@ def test_lines_that_are_none_and_another_session_between_cost_a_turn_nothing(age
     samples = agent.samples()
     call = 'hook_io_tool_calls_total{source_app="demo",tool="Bash",outcome="ok"}'
     assert samples[call] == len(FOREIGN)
+
+
+def test_losses_and_what_is_spooled_are_told_as_metrics(agent):
+    agent.env.update(HOOK_IO_SPOOL_DIR=str(agent.folder / "spool"),
+                     HOOK_IO_SERVER_URL=f"http://127.0.0.1:{closed_port()}")
+    for _ in range(2):
+        agent.hook("PreToolUse", tool_name="Bash", tool_use_id="t-1")
+    agent.hook("Stop", "--export")
+    samples = agent.samples()
+    kept = list((agent.folder / "spool").iterdir())
+    assert samples['hook_io_lost_in_a_row{to="events"}'] == len(kept) == 2
+    assert samples["hook_io_spool_events"] == 2
+    assert samples["hook_io_spool_bytes"] == sum(one.stat().st_size for one in kept)
+    assert samples["hook_io_last_export_timestamp_seconds"] > 1.7e9
 
 
 def test_labels_have_so_many_values_and_no_more(agent, monkeypatch):
@@ -432,6 +451,57 @@ def test_a_turn_is_one_trace_with_a_span_for_each_thing_in_it(tmp_path):
     assert [one["spanId"] for one in spans_of(again)] == ids
 
 
+def test_what_failed_is_an_error_and_what_is_within_another_is_its_child(tmp_path):
+    with collecting() as server:
+        agent = Agent(tmp_path, HOOK_IO_EXPORT="otlp", HOOK_IO_EXPORT_URL=base(server))
+        inner = {"agent_id": "a-1", "agent_type": "Explore"}
+        for event, call, more in (
+                ("UserPromptSubmit", "", {"prompt": "a"}),
+                ("PreToolUse", "Bash", {}), ("PostToolUseFailure", "Bash", {}),
+                ("PreToolUse", "Write", {}), ("PermissionRequest", "Write", {}),
+                ("PermissionDenied", "Write", {}), ("PreToolUse", "Agent", {}),
+                ("SubagentStart", "", inner), ("PreToolUse", "Read", inner),
+                ("PostToolUse", "Read", inner), ("SubagentStop", "", inner),
+                ("PostToolUse", "Agent", {"tool_response": {"agentId": "a-1"}})):
+            told = {"tool_name": call, "tool_use_id": f"t-{call}"} if call else {}
+            agent.hook(event, **told, **more)
+        agent.hook("StopFailure", "--export", error="rate_limit")
+        (traces,) = requests_to(server, TRACES)
+    spans = {span["name"]: span for span in spans_of(traces)}
+    names = {span["spanId"]: name for name, span in spans.items()}
+    root, sub = "invoke_agent claude-code", "invoke_agent Explore"
+    told = {name: (names.get(span["parentSpanId"]), span["status"].get("code"),
+                   members(span).get("error.type")) for name, span in spans.items()}
+    assert told == {
+        root: (None, 2, "rate_limit"),
+        "execute_tool Bash": (root, 2, "_OTHER"),
+        "execute_tool Write": (root, 2, "permission_denied"),
+        "execute_tool Agent": (root, None, None),
+        sub: ("execute_tool Agent", None, None),
+        "execute_tool Read": (sub, None, None)}
+    (waited,) = spans[root]["events"]
+    assert waited["name"] == "hook_io.wait"
+
+
+@pytest.mark.parametrize("given, urls, header", [
+    ({}, ["http://localhost:4318/v1/{}"] * 2, None),
+    ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:1/"}, ["http://c:1/v1/{}"] * 2, "a"),
+    ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:1",
+      "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://m:2/own"},
+     ["http://c:1/v1/{}", "http://m:2/own"], "a"),
+    ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:1", "url": "http://d:3/base/"},
+     ["http://d:3/base/v1/{}"] * 2, None)])
+def test_a_collector_is_where_it_is_said_to_be_and_gets_its_own_headers_alone(
+        tmp_path, monkeypatch, given, urls, header):
+    env = {"OTEL_EXPORTER_OTLP_HEADERS": "X-Key=a" if header else ""}
+    export = exporting(tmp_path, monkeypatch, given.pop("url", ""),
+                       env={**env, **given}, headers="X-Events: b")
+    found = [export._endpoint(signal) for signal in ("traces", "metrics")]
+    assert [url for url, _ in found] == [
+        url.format(signal) for url, signal in zip(urls, ("traces", "metrics"))]
+    assert [headers for _, headers in found] == [{"X-Key": "a"} if header else {}] * 2
+
+
 def test_names_and_numbers_leave_and_content_only_if_asked_for(tmp_path):
     for content in ("", "1"):
         with collecting() as server:
@@ -443,6 +513,21 @@ def test_names_and_numbers_leave_and_content_only_if_asked_for(tmp_path):
             sent = b"".join(exchange.body for exchange in server.exchanges)
         assert (b"/private" in sent, b"seen" in sent) == (bool(content),) * 2
         assert SECRET.encode() not in sent
+
+
+def test_content_is_redacted_on_its_way_out_whatever_the_log_holds(tmp_path):
+    ledger, call = hook_io.Ledger(""), {"tool_name": "Bash", "tool_use_id": "t-1"}
+    for given in ("", "1"):
+        spans = hook_io.Spans(
+            ledger, ledger.session("s"), errand("Stop", export_content=given))
+        (turn,) = hook_io.story([
+            {"hook_event_name": name, "session_id": "s", "prompt": SECRET, **call,
+             "tool_input": {"command": SECRET + "x" * 9000}, "tool_response": SECRET}
+            for name in ("UserPromptSubmit", "PreToolUse", "PostToolUse")])
+        text = json.dumps(spans.of(turn, list(spans.records(turn, [], True))))
+        assert SECRET not in text
+        assert ("input.value" in text) == bool(given)
+        assert len(text) < 9000
 
 
 def test_a_trace_of_the_agents_own_is_joined(tmp_path):
@@ -966,6 +1051,17 @@ def test_tokens_are_those_that_the_api_returned():
             for kind in hook_io.TOKENS]
     assert sums == [9045, 675, 274500, 18450]
     assert [unknown for _, _, unknown, _ in told] == [0, 0]
+
+
+def test_of_an_answers_lines_the_fullest_counts_and_what_no_model_said_does_not():
+    usage = dict.fromkeys(hook_io.TOKENS, 3)
+    lines = [{"type": "assistant", "message": {"id": name, "model": model, "usage": {
+        **usage, "output_tokens": output}}} for name, model, output in (
+        ("m-1", "x", 1), ("m-1", "x", 9), ("m-1", "x", 4), ("m-2", "<synthetic>", 5))]
+    text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+    answers, _, unknown, _ = hook_io.Tokens.told(text.encode())
+    assert [(one["id"], one["output_tokens"]) for one in answers] == [("m-1", 9)]
+    assert unknown == 0
 
 
 def test_of_a_transcript_only_models_numbers_times_and_ids_are_kept():
