@@ -2323,11 +2323,11 @@ class Named:
             "query" if self.before[-1:] in ("?", "&", ";") else "bare")
         end = self.reading.end(kind, start, VALUE_MAX_CHARS)
         is_whole = end < start + VALUE_MAX_CHARS
-        said = text[start:end].rstrip(".:")
+        said = text[start:end].rstrip(".:\x1b")
         if said.lower() in SCHEMES and sign and text[end:end + 1] == " ":
             start = end + 1
             end = self.reading.end(kind, start, VALUE_MAX_CHARS)
-            said = text[start:end].rstrip(".:")
+            said = text[start:end].rstrip(".:\x1b")
         end = start + len(said)
         behind = text[end:end + 2]
         if not said or behind[:1] in ("(", "[") or said[0] in "$<{%":

@@ -165,7 +165,7 @@ MIXED = (
     'secret := []byte("{}")', 'let apiKey = String::from("{}");', 'token=Some("{}")',
     'std::string apiKey{"{}"};', 'mapOf("api_key" to "{}")', 'api_keys = ["{}"]',
     "DB_PASSWORD -> {}\n", "Your api_key is {}\n", "| access_token | {} |",
-    "curl --oauth2-bearer {} h", 'req.SetBasicAuth("bob", "{}")',
+    "TOKEN={}\x1b[0m x", "curl --oauth2-bearer {} h", 'req.SetBasicAuth("bob", "{}")',
     "Authorization=Bearer {}",
     "https://h/b?sv=1&sig={}&se=2", "https://h/x?key={}#top", "https://h/x?a=b&key={}",
     "?code={}", "https://h/x?X-Amz-Signature={}&X-Amz-Date=1", "?signature={}",
