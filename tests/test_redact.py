@@ -152,7 +152,7 @@ NAMED = (
     'var apiKey string = "{}"', 'apiKey <- "{}"', 'os.Setenv("DB_PASSWORD", "{}")',
     "headers.set('X-Api-Key', '{}')", "localStorage.setItem('access_token', '{}')",
     '#define CLIENT_SECRET "{}"', 'variable "db_password" {\n  default = "{}"\n}',
-    "auth=('bob', '{}')",
+    "auth=('bob', '{}')", "TOKEN={}\x1b[0m x",
     "smbclient //h/s -U bob%{}", 'char password[255] = "{}";',
     '<password type="string">{}</password>', "<AdminPassword><Value>{}</Value>")
 #: with a value that mixes letters and digits
@@ -165,7 +165,7 @@ MIXED = (
     'secret := []byte("{}")', 'let apiKey = String::from("{}");', 'token=Some("{}")',
     'std::string apiKey{"{}"};', 'mapOf("api_key" to "{}")', 'api_keys = ["{}"]',
     "DB_PASSWORD -> {}\n", "Your api_key is {}\n", "| access_token | {} |",
-    "TOKEN={}\x1b[0m x", "curl --oauth2-bearer {} h", 'req.SetBasicAuth("bob", "{}")',
+    "curl --oauth2-bearer {} h", 'req.SetBasicAuth("bob", "{}")',
     "Authorization=Bearer {}",
     "https://h/b?sv=1&sig={}&se=2", "https://h/x?key={}#top", "https://h/x?a=b&key={}",
     "?code={}", "https://h/x?X-Amz-Signature={}&X-Amz-Date=1", "?signature={}",
