@@ -7908,21 +7908,25 @@ NEXT_STEP = ("Run `make serve` in hook-io's folder, or a server of yours on"
              f" {LOCAL_URL},\nand start the agent: its first event arrives.")
 #: how a hook runs -> its command, which sets d to the scripts' folder and p to an
 #: interpreter that is there: on Windows, python3 is often an alias that is none.
-#: A missing file makes Python exit 2, which stops an agent: each ends in a guard.  An
-#: agent that ends says so by SIGTERM, also to a hook that is still sending.
+#: A missing file makes Python exit 2, which stops an agent, and so does dash for a
+#: stdin that is closed: each ends in a guard.  An agent that ends says so by SIGTERM,
+#: and a terminal by SIGHUP, also to a hook that is still sending; zsh forgets in the
+#: background what is ignored.  Names of functions are such as nobody has as an alias.
 #: A detached hook gets the shell's stdin, which a job in the background has not, and
 #: says nothing; as nobody waits for it, those who work go first.  A shell that ends
 #: takes along what its agent has not written yet: up to 200 KB are with Linux by then,
 #: elsewhere a cat takes all; on Windows it is waited for.  A person's own hook fails as
 #: it promises: closed, the agent's denial is said.
 RUNS = {
-    "detached": "trap '' TERM; {find}"
-                'n=; k=; h() {{ exec $n $k $p -IS "$d/send_event.py" {said} "$@"; }}; '
-                "q() {{ command -v nice >/dev/null && n=nice && k=-n19; exec 3<&0;"
-                " h --fail-loud off <&3 3<&- >/dev/null 2>&1 & }}; "
-                'if [ "$OS" = Windows_NT ]; then (h) || :;'
-                " elif [ -e /proc/self ]; then q; else cat | q; fi",
-    "foreground": "trap '' TERM; {find}{decides}"
+    "detached": "trap '' TERM HUP; {find}"
+                "n=; k=; _h() {{ trap '' TERM HUP;"
+                ' exec $n $k $p -IS "$d/send_event.py" {said} "$@"; }};'
+                " _q() {{ command -v nice >/dev/null && n=nice && k=-n19;"
+                " {{ _h --fail-loud off <&3 3<&- >/dev/null 2>&1 & }} 3<&0; }}; "
+                'if [ "$OS" = Windows_NT ]; then (_h) || :;'
+                " elif [ -e /proc/self ]; then _q || _q </dev/null || :;"
+                " else cat | _q; fi",
+    "foreground": "trap '' TERM HUP; {find}{decides}"
                   '$p -IS "$d/send_event.py" {said} || {guard}',
     "flush": '[ -n "$HOOK_IO_SPOOL_DIR" ] || exit 0; {find}'
              '$p -IS "$d/send_event.py" --flush-spool --background || :',
@@ -7992,6 +7996,7 @@ class Registration:
     def _entry(self, command: str) -> "Shape":
         from shlex import quote
 
+        command = f"set +eu; {command}"  # whatever a person's shell begins with
         filled: "Shape" = HookResult.filled(self.row["entry"], {
             "$C": command, "$Q": f"exec sh -c {quote(command)}"})
         return filled

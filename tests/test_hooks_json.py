@@ -84,8 +84,9 @@ def test_it_has_the_shape_that_the_client_accepts():
         assert entry["type"] == "command"
         assert entry["command"].rpartition(" || ")[2].startswith((":", "echo '{"))
         assert entry["command"].startswith((
-            "trap '' TERM; ", '[ -n "$HOOK_IO_SPOOL_DIR" ] || exit 0; ',
-            '[ -n "$HOOK_IO_EXPORT" ] || exit 0; '))
+            "set +eu; trap '' TERM HUP; ",
+            'set +eu; [ -n "$HOOK_IO_SPOOL_DIR" ] || exit 0; ',
+            'set +eu; [ -n "$HOOK_IO_EXPORT" ] || exit 0; '))
         assert type(entry["timeout"]) is int
         assert 0 < entry["timeout"] <= 5  # seconds
 
@@ -141,6 +142,61 @@ def test_nobody_waits_for_a_detached_hook_and_it_gets_the_whole_event(
     while not (tmp_path / "bytes").exists() and time.monotonic() < limit:
         time.sleep(0.02)
     assert int((tmp_path / "bytes").read_text()) == size
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(("name", "system"), [
+    ("PreToolUse", "/proc/self"), ("PreToolUse", "/nowhere"), ("Stop", "/proc/self")])
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&- 2>&-"])
+def test_a_closed_stdin_is_no_exit_2_and_its_event_arrives(
+    project, shell, name, system, closed
+):
+    command = ENTRIES[name]["command"].replace("/proc/self", system)
+    with EventServer() as server:
+        done = fed([shell, "-c", f"exec {closed}; {command}"], b"",
+                   env={**project, "HOOK_IO_SERVER_URL": server.url})
+        assert (done.returncode, done.stdout) == (0, b""), done.stderr
+        [event] = eventually(server.events)
+    assert event["event_type"] == name
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_that_is_set_to_end_early_runs_each_command(project, shell):
+    with EventServer() as server:
+        for name in ENTRIES:
+            done = fed([shell, "-euc", ENTRIES[name]["command"]], b"{}",
+                       env={**project, "HOOK_IO_SERVER_URL": server.url})
+            assert (done.returncode, done.stdout, done.stderr) == (0, b"", b""), name
+        server.wait(len(ENTRIES), timeout=PATIENCE_S)
+    for name, end in (("SessionStart", 1), ("Stop", 1), ("SessionEnd", 1)):
+        command = HOOKS["hooks"][name][0]["hooks"][end]["command"]
+        done = fed([shell, "-euc", command], b"{}", env=project)
+        assert (done.returncode, done.stderr) == (0, b""), name
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="no zsh")
+def test_a_persons_own_short_names_are_not_taken_for_ours(project, tmp_path):
+    (tmp_path / ".zshenv").write_text("alias h=history q=exit\nsetopt no_unset\n")
+    with EventServer() as server:
+        fire("PreToolUse", {**project, "ZDOTDIR": str(tmp_path),
+                            "HOOK_IO_SERVER_URL": server.url}, "zsh")
+        eventually(server.events)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("name", ["PreToolUse", "Stop"])
+@pytest.mark.parametrize("signal", ["TERM", "HUP"])
+def test_what_ends_an_agent_and_its_terminal_leaves_a_hook_to_its_work(
+    project, tmp_path, shell, name, signal
+):
+    real = os.path.realpath(str(tmp_path / "bin" / "python3"))
+    stand_in(tmp_path, f'#!/bin/sh\nkill -{signal} 0\nexec "{real}" "$@"\n')
+    with EventServer() as server:
+        done = fed([shell, "-c", ENTRIES[name]["command"]], b"{}",
+                   start_new_session=True,
+                   env={**project, "HOOK_IO_SERVER_URL": server.url})
+        assert (done.returncode, done.stdout) == (0, b"")
+        eventually(server.events)
 
 
 NICENESS = """#!/bin/sh

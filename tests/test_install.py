@@ -152,7 +152,7 @@ def test_what_is_registered_is_known_and_says_nothing_but_that_it_could_not_run(
         if hook_io.canonical(name) == "SessionStart" and "|| echo" in text:
             assert hook_io.channel("hint", {"hook_event_name": name}) is not None
         elif name in AGENTS[agent].get("detached", "").split():
-            assert " --fail-loud off <&3 3<&- >/dev/null 2>&1 & }; " in text
+            assert "_h --fail-loud off <&3 3<&- >/dev/null 2>&1 & } 3<&0; }; " in text
         else:
             assert text.rstrip("'").endswith(" || :")
 
