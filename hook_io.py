@@ -743,10 +743,12 @@ if __name__ == "__main__":
             if not stat.S_ISREG(os.stat(self.two).st_mode):
                 raise OSError("a FIFO would hold us")
             with open(self.one, "rb") as one, open(self.two, "rb") as two:
-                if one.read(PYC_HEADER_BYTES) == two.read(PYC_HEADER_BYTES):
-                    return marshal.loads(two.read())
-        except (OSError, EOFError, ValueError, TypeError):
-            pass  # it is gone, or a full disk has cut it short
+                is_same = one.read(PYC_HEADER_BYTES) == two.read(PYC_HEADER_BYTES)
+                code = marshal.loads(two.read()) if is_same else None
+            if hasattr(code, "co_code"):
+                return code
+        except (OSError, EOFError, ValueError, TypeError, SystemError):
+            pass  # it is gone, or a disk has kept something else
         return self.compiled()[1]
 
     def compiled(self) -> "Tuple[Any, Any]":
@@ -762,10 +764,11 @@ if __name__ == "__main__":
 EXTRAS: "Dict[str, Callable[..., Any]]" = {
     asked: Parts.later(name) for asked, name in {
         "further_formats": "FurtherFormats", "hand_over": "Background.hand_over",
+        "earlier": "Background.earlier",
         "log": "EventLog.log", "spool": "Spool.keep", "flush_spool": "Spool.flush",
         "asked_summary": "asked_summary", "decide": "Decision.result",
         "export": "Export.result", "check": "Check.result",
-        "enter_settings": "Check.enter_settings",
+        "enter_settings": "Check.enter_settings", "usage": "Check.usage",
         "split_parts": "Start.split_parts"}.items()}
 
 if not TYPE_CHECKING:  # which finds every name here, and would take any other
@@ -3207,8 +3210,10 @@ class Exchange:
         try:
             import ssl
 
-            return ssl.create_default_context(
-                cafile=os.path.expanduser(ca_file) or None)
+            path = os.path.expanduser(ca_file)
+            if path and not stat.S_ISREG(os.stat(path).st_mode):
+                raise OSError("it is no regular file")  # which might hold us
+            return ssl.create_default_context(cafile=path or None)
         except ImportError as error:
             fact = Line.of_error(error)
         except OSError as error:
@@ -3403,7 +3408,7 @@ class FailureStreak:
         try:
             os.stat(self.folder)
         except OSError:
-            os.makedirs(self.folder, 0o700, exist_ok=True)
+            OwnFile.make_folder(self.folder)
         if self._is_astray():
             raise OSError(f"{self.folder} is a symbolic link, or another user's")
         line = "".join(c if c.isprintable() else "?" for c in line)
@@ -3573,6 +3578,17 @@ class OwnFile:
             return file.read(max_bytes)
 
     @staticmethod
+    def make_folder(path: str) -> None:
+        """Make the folder at *path*, for its owner alone, if it is not there.
+
+        Raises OSError, also for one below more folders than makedirs() can make.
+        """
+        try:
+            os.makedirs(path, 0o700, exist_ok=True)
+        except RecursionError:
+            raise OSError("it is below too many folders") from None
+
+    @staticmethod
     def is_foreign(found: "os.stat_result") -> bool:
         """Tell whether what was *found* is another user's."""
         return hasattr(os, "geteuid") and found.st_uid != os.geteuid()
@@ -3594,16 +3610,6 @@ class OwnFile:
             except OSError:
                 time.sleep(0.001)
         raise OSError("another process keeps it locked")
-
-
-def forget_compiled() -> None:
-    """Remove the compiled form of this file, which a full disk can cut short."""
-    from importlib.util import cache_from_source
-
-    try:
-        os.unlink(cache_from_source(__file__))
-    except OSError:
-        pass  # nobody's to remove
 
 
 # Answering --------------------------------------------------------------------
@@ -3668,6 +3674,11 @@ class HookResult:
 
     def __hash__(self) -> int:
         return hash((self.intent, self.text, self.hint))
+
+    def __reduce__(self) -> "Tuple[Any, ...]":
+        """Be copied and pickled, which would set its members one by one."""
+        return HookResult, (
+            self.intent, self.text, self.hint, self.tool_input, self.diagnostics)
 
     @staticmethod
     def filled(shape: "Any", texts: "Dict[str, Any]") -> "Any":
@@ -3830,25 +3841,9 @@ class Losses:
         try:
             losses = self.streak.record(
                 errand.event_type, outcome.name, self.session_of(event))
-            told = self._outage(losses, event, outcome.name, fact, kept)
+            told = self.outage(losses, event, outcome.name, fact, kept)
         except OSError as error:
             lines.append(f"[WARNING] Losses are not counted: {error}")
-        return told.but(diagnostics=lines)
-
-    def earlier(self, event: "Event") -> HookResult:
-        """Return what is said of losses that happened in the background.
-
-        For a hook whose event another process delivers, of which nobody hears.
-        """
-        settings, told, lines = self.errand.settings, NOTHING, self.errand.notes
-        kept = f"spooled to {settings.spool_dir}" if settings.spool_dir else ""
-        try:
-            outcome = self.streak.last_outcome()
-            fact = LOSSES[outcome][0].format(
-                fact=outcome.replace("_", " "), ms=settings.background_timeout_ms)
-            told = self._outage(self.streak.count()[0], event, outcome, fact, kept)
-        except OSError as error:
-            lines = [*lines, f"[WARNING] Losses are not told: {error}"]
         return told.but(diagnostics=lines)
 
     @staticmethod
@@ -3875,7 +3870,7 @@ class Losses:
     def _were(self, count: int) -> str:
         return "was" if count == 1 else "were"
 
-    def _outage(
+    def outage(
         self, losses: int, event: "Event", outcome: str, fact: str, kept: str
     ) -> HookResult:
         """Return what the session of *event* is told of so many *losses*, once.
@@ -4308,7 +4303,8 @@ class CommandLine:
         while words:
             name, sign, value = words.pop(0).partition("=")
             if name in ("--help", "-h"):
-                raise Done(HookResult("print", self._usage().format_help().rstrip()))
+                usage = EXTRAS["usage"](self.rows, self.prog)
+                raise Done(HookResult("print", usage.format_help().rstrip()))
             if name == "--version":
                 raise Done(HookResult("print", __version__))
             if name not in takes:
@@ -4387,33 +4383,9 @@ class CommandLine:
 
     def mistake(self, problem: str) -> Done:
         """Return what ends a hook whose command line is wrong: exit 2."""
-        usage = self._usage().format_usage().rstrip()
+        usage = EXTRAS["usage"](self.rows, self.prog).format_usage().rstrip()
         line = f"[ERROR] {self.prog}: {problem}\n{usage}"
         return Done(HookResult("blocking_error", line))
-
-    def _usage(self) -> "Any":
-        """Return the argparse parser of the rows, which explains and never parses."""
-        import argparse
-        import textwrap
-
-        rows = self.rows
-        needed = " ".join(f"{row[0]} {row[3]}" for row in rows if row[2] == "required")
-        variables = ", ".join(row[1] for row in rows if row[0] == "-")
-        parser = argparse.ArgumentParser(
-            self.prog, usage=f"%(prog)s {needed} [options]",
-            formatter_class=argparse.RawDescriptionHelpFormatter, epilog=(
-                "an option that sets something has a variable, as --server-url has\n"
-                "HOOK_IO_SERVER_URL; the README says what these others are for:\n\n"
-                f"{textwrap.indent(textwrap.fill(variables, 78), '  ')}\n\nexit 0: "
-                "done; 1: --check failed; 2: a mistake, which stops the agent"))
-        for name, _, default, takes, text in rows:
-            if name != "-":
-                shape: "Event" = (
-                    {"action": "store_true"} if takes == "-" else {"metavar": takes})
-                said = text if default in ("-", "required") else f"{text} ({default})"
-                parser.add_argument(name, help=said, **shape)
-        parser.add_argument("--version", action="store_true", help="print the version")
-        return parser
 
 
 # A hook that sends ------------------------------------------------------------
@@ -4514,7 +4486,8 @@ class Sender:
         is_slow = self._asks_a_model() or (settings.background and not is_local)
         if not (is_slow and EXTRAS["hand_over"](event, errand)):
             return self._deliver(event)
-        return Losses(self.endpoint(), errand).earlier(errand.under_session(event))
+        told: HookResult = EXTRAS["earlier"](errand.under_session(event), errand)
+        return told
 
     def _deliver(self, event: AgentEvent) -> HookResult:
         errand, settings = self.errand, self.settings
@@ -4867,6 +4840,24 @@ class Background:
         return False
 
     @staticmethod
+    def earlier(event: "Event", errand: "Errand") -> HookResult:
+        """Return what is said of losses that happened in the background.
+
+        For a hook whose event another process delivers, of which nobody hears.
+        """
+        settings, told, lines = errand.settings, NOTHING, errand.notes
+        losses = Losses(Sender(errand).endpoint(), errand)
+        kept = f"spooled to {settings.spool_dir}" if settings.spool_dir else ""
+        try:
+            outcome = losses.streak.last_outcome()
+            fact = LOSSES[outcome][0].format(
+                fact=outcome.replace("_", " "), ms=settings.background_timeout_ms)
+            told = losses.outage(losses.streak.count()[0], event, outcome, fact, kept)
+        except OSError as error:
+            lines = [*lines, f"[WARNING] Losses are not told: {error}"]
+        return told.but(diagnostics=lines)
+
+    @staticmethod
     def _fork() -> bool:
         """Return True in the hook, False in a process of its own; raises OSError."""
         child = os.fork()
@@ -4937,11 +4928,7 @@ class WholeFile:
     @staticmethod
     def write(path: str, data: bytes, mode: int = 0o600) -> None:
         """Put *data* in the place of a file, or leave it.  Raises OSError."""
-        part = path + ".tmp"
-        try:
-            os.unlink(part)  # half of it, or somebody's trap
-        except OSError:
-            pass
+        part = f"{path}.{os.urandom(4).hex()}.tmp"  # nobody else's, nor foreseen
         fd = OwnFile.opened(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             while data:
@@ -5035,7 +5022,7 @@ class Spool:
         """
         if not os.path.isabs(self.folder):
             raise OSError("it is no absolute path")
-        os.makedirs(self.folder, 0o700, exist_ok=True)
+        OwnFile.make_folder(self.folder)
         name = f"{self.errand.time_ns:020}-{self.errand.key}-{len(record)}.{suffix}"
         WholeFile.write(self._path(name), record)
         count, total, removed = 0, 0, 0
@@ -5193,7 +5180,7 @@ class EventLog:
         """Append *line* in one write, so that no two lines mix.  Raises OSError."""
         if not os.path.isabs(self.path):
             raise OSError("it is no absolute path")
-        os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
+        OwnFile.make_folder(os.path.dirname(self.path))
         fd = self._open()
         if os.fstat(fd).st_size + len(line) > LOG_MAX_BYTES:
             put_away = self._rotate_closed if os.name == "nt" else self._rotate
@@ -5420,6 +5407,30 @@ class Check:
         good = os.path.isabs(folder) and os.path.isdir(there) and (
             os.access(there, os.W_OK))
         return "" if good else " (CANNOT BE WRITTEN)"
+
+    @staticmethod
+    def usage(rows: "List[List[str]]", prog: str) -> "Any":
+        """Return the argparse parser of the rows, which explains and never parses."""
+        import argparse
+        import textwrap
+
+        needed = " ".join(f"{row[0]} {row[3]}" for row in rows if row[2] == "required")
+        variables = ", ".join(row[1] for row in rows if row[0] == "-")
+        parser = argparse.ArgumentParser(
+            prog, usage=f"%(prog)s {needed} [options]",
+            formatter_class=argparse.RawDescriptionHelpFormatter, epilog=(
+                "an option that sets something has a variable, as --server-url has\n"
+                "HOOK_IO_SERVER_URL; the README says what these others are for:\n\n"
+                f"{textwrap.indent(textwrap.fill(variables, 78), '  ')}\n\nexit 0: "
+                "done; 1: --check failed; 2: a mistake, which stops the agent"))
+        for name, _, default, takes, text in rows:
+            if name != "-":
+                shape: "Event" = (
+                    {"action": "store_true"} if takes == "-" else {"metavar": takes})
+                said = text if default in ("-", "required") else f"{text} ({default})"
+                parser.add_argument(name, help=said, **shape)
+        parser.add_argument("--version", action="store_true", help="print the version")
+        return parser
 
     @staticmethod
     def enter_settings(agent: str) -> "Tuple[Dict[str, str], List[str]]":
@@ -7867,7 +7878,8 @@ class Start:
         parts = Parts.own()
         try:
             is_over = Start._age_s(parts.one) > SPLIT_AFTER_S
-            if is_over and Start._age_s(parts.two) > SPLIT_ANEW_S:
+            is_kept = is_over and not sys.dont_write_bytecode
+            if is_kept and Start._age_s(parts.two) > SPLIT_ANEW_S:
                 Start.keep(parts)
         except (OSError, MemoryError):
             pass  # then an event costs a little more
@@ -7886,13 +7898,25 @@ class Start:
 
         with open(parts.one, "rb") as whole:
             header, kept = whole.read(PYC_HEADER_BYTES), os.stat(parts.one)
-        if any(header[4:8]):  # not by the source's time and size
-            return
+        found = os.stat(parts.source)
+        if header[4:] != b"".join((int(number) & 0xFFFFFFFF).to_bytes(4, "little")
+                                  for number in (0, found.st_mtime, found.st_size)):
+            return  # it is judged by a hash, or of a source that was there before
         mode = kept.st_mode & 0o777
         WholeFile.write(parts.two, bytes(kept.st_size), mode)  # is there room?
         one, two = (header + marshal.dumps(part) for part in parts.compiled())
         WholeFile.write(parts.two, two, mode)
         WholeFile.write(parts.one, one, mode)
+
+
+def forget_compiled() -> None:
+    """Remove the compiled form of this file, which a full disk can cut short."""
+    from importlib.util import cache_from_source
+
+    try:
+        os.unlink(cache_from_source(__file__))
+    except OSError:
+        pass  # nobody's to remove
 
 
 # Installing -------------------------------------------------------------------
@@ -8123,7 +8147,7 @@ class SettingsText:
         try:
             self.text = data.decode() if data.strip(b"\xef\xbb\xbf \t\r\n") else "{}\n"
             said = json.loads(
-                self.text.lstrip("\ufeff"), parse_float=JSON.parse_float,
+                self.text[self.text[:1] == "\ufeff":], parse_float=JSON.parse_float,
                 parse_constant=JSON.parse_constant, object_pairs_hook=unique)
         except json.JSONDecodeError as error:
             here = error.doc[error.pos:].startswith(("/", "#"))
@@ -8616,7 +8640,8 @@ class Installer:
         if result == text:
             return
         is_blank = not settings.value() and not old.strip()
-        if is_blank or result.split() == old.decode().split():
+        if is_blank or (old and encode(settings.value()) == encode(
+                SettingsText(kept, old).value())):
             result = old.decode()  # but for blanks, it is as it was before
             plan.removals += [kept] if os.path.exists(kept) else [path]
         if is_blank and not os.path.exists(kept):

@@ -55,7 +55,7 @@ except ImportError:  # this is a link, and hook_io stands beside what it leads t
 
     sys.path[0] = os.path.dirname(os.path.realpath(__file__))
     import hook_io
-except (EOFError, ValueError):  # a full disk has cut the compiled file short
+except (EOFError, SystemError, TypeError, ValueError):  # a disk has kept it badly
     import os
 
     sys.pycache_prefix, prefix = os.devnull, sys.pycache_prefix

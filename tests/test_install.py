@@ -190,7 +190,8 @@ def test_other_peoples_settings_keep_their_order_and_every_member(project):
 @pytest.mark.parametrize("content", [
     json.dumps(THEIRS).encode(), json.dumps(THEIRS, indent="\t").encode() + b"\n",
     b"\xef\xbb\xbf" + json.dumps(THEIRS, indent=1, ensure_ascii=False)
-    .replace("\n", "\r\n").encode(), b"", b" \n", b'{"hooks": {}}', b"{}"])
+    .replace("\n", "\r\n").encode(), b"", b" \n", b'{"hooks": {}}', b"{}",
+    b"\n\n{ }\n", b'{"hooks": { }, "a": [ ]}'])
 def test_uninstall_gives_the_settings_back_to_the_byte(project, content):
     path = written(project, content)
     path.chmod(0o640)
@@ -270,6 +271,7 @@ def test_the_name_of_a_project_is_a_word_whatever_is_in_it(one_hook, project, na
     (b'{"a": ' + b"[" * 100000 + b"]" * 100000 + b"}", "nested too deeply"),
     (b'{"a": 1,\n}', "line "), (b'{"a": 1', "line 1: "), (b'{"a": 1, "a": 2}', "twice"),
     (b'{"a": NaN}', "NaN is not JSON"), (b'{"a": 1e999}', "too large"),
+    (b"\xef\xbb\xbf" * 2 + b"{}", "line 1: "),
     (b"[]", "not as the agent wants"), (b'{"hooks": []}', "not as the agent wants"),
     (b'{"hooks": {"Stop": {}}}', "not as the agent wants"), (b'{"a": "\xff"}', "utf-8"),
 ])

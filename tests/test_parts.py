@@ -109,6 +109,19 @@ def test_what_was_set_before_part_two_came_stays_set(parted):
                "print(hook_io.LOG_MAX_BYTES, hook_io.PLATFORMS)") == ["7", "{}"]
 
 
+def test_results_and_events_are_copied_and_pickled(parted):
+    code = """
+import copy, pickle, hook_io
+event = hook_io.normalise({"hook_event_name": "Stop", "cwd": "/x"})
+for one in (hook_io.deny("a", "b"), hook_io.rewrite({"a": [1]}), hook_io.NOTHING,
+            hook_io.with_user_hint(hook_io.context("c"), "d"), event):
+    again = pickle.loads(pickle.dumps(one))
+    print(copy.copy(one) == copy.deepcopy(one) == again == one and type(again) is type(
+        one), getattr(again, "agent", "") == getattr(one, "agent", ""))
+"""
+    assert ask(parted, code) == ["True"] * 10
+
+
 def test_a_name_that_no_part_has_is_an_attribute_error(parted):
     code = """
 import hook_io
@@ -135,6 +148,8 @@ for function in hook_io.story, hook_io.redact:
     lambda data: bytes(len(data)),
     lambda data: data[:16] + b"not code at all",
     lambda data: b"\0" + data[1:],
+    lambda data: data[:16] + b"N",
+    lambda data: data[:1000] + b"N" * len(data),
 ])
 def test_a_part_two_that_is_damaged_is_compiled_anew(parted, damage):
     path = kept(parted, "two")
@@ -163,6 +178,24 @@ def test_where_python_keeps_nothing_nothing_is_kept(fresh, server):
     assert kept(fresh) is None
 
 
+@pytest.mark.parametrize("is_of_before", [False, True])
+def test_what_is_not_python_s_own_of_this_source_is_not_written(
+    fresh, server, is_of_before
+):
+    fresh.send(server.url, stdin=sample("PreToolUse"))
+    older(kept(fresh))
+    before = kept(fresh).read_bytes()
+    flags = []
+    if is_of_before:
+        source = fresh.folder / "hook_io.py"
+        source.write_text(source.read_text() + "\nEDITED = 1\n")
+        flags = ["import hook_io, sys", "sys.dont_write_bytecode = False"]
+    code = ["import sys", "sys.dont_write_bytecode = True", *flags, "import hook_io",
+            "hook_io.EXTRAS['split_parts']()"]
+    assert ask(fresh, "\n".join(code)) == []
+    assert (kept(fresh).read_bytes(), kept(fresh, "two")) == (before, None)
+
+
 def test_what_is_judged_by_a_hash_stays_whole(fresh, server):
     subprocess.run([fresh.python, "-m", "compileall", "-q", "--invalidation-mode",
                     "checked-hash", str(fresh.folder)], check=True, env=fresh.env)
@@ -177,7 +210,9 @@ def test_a_folder_that_takes_no_file_costs_nothing_but_time(fresh, server):
     fresh.send(server.url, stdin=sample("PreToolUse"))
     older(kept(fresh))
     before = kept(fresh).read_bytes()
-    kept(fresh).parent.joinpath(kept(fresh).stem + ".two.pyc.tmp").mkdir()
+    there = kept(fresh).parent / (kept(fresh).stem + ".two.pyc")
+    there.mkdir()
+    older(there)
     done = fresh.send(server.url, stdin=sample("PreToolUse"))
     assert (done.exit, done.stdout, done.stderr) == (0, "", "")
     assert kept(fresh).read_bytes() == before
@@ -196,9 +231,11 @@ def test_hooks_that_split_at_once_leave_parts_that_work(fresh, server):
     assert ask(fresh) == ["False", "[]", "True"]
 
 
-def test_a_cut_part_one_is_compiled_anew(parted, server):
+@pytest.mark.parametrize("end", [b"", b"\0" * 1000, b"\xff" * 1000, b"N" * 10 ** 6])
+def test_a_part_one_that_is_damaged_is_compiled_anew(parted, server, end):
     path = kept(parted)
-    path.write_bytes(path.read_bytes()[:-1000])
+    data = path.read_bytes()
+    path.write_bytes(data[:1000 if end[:1] == b"N" else -1000] + end)
     done = parted.send(server.url, stdin=sample("PreToolUse"))
     assert (done.exit, done.stdout, done.stderr) == (0, "", "")
     eventually(lambda: len(arrived(server)) == 1)

@@ -164,6 +164,48 @@ def test_a_log_that_cannot_rotate_does_not_grow_in_silence(one_hook, tmp_path):
     assert path.stat().st_size == full
 
 
+@pytest.mark.parametrize("variable", [
+    "HOOK_IO_STATE_DIR", "HOOK_IO_SPOOL_DIR", "HOOK_IO_EVENT_LOG"])
+def test_a_path_of_too_many_folders_is_told_and_the_event_is_lost_as_any(
+    one_hook, tmp_path, variable
+):
+    deep = str(tmp_path) + "/a" * 1900
+    done = one_hook.send(nowhere(), stdin=EVENT, env={variable: deep})
+    assert (done.exit, done.stdout) == (0, "")
+    assert "connection refused" in done.stderr
+    assert "below too many folders" in done.stderr.partition("\n")[2]
+    counted = variable != "HOOK_IO_STATE_DIR"
+    assert ("Losses are not counted" in done.stderr) != counted
+
+
+def test_certificates_that_are_no_file_hold_nobody(one_hook, tmp_path):
+    path = tmp_path / "ca.pem"
+    os.mkfifo(str(path))
+    done = one_hook.send("https://127.0.0.1:9/events", stdin=EVENT,
+                         env={"HOOK_IO_CA_FILE": str(path)})
+    assert done.exit == 0
+    assert f"no certificates in {path}: it is no regular file" in done.stderr
+
+
+def test_of_two_that_write_a_file_neither_puts_half_of_it_in_its_place(
+    tmp_path, monkeypatch
+):
+    path, begun, seen = str(tmp_path / "kept"), [], []
+    write = os.write
+
+    def interrupted(fd, data):
+        if not begun:  # another one writes the same file meanwhile
+            begun.append(fd)
+            hook_io.WholeFile.write(path, b"theirs")
+            seen.append((tmp_path / "kept").read_bytes())
+        return write(fd, data)
+
+    monkeypatch.setattr(hook_io.os, "write", interrupted)
+    hook_io.WholeFile.write(path, b"ours")
+    assert (seen, (tmp_path / "kept").read_bytes()) == ([b"theirs"], b"ours")
+    assert [each.name for each in tmp_path.iterdir()] == ["kept"]
+
+
 # Processes.
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -41,9 +41,10 @@ def in_library(old, new, case, control=DELIVERED):
 
 SENDERS = {
     "exits 2 on a loss": in_library(
-        "        return told.but(diagnostics=lines)\n\n    def earlier",
+        "        return told.but(diagnostics=lines)\n\n    @staticmethod\n"
+        "    def session_of",
         '        return HookResult("blocking_error", "\\n".join(lines))\n\n'
-        "    def earlier",
+        "    @staticmethod\n    def session_of",
         "faults/nobody-listens"),
     "sends a secret member": in_library(
         "REDACTED if inner and Name(name).holds(inner)",
@@ -301,18 +302,14 @@ SENDERS = {
         "            self.sock = tls.wrap_socket",
         "tls/a-self-signed-certificate"),
     "takes a certificate that has expired": in_library(
-        "            return ssl.create_default_context(\n"
-        "                cafile=os.path.expanduser(ca_file) or None)\n",
-        "            context = ssl.create_default_context(\n"
-        "            cafile=os.path.expanduser(ca_file) or None)\n"
+        "            return ssl.create_default_context(cafile=path or None)\n",
+        "            context = ssl.create_default_context(cafile=path or None)\n"
         "            context.verify_flags |= 0x200000  # X509_V_FLAG_NO_CHECK_TIME\n"
         "            return context\n",
         "tls/an-expired-certificate", "tls/another-hosts-certificate"),
     "asks nobody where no file is named": in_library(
-        "            return ssl.create_default_context(\n"
-        "                cafile=os.path.expanduser(ca_file) or None)\n",
-        "            return ssl.create_default_context(\n"
-        "                cafile=os.path.expanduser(ca_file)) if ca_file else (\n"
+        "            return ssl.create_default_context(cafile=path or None)\n",
+        "            return ssl.create_default_context(cafile=path) if path else (\n"
         "                ssl._create_unverified_context())\n",
         "tls/the-system-is-asked-where-no-file-is-named",
         "tls/another-hosts-certificate"),
