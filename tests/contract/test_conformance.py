@@ -36,9 +36,10 @@ def connect():
     return socket.create_connection(("127.0.0.1", int(os.environ["PORT"])))
 
 def post(body=b"{}", head="", answer=True):
+    length = "" if "chunked" in head else f"Content-Length: {len(body)}\\r\\n"
     with connect() as sock:
-        sock.sendall(b"POST /events HTTP/1.1\\r\\nContent-Length: %d\\r\\n%s\\r\\n%s"
-                     % (len(body), head.encode(), body))
+        sock.sendall(b"POST /events HTTP/1.1\\r\\n%s\\r\\n%s"
+                     % ((length + head).encode(), body))
         return sock.recv(1 << 16) if answer else b""
 
 def put(name, text):
