@@ -4926,21 +4926,32 @@ class WholeFile:
     """A file of ours: it is written whole, or locked whole."""
 
     @staticmethod
-    def write(path: str, data: bytes, mode: int = 0o600) -> None:
-        """Put *data* in the place of a file, or leave it.  Raises OSError."""
-        part = f"{path}.{os.urandom(4).hex()}.tmp"  # nobody else's, nor foreseen
+    def write(
+        path: str, data: bytes, mode: int = 0o600, is_shared: bool = False
+    ) -> None:
+        """Put *data* in the place of a file, or leave it.  Raises OSError.
+
+        is_shared: another process may do so at the same time.  Half of it, of one that
+        is killed, stays there then.
+        """
+        part = f"{path}.{os.urandom(4).hex()}.tmp" if is_shared else f"{path}.tmp"
+        try:
+            os.unlink(part)  # half of it, or somebody's trap
+        except OSError:
+            pass
         fd = OwnFile.opened(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
-            while data:
-                data = data[os.write(fd, data):]
+            try:
+                while data:
+                    data = data[os.write(fd, data):]
+            finally:
+                os.close(fd)
             if mode != 0o600:
                 os.chmod(part, mode)
+            os.replace(part, path)
         except OSError:
             os.unlink(part)
             raise
-        finally:
-            os.close(fd)
-        os.replace(part, path)
 
     @staticmethod
     def append(fd: int, data: bytes) -> None:
@@ -6433,7 +6444,8 @@ class Ledger:
         while not WholeFile.lock(self.lock):
             if time.monotonic() > deadline:
                 name = FailureStreak.file_name(word["session_id"])
-                WholeFile.write(f"{self.path}.late.{name}", encode(word).encode())
+                WholeFile.write(f"{self.path}.late.{name}", encode(word).encode(),
+                                is_shared=True)
                 raise OSError(
                     f"another export is at {self.path}; the next one makes up")
             time.sleep(0.01)
@@ -7903,10 +7915,10 @@ class Start:
                                   for number in (0, found.st_mtime, found.st_size)):
             return  # it is judged by a hash, or of a source that was there before
         mode = kept.st_mode & 0o777
-        WholeFile.write(parts.two, bytes(kept.st_size), mode)  # is there room?
+        WholeFile.write(parts.two, bytes(kept.st_size), mode, True)  # is there room?
         one, two = (header + marshal.dumps(part) for part in parts.compiled())
-        WholeFile.write(parts.two, two, mode)
-        WholeFile.write(parts.one, one, mode)
+        WholeFile.write(parts.two, two, mode, True)
+        WholeFile.write(parts.one, one, mode, True)
 
 
 def forget_compiled() -> None:
@@ -7969,6 +7981,14 @@ _WRITTEN_BEFORE = (
     r'python3? -IS "[^"]*/send_event\.py"'
     r""" (--source-app ([\w@%+=:,./-]|'[^']*'|"[^"]*")+ --event-type \w+"""
     r"|--flush-spool --background) \|\| (:|true|echo '[^']*')")
+#: the first commands of 0.2.0: what stands in one now -> what stood there
+_WRITTEN_FIRST = (
+    (r"set \+eu; ", ""),
+    (r"n=; k=; _h\(\) { trap \S+ TERM HUP; exec \$n \$k", "h() { exec"),
+    ("TERM HUP", "TERM"), (r"\(_h\)", "(h)"), (r"cat \| _q", "cat | q"),
+    (r"_q\(\) .+? 3<&0; };", "q() { exec 3<&0;"
+     " h --fail-loud off <&3 3<&- >/dev/null 2>&1 & };"),
+    (r"_q \|\| _q </dev/null \|\| :;", "q;"))
 _RUNS_OURS = r'-IS "[^"]*/send_event\.py"'  # also one that a person has changed since
 _RUNS_HOOK = r'\$p -IS "\$d/[\w.-]+\.py"'  # whatever its name
 HOOK_TIME_FACTOR = 6  # a person's own hook may take so many times as long as ours
@@ -8101,6 +8121,7 @@ class Registration:
                   for is_user, *said in product((False, True), repeat=3)]
         texts = {re.sub(r"--event-type \w+", "EVENT", text)
                  for text in cls.texts(wanted) if "$d/" in text}
+        texts.update(list(map(cls.as_first, texts)))
         ours = [re.escape(text).replace("EVENT", r"--event\-type \w+").replace(
             "SOURCE", "[^\n]+?") for text in texts]
         return re.compile("|".join([*ours, _WRITTEN_BEFORE]))
@@ -8118,10 +8139,20 @@ class Registration:
             row = PLATFORMS[agent]
             for event in {*row["events"], *row["hooked"].split()}:
                 try:
-                    found += cls.texts(cls(agent, is_user).hook(script, [event], fail))
+                    found += (text for text in cls.texts(cls(agent, is_user).hook(
+                        script, [event], fail)) if "$d/" in text)
                 except ValueError:
                     pass  # and so it never was registered
-        return {text for text in found if "$d/" in text}.__contains__
+        return {*found, *map(cls.as_first, found)}.__contains__
+
+    @staticmethod
+    def as_first(command: str) -> str:
+        """Return *command* as the first ones of 0.2.0 had it."""
+        import re
+
+        for now, before in _WRITTEN_FIRST:
+            command = re.sub(now, before, command)
+        return command
 
 
 class SettingsText:

@@ -74,9 +74,10 @@ class Agent:
                             "import hook_io, send_event; hook_io.story; "  # part two
                             f"{given}; send_event.main()", str(ROOT)]
 
-    def answers(self, name, tokens, model="claude-x"):
+    def answers(self, name, tokens, model="claude-x", ago_ms=0):
         usage = dict(zip(hook_io.TOKENS, tokens))
-        line = {"type": "assistant", "timestamp": hook_io.Wire.instant(time.time_ns()),
+        at = hook_io.Wire.instant(time.time_ns() - ago_ms * 10**6)
+        line = {"type": "assistant", "timestamp": at,
                 "message": {"id": name, "model": model, "usage": usage}}
         with self.transcript.open("a") as file:
             file.write(json.dumps(line, separators=(",", ":")) + "\n")
@@ -1083,8 +1084,7 @@ def test_an_answer_that_comes_late_is_made_up_and_counted_once(agent):
 
 
 def test_what_was_there_before_the_session_counts_nothing(agent):
-    agent.answers("m-0", (1000, 1000, 0, 0))
-    time.sleep(0.01)
+    agent.answers("m-0", (1000, 1000, 0, 0), ago_ms=1000)
     agent.turn()
     assert not any("tokens" in name for name in agent.samples())
 
@@ -1106,7 +1106,7 @@ def test_the_cost_of_a_session_is_counted_at_its_end(agent):
 
 def test_no_more_answers_are_read_at_once_than_a_turn_may_have_spans(agent):
     for number in range(3):
-        agent.answers(f"m-{number}", (1, 2, 0, 0))
+        agent.answers(f"m-{number}", (1, 2, 0, 0), ago_ms=1000)
     agent.turn()  # what is there by now is of no turn
     for number in range(3, hook_io.SPANS_MAX + 4):
         agent.answers(f"n-{number}", (1, 2, 0, 0))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import stat
 import subprocess
@@ -28,6 +29,22 @@ THEIRS = {
 OLD = {"type": "command", "timeout": 5, "command":
        'python3 -IS "${CLAUDE_PLUGIN_ROOT:-$CLAUDE_PROJECT_DIR/.claude/hooks}/'
        "send_event.py\" --source-app 'R&D; x' --event-type PreToolUse || :"}
+#: what the first ones of 0.2.0 did, behind what finds the scripts
+FOUND = ('p=python3; [ "$OS" = Windows_NT ] && p=py; command -v $p >/dev/null ||'
+         " p=python; ")
+FIRST = {
+    "detached": 'h() { exec $p -IS "$d/send_event.py" --source-app app --event-type'
+                ' PreToolUse "$@"; }; q() { exec 3<&0; h --fail-loud off <&3 3<&-'
+                ' >/dev/null 2>&1 & }; if [ "$OS" = Windows_NT ]; then (h) || :;'
+                " elif [ -e /proc/self ]; then q; else cat | q; fi",
+    "foreground": '$p -IS "$d/send_event.py" --source-app app --event-type Stop || :',
+}
+FIRST_FOUND = {
+    "claude-code": "trap '' TERM; d=$CLAUDE_PLUGIN_ROOT; [ -f \"$d/hook_io.py\" ] ||"
+                   f" d=$CLAUDE_PROJECT_DIR/.claude/hooks; {FOUND}",
+    "codex": f"trap '' TERM; d=$(git rev-parse --show-toplevel)/.claude/hooks; {FOUND}",
+    "gemini": f"trap '' TERM; d=${{GEMINI_PROJECT_DIR}}/.claude/hooks; {FOUND}",
+}
 
 
 @pytest.fixture
@@ -243,6 +260,31 @@ def test_an_upgrade_replaces_our_entries_where_they_stand_and_no_others(project)
     done("install", project, "--source-app", "x")
     assert [len(hooks["PreToolUse"]) for hooks in [read(path)["hooks"]]] == [3]
     assert read(path.with_name("settings.json.hook-io.bak")) == before
+
+
+@pytest.mark.parametrize("run", FIRST)
+@pytest.mark.parametrize("agent", FIRST_FOUND)
+def test_what_the_first_commands_were_is_replaced_and_taken_out(project, agent, run):
+    line = FIRST_FOUND[agent] + FIRST[run]
+    line = f"exec sh -c {shlex.quote(line)}" if agent == "codex" else line
+    before = {"hooks": {"PreToolUse": [
+        {"hooks": [{"type": "command", "command": line}]}]}}
+    path = written(project, before, agent)
+    done("install", project, "--agent", agent)
+    assert line not in [*hook_io.Registration.texts(read(path))]
+    written(project, before, agent)
+    done("uninstall", project, "--agent", agent)
+    assert not path.exists()
+
+
+def test_a_persons_own_hook_of_the_first_ones_is_not_registered_twice(project):
+    (project / "guard.py").write_text("import hook_io\nhook_io.run(lambda event: None)")
+    line = f'd=$CLAUDE_PROJECT_DIR/.claude/hooks; {FOUND}$p -IS "$d/guard.py" || :'
+    path = written(project, {"hooks": {"PreToolUse": [
+        {"hooks": [{"type": "command", "command": line, "timeout": 30}]}]}})
+    done("install", project, "--hook", project / "guard.py", "--event", "PreToolUse")
+    (group,) = read(path)["hooks"]["PreToolUse"]
+    assert group["hooks"][0]["command"] == f"set +eu; {line}"
 
 
 @pytest.mark.parametrize("name", ["plain", "it's", "R&D", "a b", "$(touch no)", "`x`"])

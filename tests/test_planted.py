@@ -196,12 +196,12 @@ def test_of_two_that_write_a_file_neither_puts_half_of_it_in_its_place(
     def interrupted(fd, data):
         if not begun:  # another one writes the same file meanwhile
             begun.append(fd)
-            hook_io.WholeFile.write(path, b"theirs")
+            hook_io.WholeFile.write(path, b"theirs", is_shared=True)
             seen.append((tmp_path / "kept").read_bytes())
         return write(fd, data)
 
     monkeypatch.setattr(hook_io.os, "write", interrupted)
-    hook_io.WholeFile.write(path, b"ours")
+    hook_io.WholeFile.write(path, b"ours", is_shared=True)
     assert (seen, (tmp_path / "kept").read_bytes()) == ([b"theirs"], b"ours")
     assert [each.name for each in tmp_path.iterdir()] == ["kept"]
 
