@@ -909,7 +909,7 @@ class Wait:
         Linux tells when it was forked, in ticks: a detached hook may wait long for its
         first processor time.  Elsewhere it began when its work would have.
         """
-        now_ns, waited_ns = time.time_ns(), 0
+        waited_ns = 0
         try:
             with open("/proc/self/stat", "rb") as file:
                 ticks = int(file.read().rpartition(b")")[2].split()[19])
@@ -917,6 +917,7 @@ class Wait:
             waited_ns = boot_ns - (ticks + 1) * TICK_NS
         except (AttributeError, LookupError, OSError, ValueError):
             pass
+        now_ns = time.time_ns()  # beside the other clock: nothing is waited for between
         is_likely = waited_ns < WAITED_MAX_NS  # what is older has run others' code
         return now_ns - max(time.process_time_ns(), waited_ns if is_likely else 0)
 

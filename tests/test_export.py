@@ -332,7 +332,9 @@ def test_a_text_file_that_cannot_be_written_keeps_nothing_from_a_collector(tmp_p
 @pytest.mark.parametrize("aim", ["text file", "collector"])
 def test_a_person_is_told_once_in_a_session_that_detached_exports_fail(tmp_path, aim):
     is_text = aim == "text file"
-    agent = Agent(tmp_path, HOOK_IO_EXPORT="textfile" if is_text else "otlp")
+    # pytest gives the folder of a test that passed to the next one, and what runs in
+    # the background may still write there
+    agent = Agent(tmp_path / aim, HOOK_IO_EXPORT="textfile" if is_text else "otlp")
     with collecting(*[{"status": 401}] * 6) as server:
         place = str(tmp_path / "none") if is_text else base(server)
         agent.env.update(HOOK_IO_EXPORT_URL=place, HOOK_IO_TEXTFILE_DIR=place)
