@@ -1675,7 +1675,7 @@ class Key:
             if text not in known:
                 is_whole = (at > len(word) or (
                     word[at - 1] == "=" and word[at:].strip("=") != "")) and (
-                    "/" not in word[:begin])
+                    "/" not in word[:begin] or word[:2] == "//")
                 known[text] = Key(text).size(is_whole)
             if known[text]:
                 done = begin + known[text]

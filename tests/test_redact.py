@@ -332,6 +332,7 @@ def test_keys_of_a_form_of_their_own_are_redacted(secret):
 @pytest.mark.parametrize(("text", "secret"), [
     ("https://hooks.slack.com/services/{}", "T0Zq7/B0Zq7/Zq7Zq7Zq7Zq7"),
     ("https://{}@github.com/a/b.git", "Zq7" * 10),
+    ("https://eth.example.com/v2/{}", "aB3dE5fG7hI9jK1lM3nO5pQ7rS9tU1vW"),
     ("https://{}:@github.com/a/b.git", "Zq7" * 10),
     ("bot123456789:{}/x", "AA" + "b3C" * 11),
     ("sid={}", "00D000000000062!AQ4AQ.b3C-" + "Zq7_" * 20),
