@@ -7,10 +7,10 @@ A server of its own has so many events in a file.  Prints, as medians of the rou
 the worst of them: when the newest row was painted, counted from the navigation; when
 all rows were there that the page fetches by itself; the longest task of the page's
 thread until then (load) and while it is used after that (use: scrolled from end to
-end, zoomed, a call opened, a turn arriving); what was fetched until the newest row was
-painted; the server's processor time.  Chromium reports no task below 50 ms: 0 is none.
-On a busy machine a task takes longer than its work: cpu is the processor time of the
-one that used most, from a trace.
+end, zoomed, a turn arriving, a call opened, searched); what was fetched until the
+newest row was painted; the server's processor time.  Chromium reports no task below
+50 ms: 0 is none.  On a busy machine a task takes longer than its work: cpu is the
+processor time of the one that used most, from a trace.
 
 Shapes: turns, one session of turns of ten calls; turn, one session of a single turn;
 sessions, one for each 20 events.  Linux; needs playwright and a Chromium, as the tests.
@@ -54,39 +54,42 @@ new PerformanceObserver(list => watched.tasks.push(...list.getEntries().map(
 
 
 class Filling:
-    """Fills a store as Claude Code would; test_page.add() takes it for a server."""
+    """Fills a store as Claude Code would; test_page.add() takes it for a server.
+
+    newest: the text of the newest row, which no other row has; session: its session.
+    """
 
     def __init__(self, path):
-        self.store, self.second = Store(path), 0
+        self.store, self.second, self.turns = Store(path), 0, 0
+        self.store.run("DELETE FROM runs")  # it is no server: none stopped after it
 
-    def add(self, kind, session, **said):
+    def add(self, kind, **said):
         self.second += 1
-        test_page.add(self, kind, self.second, session, transcript_path=TRANSCRIPT,
-                      **said)
+        test_page.add(self, kind, self.second, self.session,
+                      transcript_path=TRANSCRIPT, **said)
 
-    def call(self, use, session, **said):
+    def call(self, use, **said):
         said = {"tool_name": "Bash", "tool_use_id": use,
                 "tool_input": {"command": f"run {use}"}, **said}
-        self.add("PreToolUse", session, **said)
-        self.add("PostToolUse", session, tool_response={"stdout": OUTPUT}, **said)
+        self.add("PreToolUse", **said)
+        self.add("PostToolUse", tool_response={"stdout": OUTPUT}, **said)
 
-    def turn(self, name, calls, session="s1"):
-        self.add("UserPromptSubmit", session, prompt=name)
+    def turn(self, calls, session):
+        """Add a turn, with new ids: the calls of a known subagent are of its turn."""
+        self.turns, self.session = self.turns + 1, session
+        self.add("UserPromptSubmit", prompt=f"turn {self.turns}")
         for number in range(calls):
-            agent = {"agent_id": f"{name}-{number // 10}", "agent_type": "Explore"}
-            self.call(f"{name}-{number}", session, **(agent if number % 10 > 6 else {}))
-        self.add("Stop", session)
+            agent = {"agent_id": f"{self.turns}-{number // 10}",
+                     "agent_type": "Explore"} if number % 10 > 6 else {}
+            self.newest = f"turn {self.turns} {number}."
+            self.call(self.newest, **agent)
+        self.add("Stop")
 
 
-#: shape -> (events of a turn, its session)
-SHAPES = {"turns": lambda filling, count: [
-              filling.turn(f"turn {n}", 10) for n in range(count // 22)],
-          "turn": lambda filling, count: [filling.turn("turn 0", count // 2 - 1)],
-          "sessions": lambda filling, count: [
-              filling.turn(f"turn {n}", 9, f"s{n}") for n in range(count // 20)]}
-NEWEST = {"turns": lambda count: f"turn {count // 22 - 1}-9",
-          "turn": lambda count: f"turn 0-{count // 2 - 2}",
-          "sessions": lambda count: f"turn {count // 20 - 1}-8"}
+#: shape -> the turns of so many events: their calls, of two events each; their session
+SHAPES = {"turns": lambda count: [(10, "s1")] * (count // 22),
+          "turn": lambda count: [(count // 2 - 1, "s1")],
+          "sessions": lambda count: [(9, f"s{n}") for n in range(count // 20)]}
 
 
 @contextlib.contextmanager
@@ -150,28 +153,38 @@ class Traced:
         self.longest_ms = max(busiest)
 
 
+def shows(tab, place, text):
+    """Wait until *text* stands in the element *place*."""
+    tab.wait_for_function("""([place, text]) =>
+        document.getElementById(place).textContent.includes(text)""", arg=[place, text])
+
+
 def use(tab, filling):
-    """Do what people do with the page, one after the other."""
-    steps = [
-        *[lambda part=part: tab.locator("#list").evaluate(
+    """Do what people do with the page."""
+    for part in (0, 0.3, 0.6, 1):
+        tab.locator("#list").evaluate(
             "(list, part) => { list.scrollTop = list.scrollHeight * part; }", part)
-            for part in (0, 0.3, 0.6, 1)],
-        # By attribute: to look for a label, the tool reads all the page in its thread.
-        *[lambda: tab.locator("[data-zoom='0.5']").click()] * 2,
-        lambda: tab.locator("[data-zoom='0']").click(),
-        lambda: filling.turn("turn of now", 10),
-        lambda: tab.locator(".row").nth(8).click()]
-    for step in steps:
-        step()
+        tab.wait_for_timeout(USED_MS)
+    # By attribute: to look for a label, the tool reads all the page in its thread.
+    for factor in ("0.5", "0.5", "0"):
+        tab.locator(f"[data-zoom='{factor}']").click()
+        tab.wait_for_timeout(USED_MS)
+    filling.turn(10, filling.session)
+    shows(tab, "rows", filling.newest)
+    tab.locator(".row").nth(8).click()
+    shows(tab, "detail", "outcome")
+    for sought, place in [(filling.newest, "found"), ("", "rows")]:
+        tab.locator("#search").fill(sought)
+        shows(tab, place, filling.newest)
         tab.wait_for_timeout(USED_MS)
 
 
-def measured(browser, address, process, wanted, filling):
+def measured(browser, address, process, filling):
     """Return the figures of one visit."""
     with contextlib.closing(browser.new_context(
             viewport={"width": 1280, "height": 720})) as context:
         tab, before = context.new_page(), processor_ms(process)
-        tab.add_init_script(WATCH.replace("WANTED", wanted))
+        tab.add_init_script(WATCH.replace("WANTED", filling.newest))
         with Traced(browser, tab) as load:
             tab.goto(address)
             tab.wait_for_function("() => watched.painted", timeout=60_000)
@@ -201,18 +214,23 @@ def main():
         for count in options.events:
             for shape in options.shape:
                 with tempfile.TemporaryDirectory() as folder:
-                    show(browser, os.path.join(folder, "db"), count, shape, options)
+                    rounds = visits(browser, os.path.join(folder, "db"), count, shape,
+                                    options.rounds)
+                    show({"events": count, "shape": shape}, rounds)
 
 
-def show(browser, path, count, shape, options):
+def visits(browser, path, count, shape, rounds):
+    """Return the figures of each visit to a server of *count* events in *path*."""
     filling = Filling(path)
     with filling.store.changing():
-        SHAPES[shape](filling, count)
-    with serving(path) as (address, process):
-        rounds = [measured(browser, address, process, wanted, filling) for wanted in
-                  [NEWEST[shape](count), *["turn of now-9"] * (options.rounds - 1)]]
-    filling.store.close()
-    print(json.dumps({"events": count, "shape": shape}), flush=True)
+        for turn in SHAPES[shape](count):
+            filling.turn(*turn)
+    with contextlib.closing(filling.store), serving(path) as (address, process):
+        return [measured(browser, address, process, filling) for _ in range(rounds)]
+
+
+def show(what, rounds):
+    print(json.dumps(what), flush=True)
     for name in rounds[0]:
         figures = [one[name] for one in rounds]
         print(f"  {name:16} {median(figures):8.0f}   most {max(figures):.0f}",
