@@ -5868,6 +5868,7 @@ LINES_MIN = 1000  # that are read however late it is
 SETTLE_MS = 150  # for hooks of the same turn that still write their lines
 READ_MAX_BYTES = 1 << 26  # of a log, of which one session's lines are wanted
 LEDGER_MAX_BYTES = 1 << 19  # of what has been exported, before the file begins anew
+LINE_BYTES = 1 << 15  # of it, in which the last line most often is
 BACK_BYTES = 1 << 20  # looked through at once for where a session begins
 TRANSCRIPT_MAX_BYTES = 1 << 25  # that are new in one
 CONTENT_MAX_CHARS = 1024  # of one attribute
@@ -5887,11 +5888,17 @@ AIMS = {"textfile": {"textfile": "Have HOOK_IO_TEXTFILE_DIR name a folder of you
         "otlp": dict.fromkeys(("traces", "metrics"),
                               "Start the collector, set HOOK_IO_EXPORT_URL")}
 
-#: what is kept, and what of each session, while there is nothing yet
-LEDGER: "Event" = {"sessions": {}, "counters": {}, "names": {}, "usage": {}, "owed": {},
-                   "waiting": [], "since": 0, "in_doubt": False}
-SESSION: "Event" = {"log": [], "done": "", "traces": {}, "files": {}, "paid": {},
-                    "since_ms": 0, "fresh": True, "late": {}, "begun": {}}
+#: what is kept of a session, and in all: a type (float: any number), a list of what
+#: each of its items is, or all of them in turn, an object of what each member ("") is,
+#: or those that are named
+SESSION: "Event" = {
+    "log": [int], "done": str, "traces": {"": [str, str]}, "files": {"": int},
+    "paid": {"": [float] * 5}, "since_ms": int, "has_gap": bool, "late": {},
+    "begun": {"agent": str}}
+LEDGER: "Event" = {
+    "sessions": {"": SESSION}, "counters": {"": {}}, "names": {"": [str]},
+    "usage": {"": [int] * 4}, "owed": {"": {}}, "waiting": [[str, [{}]]],
+    "since": int, "in_doubt": bool}
 #: of a turn that several exports read, what the later ones have of its beginning
 BEGUN = ("session_id", "source_app", "agent", "prompt_id", "model", "user_email")
 #: what an export leaves of a session to the next one
@@ -6043,7 +6050,8 @@ class Export:
             time.sleep(SETTLE_MS / 1000)
         ledger = self.ledger
         try:
-            ledger.take(self.begun + EXPORT_TIMEOUT_MS / 1000, self._word())
+            if not ledger.take(self.begun + EXPORT_TIMEOUT_MS / 1000, self._word()):
+                self._lose_ledger()
             if "otlp" in self.kinds and ledger.state["in_doubt"]:
                 self._settle("metrics", Outcome("unconfirmed"))
             count = self.tell() + self._tell_late()
@@ -6057,6 +6065,13 @@ class Export:
         finally:
             ledger.leave()
         return problem or f"{count} turns exported"
+
+    def _lose_ledger(self) -> None:
+        self.errand.note(
+            f"[WARNING] {Line.clean(self.ledger.path)} was no ledger of ours: counters "
+            "begin anew, and what a collector was owed is lost")
+        if "otlp" in self.kinds:
+            self.ledger.observe("lost", 1)
 
     @staticmethod
     def why(error: Exception, path: str) -> str:
@@ -6236,6 +6251,7 @@ class Export:
         """
         wanted = encode(self.session_id).encode("ascii") if self.session_id else b""
         found: "List[Logged]" = []
+        number, known, end = [*place, -1, 0, 0][:3] if place[1:] else (-1, 0, 0)
         start, path = -1, os.path.expanduser(self.log)
         for name in (path + ".1", path):
             try:
@@ -6244,9 +6260,8 @@ class Export:
                 continue
             with file:
                 facts, told = os.fstat(file.fileno()), 0
-                if place[:1] == [facts.st_ino]:
-                    start = place[1] if place[1] <= facts.st_size else 0
-                    told = place[-1]
+                if number == facts.st_ino:
+                    start, told = known if known <= facts.st_size else 0, end
                 elif start >= 0:
                     start = 0  # all of it is behind the other
                 elif name == path:
@@ -6426,16 +6441,46 @@ class Ledger:
         self.path, self.lock = os.path.join(folder, "export.json"), -1
         self.sums = ("counters", "owed") if is_owing else ("counters",)
         self.state = self._whole(LEDGER, {})
+        self.labels: "Dict[str, Event]" = {"{}": {}}  # by the key of what is counted
         self.size, self.is_torn = 0, False
 
     @staticmethod
-    def _whole(empty: "Event", known: "Event") -> "Event":
-        """Return the members that *empty* has, and of it what is not *known* so."""
-        return {name: known[name] if type(known.get(name)) is type(value) else (
-            type(value)(value)) for name, value in empty.items()}
+    def _whole(shape: "Event", known: "Event") -> "Event":
+        """Return the members of a shape as they are *known*, or empty."""
+        return {name: known[name] if name in known else (
+            kind() if isinstance(kind, type) else type(kind)())
+            for name, kind in shape.items()}
 
-    def take(self, deadline: float, word: "Event") -> None:
-        """Wait for other exports, then read the file.
+    @staticmethod
+    def _fits(value: "Any", shape: "Any") -> bool:
+        """Tell whether *value* is of a shape that stands as in LEDGER."""
+        if isinstance(shape, type):
+            is_number = shape in (int, float) and type(value) in (int, shape)
+            return 0 <= value < 1 << 63 if is_number else type(value) is shape
+        if type(value) is not type(shape):
+            return False
+        if isinstance(shape, list):
+            items = shape * len(value) if len(shape) == 1 else shape
+            return len(value) == len(items) and all(map(Ledger._fits, value, items))
+        members = dict.fromkeys(value, shape[""]) if "" in shape else shape
+        return all(Ledger._fits(value[name], inner)
+                   for name, inner in members.items() if name in value)
+
+    def _is_ours(self, state: "Event") -> bool:
+        """Tell whether *state* is a ledger's; keep the labels of what is counted."""
+        return self._fits(state, LEDGER) and all(
+            self._is_row(metric, key, row) for sums in ("counters", "owed")
+            for metric, rows in state.get(sums, {}).items()
+            for key, row in rows.items())
+
+    def _is_row(self, metric: str, key: str, row: "Any") -> bool:
+        bounds = METRICS[metric][2] if metric in METRICS else ()
+        labels = self.labels[key] = Turns.decoded(key)
+        return bool(labels or not bounds) and self._fits(labels, {"": str}) and (
+            self._fits(row, [float] * (len(bounds) + 3) if bounds else float))
+
+    def take(self, deadline: float, word: "Event") -> bool:
+        """Wait for other exports, then read the file; tell whether it is one of ours.
 
         Raises OSError; where another export keeps it until then, the *word* is left to
         the next one that gets it.
@@ -6450,8 +6495,10 @@ class Ledger:
                 raise OSError(
                     f"another export is at {self.path}; the next one makes up")
             time.sleep(0.01)
-        self.state = self._whole(LEDGER, self._latest())
+        known = self._latest()
+        self.state = self._whole(LEDGER, known or {})
         self._take_words()
+        return known is not None
 
     def _take_words(self) -> None:
         """Take over what was left in files, before a line of the log is read."""
@@ -6473,19 +6520,29 @@ class Ledger:
 
     def late(self) -> "List[Event]":
         """Return the words that exports left."""
-        words = [JSON.at(known, "late") for known in self.state["sessions"].values()]
-        return [{name: Turns.text(word, name) for name in LEFT} for word in words
-                if isinstance(word, dict) and word]
+        words = [known.get("late") for known in self.state["sessions"].values()]
+        return [{name: Turns.text(word, name) for name in LEFT}
+                for word in words if word]
 
-    def _latest(self) -> "Event":
-        """Return what the last whole line holds; {}: counters begin anew."""
+    def _latest(self) -> "Optional[Event]":
+        """Return what the last whole line holds; {} if there is no file yet.
+
+        None: it is no ledger, and counters begin anew.
+        """
         try:
-            data = OwnFile.read(self.path, READ_MAX_BYTES)
-        except OSError:
-            return {}  # none yet, or nobody's
-        lines = data.rsplit(b"\n", 3)
-        self.size, self.is_torn = len(data), lines[-1] != b""  # half of one
-        return next(filter(None, map(Turns.decoded, reversed(lines))), {})
+            file = os.fdopen(OwnFile.opened(self.path, os.O_RDONLY), "rb")
+        except OSError as error:
+            return {} if isinstance(error, FileNotFoundError) else None
+        with file:
+            self.size = file.seek(0, os.SEEK_END)
+            for tail in (LINE_BYTES, READ_MAX_BYTES):
+                start = file.seek(max(0, self.size - tail))
+                lines = file.read(tail).split(b"\n")[start > 0:]
+                self.is_torn = lines[-1:] != [b""]  # half of one
+                found = next(filter(None, map(Turns.decoded, reversed(lines))), {})
+                if found or not start:
+                    break
+        return found if found and self._is_ours(found) else None
 
     def leave(self) -> None:
         if self.lock >= 0:
@@ -6509,11 +6566,9 @@ class Ledger:
     def session(self, session_id: str) -> "Event":
         """Return what is known of a session, the latest one from now on."""
         sessions = self.state["sessions"]
-        known = sessions.pop(session_id, None)
-        sessions[session_id] = self._whole(
-            SESSION, known if isinstance(known, dict) else {})
-        found: "Event" = sessions[session_id]
-        return found
+        known = self._whole(SESSION, sessions.pop(session_id, {}))
+        sessions[session_id] = known
+        return known
 
     @staticmethod
     def keep_last(rows: "Event", count: int) -> None:
@@ -6530,6 +6585,7 @@ class Ledger:
                 seen.append(text)
             labels[label] = text if text in seen else "other"
         key, bounds = encode(labels), METRICS[metric][2]
+        self.labels[key] = labels
         for sums in self.sums:
             rows = self.state[sums].setdefault(metric, {})
             if not bounds:
@@ -6563,7 +6619,8 @@ class Ledger:
         for name, (_, told, bounds, unit, text) in METRICS.items():
             points: "List[Event]" = []
             for key, row in self.state["owed"].get(name, {}).items() if told else ():
-                labels = {LABELS.get(n, n): value for n, value in decode(key).items()}
+                labels = {LABELS.get(label, label): text
+                          for label, text in self.labels[key].items()}
                 labels.update(INFERRED if told.startswith(_INFERENCE) else {})
                 value = {"count": str(row[0]), "sum": row[1], "bucketCounts": [
                     str(count) for count in row[2:]], "explicitBounds": bounds} if (
@@ -6586,7 +6643,7 @@ class Ledger:
                 lines += [f"# HELP {told} {text}",
                           f"# TYPE {told} {'histogram' if bounds else 'counter'}"]
             for key in sorted(rows) if name else ():
-                labels, row = self._labels(decode(key)), rows[key]
+                labels, row = self._labels(self.labels[key]), rows[key]
                 if not bounds:
                     lines.append(f"{told}{labels} {row}")
                     continue
@@ -6638,7 +6695,7 @@ class Tokens:
         new: "Dict[int, List[Event]]" = {}
         if event.agent not in USAGE_AGENTS or not os.path.isabs(path):
             return new
-        known["since_ms"] = known["since_ms"] or turns[0]["started_ms"]
+        known["since_ms"] = known["since_ms"] or max(1, turns[0]["started_ms"])
         turn_of = {agent["agent_id"]: turn for turn in turns
                    for agent in turn["subagents"] if agent["agent_id"]}
         for name in (path, *self._others(path[:-len(".jsonl")] + "/subagents")):
@@ -6649,7 +6706,7 @@ class Tokens:
                 turn = turn_of.get(agent_id) or next(
                     (turn for turn in reversed(turns) if turn["started_ms"] <= at_ms),
                     turns[0] if known["since_ms"] <= at_ms else None)
-                known["fresh"] = known["fresh"] and turn is not None
+                known["has_gap"] = known["has_gap"] or turn is None
                 if turn is not None and self._count(turn, answer):
                     new.setdefault(id(turn), []).append(
                         {**answer, "agent_id": agent_id})
@@ -6793,13 +6850,13 @@ class Tokens:
                 continue
             before = known["paid"].get(model) or [0] * (len(TOKENS) + 1)
             known["paid"][model] = [*told, cost]
-            if known["fresh"]:
+            if not known["has_gap"]:
                 *more, cost = (max(0, now - old) for now, old in zip(
                     known["paid"][model], before))
                 self._observe(turn, Line.clean(model), more)
                 self.ledger.observe("cost", cost, source_app=turn["source_app"],
                                     model=model)
-        known["fresh"] = known["fresh"] or bool(paid)
+        known["has_gap"] = known["has_gap"] and not paid
 
 
 class Spans:

@@ -242,6 +242,83 @@ def test_half_a_line_of_the_ledger_takes_none_with_it(tmp_path):
             file.write(b'{"sessions":{')
 
 
+#: what JSON has, where something else is meant
+OF_EACH_TYPE = (None, True, -1, 1 << 70, 1.5, "x", [], [[]], {}, {"x": {"x": []}})
+
+
+def spoiled(value):
+    """Yield copies of a JSON value in each of which another part is of no use."""
+    yield from OF_EACH_TYPE
+    if isinstance(value, dict):
+        yield {**value, "odd": {"odd": 1}}
+        for name, inner in value.items():
+            yield from ({**value, name: other} for other in spoiled(inner))
+    elif isinstance(value, list) and value:
+        yield value[1:]
+        yield from ([other, *value[1:]] for other in spoiled(value[0]))
+
+
+#: a line of Prometheus' text
+SAMPLE = r'hook_io_\w+({\w+="[^"\\\n]*"(,\w+="[^"\\\n]*")*})? \d+(\.\d+)?$'
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """The state that an export has left, with something of each kind in it."""
+    transcript = tmp_path / "a.jsonl"
+    transcript.write_bytes(TRANSCRIPT.read_bytes())
+    export = exporting(tmp_path, monkeypatch, event_log=logged(tmp_path))
+    export.kinds.append("textfile")
+    event = {"session_id": "s", "transcript_path": str(transcript), "x": "claude-code"}
+    export.event = hook_io.normalise(event, "claude-code")
+    monkeypatch.setattr(hook_io.Export, "_prom", lambda _: str(tmp_path / "a.prom"))
+    assert export._run() == "1 turns exported"
+    state = json.loads((tmp_path / "export.json").read_text().splitlines()[-1])
+    known = state["sessions"]["s"]
+    known["late"] = export._word()
+    known["begun"] = export._begun(hook_io.story([{"hook_event_name": "Stop"}])[0])
+    known["traces"]["p"] = ["0" * 32, "1" * 16]
+    assert all(state.pop(name) or name for name in ("since", "in_doubt"))
+    assert all(state.values()), state
+    for name, of_a_kind in (("counters", ("turns", "turn_s")), ("owed", ("turns",)),
+                            ("usage", list(state["usage"])[:1])):
+        state[name] = {one: state[name][one] for one in of_a_kind}
+    return state
+
+
+def test_a_ledger_that_is_none_counts_as_an_empty_one_and_that_is_said(
+        tmp_path, monkeypatch, kept):
+    path, refused = tmp_path / "export.json", hook_io.Outcome("refused", "no")
+    monkeypatch.setattr(hook_io.Sender, "post", lambda *_: refused)
+    ends = {}
+    for state in (None, *spoiled(kept)):
+        path.write_text(json.dumps(state) + "\n")
+        export = exporting(tmp_path, monkeypatch, event_log=str(
+            tmp_path / "events.jsonl"))
+        export.kinds.append("textfile")
+        assert re.match(r"\d turns exported$", export._run()), state
+        said = [line for line in export.errand.notes if "was no ledger of ours" in line]
+        lines = (tmp_path / "a.prom").read_text().splitlines()
+        samples = [line for line in lines if line[0] != "#" and "_last_" not in line]
+        assert all(re.match(SAMPLE, line) for line in samples), state
+        ends.setdefault(bool(said), set()).add("\n".join(samples))
+    assert len(ends[True]) == 1  # as from an empty one
+    assert len(ends[False]) > 1
+
+
+def test_a_hook_whose_ledger_somebody_wrote_into_exports_what_comes(agent):
+    agent.turn("Bash")
+    ledger = agent.folder / "state" / "export.json"
+    state = json.loads(ledger.read_text())
+    state["counters"]["calls"] = {"{}": "many"}
+    ledger.write_text(json.dumps(state))
+    assert agent.turn("Read") == (
+        f"[WARNING] {ledger} was no ledger of ours: counters begin anew, and what a "
+        "collector was owed is lost\n2 turns exported\n")
+    assert agent.samples()[CALLS] == 1
+    assert agent.turn("Bash") == "1 turns exported\n"
+
+
 def turns_in(exchange):
     """Return how many turns the metrics of a request count."""
     (resource,) = exchange.json["resourceMetrics"]
