@@ -209,6 +209,23 @@ def test_a_file_of_the_first_edition_is_taken_over(tmp_path):
         assert server.events()[0]["source_app"] == "a"
 
 
+def test_a_file_of_the_second_edition_is_taken_over(tmp_path):
+    db = tmp_path / "db"
+    with EventServer(db=str(db)) as server:
+        post(server)
+    with sqlite3.connect(db) as old:
+        old.executescript(
+            "CREATE TABLE kept AS SELECT id, after_id, started_at, stopped_at"
+            " FROM runs; DROP TABLE runs; CREATE TABLE runs (id INTEGER PRIMARY KEY,"
+            " after_id, started_at, stopped_at); INSERT INTO runs SELECT * FROM kept;"
+            " DROP TABLE kept; PRAGMA user_version=1")
+    old.close()
+    with EventServer(db=str(db)) as server:
+        server.attribution.sweep()
+        assert ([run["after_id"] for run in server.store.runs()],
+                server.store.count()) == ([0, 1], 1)
+
+
 def test_a_file_of_a_newer_server_is_refused_and_left_as_it_is(tmp_path):
     db = tmp_path / "db"
     with EventServer(db=str(db)):

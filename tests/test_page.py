@@ -361,6 +361,36 @@ def test_a_server_that_was_killed_leaves_open_when_it_ended(command, tmp_path):
         ["after_id", "started_at"]]
 
 
+@pytest.mark.parametrize("runs, idle_since", [
+    ([(0, None, 10), (20, None, None)], [None, 10]),
+    ([(0, None, 90), (20, None, 30), (80, None, None)], [None, None, None]),
+    ([(0, None, None), (20, None, None)], [None, None]),  # killed, or at work yet
+    ([(0, None, None), (100, None, None)], [None, 30]),
+    ([(0, 90, None), (100, None, None)], [None, None]),
+    ([(0, 90, None), (200, None, None)], [None, 120]),
+    ([(0, 300, 310), (20, None, 30), (400, None, None)], [None, None, 310])])
+def test_a_store_was_idle_where_surely_no_server_had_it(server, runs, idle_since):
+    server.store.run("DELETE FROM runs")
+    for run in runs:
+        server.store.run(
+            "INSERT INTO runs (started_at, seen_at, stopped_at) VALUES (?, ?, ?)",
+            *(second if second is None else at(second) for second in run))
+    assert [run.get("idle_since") for run in get(server, "/runs")[1]] == [
+        second if second is None else at(second) for second in idle_since]
+
+
+def test_a_server_notes_now_and_then_that_it_goes_on(server, monkeypatch):
+    server.attribution.sweep()
+    seen_at = "SELECT seen_at FROM runs"
+    ((first,),), _ = server.store.run(seen_at)
+    server.attribution.sweep()
+    assert server.store.run(seen_at)[0] == [(first,)]
+    monkeypatch.setattr("server.attribution.NOTED_S", -1)
+    monkeypatch.setattr("server.store.utc_now", lambda: "later")
+    server.attribution.sweep()
+    assert (first is None, server.store.run(seen_at)[0]) == (False, [("later",)])
+
+
 # The page in a browser.
 
 def run_quietly(*command, **kwargs):

@@ -18,7 +18,8 @@
                    Last-Event-ID), with last=N the newest N of them, then each as it is
                    stored; one data line of JSON and an id each, comments in between;
                    with brief=1 the newest alone of those that came meanwhile, as {"id"}
-    GET  /runs     from when to when this store had a server, and after which event id
+    GET  /runs     from when to when this store had a server, after which event id, and
+                   since when it surely had none
 
 What a connection gets: the next of `replies`; else what ?fault=NAME in its path asks
 for; else the server's own `fault`; else the contract's answer.  A reply is a dict of

@@ -15,12 +15,13 @@ import threading
 import time
 
 from .contract import Refused, utc_now
-from .store import named
+from .store import SEEN_S, named
 
 METADATA_S = 24 * 3600
 PENDING_S = 600
 SWEEP_S = 5
 PURGE_S = 600
+NOTED_S = SEEN_S - 2 * SWEEP_S  # from one note that the server goes on to the next
 STOP_S = 2  # for a sweep that is under way
 #: attribute of telemetry -> what it is called here
 IDENTITY = {"user.email": "user_email", "user.id": "user_id",
@@ -62,6 +63,7 @@ class Attribution:
         self.store, self.shared, self.keep_s = store, shared, keep_s
         self.require_identity, self.dropped = require_identity, 0
         self._stopping, self._purged_at = threading.Event(), 0
+        self._noted_at = 0
         store.who_of, store.pending_s = self.who_of, PENDING_S
 
     def start(self):
@@ -151,6 +153,9 @@ class Attribution:
         elif count:
             self.store.run("UPDATE events SET pending_until = NULL WHERE"
                            " pending_until <= ?", now)
+        if now - self._noted_at > NOTED_S:
+            self._noted_at = now
+            self.store.note_run()
         if self.keep_s and now - self._purged_at > PURGE_S:
             self._purged_at = now
             self.store.purge(self.keep_s)

@@ -17,7 +17,7 @@ from .contract import FIELDS, json_value, utc_now
 from .groups import Groups, together
 from .wal import Wal
 
-SCHEMA = 1  # of the file; the file of a newer server is refused
+SCHEMA = 2  # of the file; the file of a newer server is refused
 BUSY_S = 5  # for another process that writes
 ROOM_BYTES = 1 << 16  # a step of what processes share is half of it
 PURGED_AT_ONCE = 1000  # events; hooks wait meanwhile
@@ -32,7 +32,8 @@ CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY AUTOINCREMENT,
 CREATE TABLE IF NOT EXISTS runs (id INTEGER PRIMARY KEY, after_id, started_at,
     stopped_at);
 """
-ADDED = """
+#: schema -> what it added
+ADDED = {1: """
 ALTER TABLE events ADD COLUMN key TEXT;
 ALTER TABLE events ADD COLUMN at REAL;
 ALTER TABLE events ADD COLUMN identity INTEGER;
@@ -60,7 +61,10 @@ CREATE TABLE usage (session_id TEXT, model TEXT, kind TEXT, source TEXT, value R
     PRIMARY KEY (session_id, model, kind, source));
 CREATE TABLE server_names (project TEXT, raw_server_name TEXT, display_name TEXT,
     updated_at TEXT, PRIMARY KEY (project, raw_server_name));
-"""
+""", 2: """
+ALTER TABLE runs ADD COLUMN seen_at;
+"""}
+SEEN_S = 30  # a run that did not stop was killed, or goes on, so long after it was seen
 
 ROW = (*MEMBERS[1:], "key", "at", "identity", "pending_until")
 #: adds nothing, and so counts no id, where there is an event of that key
@@ -134,7 +138,8 @@ class Store:
         if found > SCHEMA:
             raise sqlite3.DatabaseError(
                 f"it is of a newer server (schema {found}; this one knows {SCHEMA})")
-        for statement in (TABLES + (ADDED if found < 1 else "")).split(";"):
+        added = (text for schema, text in ADDED.items() if schema > found)
+        for statement in "".join([TABLES, *added]).split(";"):
             self.run(statement)
         self.run(f"PRAGMA user_version={SCHEMA}")
 
@@ -260,11 +265,25 @@ class Store:
     def runs(self):
         """Return when a server had this store, oldest first; the last is our own.
 
-        A run that has no stopped_at was killed, unless it is going on.
+        A run that has no stopped_at was killed, unless it is going on.  idle_since:
+        from when on no server had the store until that run, where that is certain.
         """
-        names = ("after_id", "started_at", "stopped_at")
-        rows, _ = self.run(f"SELECT {', '.join(names)} FROM runs ORDER BY id")
-        return [named(names, row) for row in rows]
+        names, ended_at = ("after_id", "started_at", "stopped_at"), None
+        rows, _ = self.run(
+            f"SELECT {', '.join(names)}, COALESCE(stopped_at, strftime('%Y-%m-%dT"
+            f"%H:%M:%fZ', COALESCE(seen_at, started_at), '+{SEEN_S} seconds'))"
+            " FROM runs ORDER BY id")
+        runs = []
+        for *row, last_at in rows:
+            run = named(names, row)
+            is_idle = ended_at and ended_at < run["started_at"]
+            runs.append({**run, "idle_since": ended_at} if is_idle else run)
+            ended_at = max(ended_at or last_at, last_at)
+        return runs
+
+    def note_run(self):
+        """Note that our own run goes on."""
+        self.run("UPDATE runs SET seen_at = ? WHERE id = ?", utc_now(), self._own_run)
 
     def purge(self, keep_s):
         """Remove what is older than *keep_s* seconds, a few at a time."""

@@ -96,7 +96,7 @@ async function connect() {
   const retry = () => { if (mine === attempt) { source?.close(); say("lost"); timer = setTimeout(connect, RETRY_MS); } };
   const runs = await ask("/runs").catch(() => null);
   if (!runs || mine !== attempt) return retry();
-  gaps = runs.slice(1).map((run, n) => ({from: Date.parse(runs[n].stopped_at || runs[n].started_at), to: Date.parse(run.started_at)}));
+  gaps = runs.filter(run => run.idle_since).map(run => ({from: Date.parse(run.idle_since), to: Date.parse(run.started_at)}));
   source = Object.assign(new EventSource("/stream?last=0&brief=1"), {onmessage: news, onerror: retry, onopen: () => { say("live"); news(); }});
 }
 turns.when.opened = (item, opens) => {

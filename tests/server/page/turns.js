@@ -15,7 +15,7 @@ const CELLS = {
   call: ({call}) => [time(call.started_ms, 1), call.shown ?? call.tool, call.lane && `↳ ${call.lane}`,
     line([call.subject, call.error].filter(Boolean).join(" · ")), OUTCOMES[call.outcome] ?? call.outcome, duration(call.duration_ms)],
   wait: ({wait}) => [time(wait.started_ms, 1), "waits", "", `for a person to permit ${wait.tool}`, "", duration(wait.duration_ms)],
-  gap: ({gap: {from, to}}) => [clock(from), "gap", "", `The server did not run until ${clock(to)}: events of that time are lost`, "", duration(to - from)]};
+  gap: ({gap: {from, to}}) => [clock(from), "gap", "", `The server did not run until ${clock(to)}: events of that time are lost, or came later from a spool`, "", duration(to - from)]};
 export const cells = item => CELLS[item.kind](item);
 export const keyOf = call => `call ${call.id || call.started_ms}`;
 
