@@ -83,6 +83,7 @@ if TYPE_CHECKING:
         Any,
         Callable,
         Dict,
+        FrozenSet,
         Iterable,
         Iterator,
         List,
@@ -1687,8 +1688,8 @@ class Key:
         """Return how many characters are a key that the text begins with, or 0."""
         text = self.text
         if len(text) >= MARKED_MIN_CHARS and any(
-                mark in text and "=" not in text.partition(mark)[0]
-                for mark in KEY_MARKS):
+                "=" not in text.partition(mark)[0]
+                for mark in filter(text.__contains__, KEY_MARKS)):
             return len(text)
         has_sign = "_" in text or "-" in text or "." in text
         is_key = self.value.changes() > 1 and (
@@ -1748,8 +1749,8 @@ class Key:
         """
         text = self.text[:JUDGED_MAX_CHARS]
         first, *parts = text.replace("-", "_").replace(".", "_").split("_")
-        if self._is_id() or len(first) > PREFIX_MAX_CHARS or first not in (
-                first.lower(), first.upper()) or not first.strip("0123456789"):
+        if len(first) > PREFIX_MAX_CHARS or not first.isalnum() or first.isdigit() or (
+                first not in (first.lower(), first.upper())) or self._is_id():
             return "", ""
         size = len(first)
         for part in parts:
@@ -1881,6 +1882,21 @@ class Text:
             done = max(done, end) if start < end else done
         return "".join([*parts, self.text[done:]])
 
+    def marks(self) -> "List[str]":
+        """Return the marks and words of the text by which secrets are found.
+
+        In lower case.  What is put together of texts has all that each has, and "",
+        which is in any, where the escapes of one change how others are read.
+        """
+        self._spend(2 * len(self.text))
+        lowered = self.seen.decode().lower()
+        is_coloured = any(mark in lowered for mark in COLOUR_MARKS)
+        return [*filter(lowered.__contains__, PLACES), *[""][:is_coloured],
+                *map(str.lower, self._telling(set(self._words())))]
+
+    def _words(self) -> "List[str]":
+        return self._spaced.translate(self._table("word")).decode().split("\0")
+
     def _spend(self, chars: int) -> None:
         if self.effort.is_spent(chars):
             raise Effort.Spent
@@ -1926,7 +1942,7 @@ class Text:
 
     def _secrets(self) -> "Iterator[Span]":
         """Yield where each secret begins and ends that a name or its form tells."""
-        words = self._spaced.translate(self._table("word")).decode().split("\0")
+        words = self._words()
         telling = self._telling(set(words))
         at = 0
         for word in words if telling else ():
@@ -2429,14 +2445,51 @@ def redact(
     lacks.  Of an object the short scalars come first.  Not covered: secrets without a
     name or a form, such as a password in prose.  Vectors: redact/*, redaction.json.
     """
-    return Redaction(max_chars or sys.maxsize, effort or _UNBOUND).value(value)
+    return Redaction(value, max_chars or sys.maxsize, effort or _UNBOUND).safe()
 
 
 class Redaction:
-    """A walk through a JSON value, whose strings are redacted and cut."""
+    """A walk through a JSON *whole*, whose strings are redacted and cut."""
 
-    def __init__(self, max_chars: int, effort: Effort) -> None:
-        self.max_chars, self.effort = max_chars, effort
+    def __init__(self, whole: "Any", max_chars: int, effort: Effort) -> None:
+        self.whole, self.max_chars, self.effort = whole, max_chars, effort
+        self._plain: "FrozenSet[str]" = frozenset()
+
+    def safe(self) -> "Any":
+        """Return a copy of the whole without its secrets.
+
+        Most events have none: what is short is looked through at once before.
+        """
+        short = [*self._short_strings()]
+        if len(short) > 1:
+            marks = self._marks("\n".join(short))
+            self._plain = frozenset(
+                text for text in short if not any(map(text.lower().__contains__, marks)))
+        return self.value(self.whole)
+
+    def _short_strings(self) -> "Iterator[str]":
+        """Yield short strings of the whole, names, too, as far as one look may go."""
+        left, chars = [self.whole], 0
+        while left and chars < EFFORT_STEP_CHARS:
+            value = left.pop()
+            chars += 1
+            if isinstance(value, dict):
+                left += [*value, *value.values()][:EFFORT_STEP_CHARS]
+            elif isinstance(value, list):
+                left += value[:EFFORT_STEP_CHARS]
+            elif isinstance(value, str) and not self._is_long(value):
+                chars += len(value)
+                yield value
+
+    def _marks(self, text: str) -> "List[str]":
+        """Return what tells, in lower case, that a string of *text* may hold a secret.
+
+        Every string has one, "", where that cannot be told.
+        """
+        try:
+            return Text(text, self.effort).marks()
+        except Effort.Spent:
+            return [""]
 
     def value(self, value: "Any") -> "Any":
         """Return a copy of the JSON *value* without its secrets."""
@@ -2494,6 +2547,8 @@ class Redaction:
         if len(text) < SECRET_MIN_CHARS:
             return text
         try:
+            if text in self._plain:
+                return str(clip(text, self.max_chars))
             if len(text) <= self.max_chars + 2 * CUT_MARGIN_CHARS:
                 clipped: str = clip(self._safe(text), self.max_chars)
                 return clipped
