@@ -1420,9 +1420,7 @@ class Name:
     __slots__ = ("bare", "rank", "text")
 
     def __init__(self, text: str) -> None:
-        self.text, self.bare = text, text.lower()
-        for sign in "-_. ":
-            self.bare = self.bare.replace(sign, "")
+        self.text, self.bare = text, Name.without_signs(text)
         self.rank = 0 if "/" in text or text.isdigit() else self._rank()
 
     def _rank(self) -> int:
@@ -1441,7 +1439,14 @@ class Name:
     @staticmethod
     def may_be(text: str) -> bool:
         """Tell by little work whether *text* may be the name of a secret."""
-        return text.rstrip("-_.0123456789")[-3:].lower() in _LAST_CHARS
+        bare = Name.without_signs(text).rstrip("0123456789")
+        return bare[-3:] in _LAST_CHARS
+
+    @staticmethod
+    def without_signs(text: str) -> str:
+        """Return *text* in lower case without what stands between its words."""
+        return text.lower().replace("-", "").replace("_", "").replace(
+            ".", "").replace(" ", "")
 
     def holds(self, value: "Any") -> bool:
         """Tell whether the JSON *value* of a member with this name is secret."""
@@ -1635,7 +1640,7 @@ ID_PREFIXES = frozenset(Row.each(
 FILE_ENDINGS = frozenset(Row.each(
     "js mjs cjs css ts map json jsonl html py txt log md png jpg svg gz zip tgz whl jar"
     " tar yml yaml toml lock sh so wasm woff woff2 ttf pdf"))
-UUID_MAX_CHARS = 40  # with a region before it
+UUID_CHARS, UUID_MAX_CHARS = 36, 40  # with a region before it
 BASE64_WIDTHS = (43, 60, 64, 72, 76)  # of a SHA-256, and of a line of a longer text
 #: how a public key or certificate, an image or an archive begins in Base64
 PUBLIC_STARTS = Row.each(
@@ -1655,6 +1660,8 @@ class Key:
         """Tell by little work whether a key may be in *word*."""
         if not KEY_MIN_CHARS <= len(word) <= JUDGED_MAX_CHARS:
             return len(word) > JUDGED_MAX_CHARS
+        if word[8:24:5] == "----" and len(word) == UUID_CHARS:
+            return False
         value = Value(word)
         return b"0" in value.kinds or value.changes() > 1
 
@@ -1691,8 +1698,9 @@ class Key:
                 "=" not in text.partition(mark)[0]
                 for mark in filter(text.__contains__, KEY_MARKS)):
             return len(text)
-        has_sign = "_" in text or "-" in text or "." in text
-        is_key = self.value.changes() > 1 and (
+        head = text.partition("/")[0]
+        has_sign = "_" in head or "-" in head or "." in head
+        is_key = (has_sign or is_whole) and self.value.changes() > 1 and (
             (has_sign and (self._is_prefixed() or self._is_dotted()))
             or (is_whole and self._is_lone()))
         size = self._trimmed(text) if is_key else 0
@@ -2523,7 +2531,8 @@ class Redaction:
                 break
             inner = pairs[name]
             known[name] = self._string(name), (
-                REDACTED if inner and Name(name).holds(inner) else self.value(inner))
+                REDACTED if inner and Name.may_be(name) and Name(name).holds(inner)
+                else self.value(inner))
         safe = dict(known[name] for name in pairs if name in known)
         missing = len(pairs) - len(known)
         return {**safe, SKIPPED: missing} if missing else safe

@@ -47,8 +47,8 @@ SENDERS = {
         "    @staticmethod\n    def session_of",
         "faults/nobody-listens"),
     "sends a secret member": in_library(
-        "REDACTED if inner and Name(name).holds(inner)",
-        'REDACTED if inner == "" and Name(name).holds(inner)',
+        "REDACTED if inner and Name.may_be(name)",
+        'REDACTED if inner == "" and Name.may_be(name)',
         "redact/members-named-as-secrets"),
     "sends a secret value": in_library(
         "clip(self._safe(text), self.max_chars)",
