@@ -2472,7 +2472,8 @@ class Redaction:
         if len(short) > 1:
             marks = self._marks("\n".join(short))
             self._plain = frozenset(
-                text for text in short if not any(map(text.lower().__contains__, marks)))
+                text for text in short
+                if not any(map(text.lower().__contains__, marks)))
         return self.value(self.whole)
 
     def _short_strings(self) -> "Iterator[str]":
