@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from random import Random
 
 import pytest
 
@@ -72,6 +73,31 @@ def test_without_a_name_or_a_form_only_a_lone_key_is_found_as_the_readme_admits(
              if is_good(event, secret, redact(event))]
     assert sum(map(str.isalpha, found)) <= 1 and len(rows("neither", held)) >= 10
     assert len(found) <= 6
+
+
+def texts(value):
+    """Yield the strings of a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from texts(inner)
+
+
+def test_what_stands_beside_a_string_changes_nothing_of_what_is_found_in_it():
+    kinds = ("keyed", "named", "random", "neither", "look-alikes")
+    every = [text for kind in kinds for held in (False, True)
+             for _, event, _ in rows(kind, held) for text in texts(event)]
+    Random(1).shuffle(every)
+    for at in range(0, len(every), 160):
+        event = {f"n{number}": text for number, text in enumerate(every[at:at + 40])}
+        assert redact(event) == {name: redact(text) for name, text in event.items()}
+
+
+def test_a_colour_beside_a_string_is_no_escape_in_it():
+    event = {"a": "\x1b[1mred\x1b[0m", "b": "[5mZq7Xv2Kp9Lw4Rt8Ny3"}
+    assert redact(event["b"]) != event["b"]
+    assert redact(event) == {**event, "b": redact(event["b"])}
 
 
 @pytest.mark.parametrize("shown", ["{}", "{}tail", "x[redacted]y {}"])
