@@ -244,11 +244,14 @@ def read_json(path, form):
 
 
 def parts(value):
-    """Yield a JSON value and all that is in it, names of members too."""
-    yield value
-    if isinstance(value, (dict, list)):
-        for part in [*value, *(value.values() if isinstance(value, dict) else ())]:
-            yield from parts(part)
+    """Return a JSON value and all that is in it, names of members too."""
+    found = [value]
+    for part in found:  # which grows by what is in each
+        if isinstance(part, (dict, list)):
+            found += part
+        if isinstance(part, dict):
+            found += part.values()
+    return found
 
 
 @functools.lru_cache(maxsize=None)
@@ -661,9 +664,10 @@ class Process:
 
     def wait(self):
         """Wait for the end of the process, or put one; keep what it said till then."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.exit = self.popen.wait(max(0, self.deadline - time.monotonic()))
+        ends = self._start(self.popen.wait)  # with a limit it would look now and then
+        ends.join(max(0, self.deadline - time.monotonic()))
         self.lasted_ms = (time.monotonic() - self.began) * 1000
+        self.exit = None if ends.is_alive() else self.popen.returncode
         if self.exit is None:
             self.clear()
             self.popen.wait()
