@@ -4,16 +4,22 @@ A mutant is a copy of the scripts with one fault in it.  It fails the case that 
 the fault, and passes another one, so that it is no script that simply does not run.
 """
 
+import functools
 import json
-import shutil
+import marshal
+import os
+import struct
 import subprocess
 import sys
+from importlib.util import MAGIC_NUMBER, cache_from_source
+from pathlib import Path
 from typing import NamedTuple, Tuple
 
 import pytest
 
 import conformance
 from conftest import PATIENCE_S, ROOT, RUNNER, VECTORS, timed
+from hook_io import Parts
 
 HOOK_IO, SEND_EVENT = "hook_io.py", "send_event.py"
 REFERENCE_HOOK = "tests/contract/reference_hook.py"
@@ -501,23 +507,41 @@ MUTANTS = [pytest.param(contract, mutant, id=name, marks=(
            for name, mutant in mutants.items()]
 
 
-def copied(folder):
-    """Return *folder* with our scripts in it, laid out as they are here."""
+SEAM = "\n# Part two:"  # between the library's parts
+PYC_HEADER = struct.Struct("<4sIII")
+
+
+@functools.lru_cache(maxsize=None)
+def compiled(part):
+    """Return *part* of the library as Python keeps it; most mutants leave one alone."""
+    return marshal.dumps(compile(part, HOOK_IO, "exec"))
+
+
+def keep_compiled(path):
+    """Keep the parts of the library at *path* compiled, as an installed one has them.
+
+    Lines of part two are counted from the seam, so that they are the same in each.
+    """
+    found, parts = path.stat(), Parts(str(path), cache_from_source(str(path)))
+    header = PYC_HEADER.pack(MAGIC_NUMBER, 0, int(found.st_mtime), found.st_size)
+    one, mark, two = path.read_text(encoding="utf-8").partition(SEAM)
+    os.makedirs(os.path.dirname(parts.one), exist_ok=True)
+    for part, file in (one + parts.COMMAND, parts.one), (mark + two, parts.two):
+        Path(file).write_bytes(header + compiled(part))
+
+
+def copied(folder, edits=()):
+    """Return *folder* with our scripts in it, as they are here but for *edits*."""
     (folder / "tests" / "contract").mkdir(parents=True, exist_ok=True)
     for name in (HOOK_IO, SEND_EVENT, REFERENCE_HOOK, REFERENCE_FUNCTIONS):
-        shutil.copy(str(ROOT / name), str(folder / name))
-    return folder
-
-
-def mutated(folder, mutant):
-    """Return a copy of our scripts with the fault of *mutant* in it."""
-    copied(folder)
-    for name, old, new in mutant.edits:
-        text = (folder / name).read_text(encoding="utf-8")
-        assert text.count(old) == 1, (
-            f"{name} holds this {text.count(old)} times; what was to be mutated has"
-            f" changed, and the mutant must, too:\n{old}")
-        (folder / name).write_text(text.replace(old, new), encoding="utf-8")
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for _, old, new in (edit for edit in edits if edit[0] == name):
+            assert text.count(old) == 1, (
+                f"{name} holds this {text.count(old)} times; what was to be mutated has"
+                f" changed, and the mutant must, too:\n{old}")
+            text = text.replace(old, new)
+        (folder / name).write_text(text, encoding="utf-8")
+    keep_compiled(folder / HOOK_IO)
     return folder
 
 
@@ -541,7 +565,8 @@ def judged(contract, command, *options):
 
 
 def command_in(folder, contract):
-    return [sys.executable, str(folder / CONTRACTS[contract][0])]
+    """Return what runs the script of a contract, as agents run ours."""
+    return [sys.executable, "-IS", str(folder / CONTRACTS[contract][0])]
 
 
 @pytest.mark.parametrize(("contract", "mutant"), MUTANTS)
@@ -549,9 +574,8 @@ def command_in(folder, contract):
 def test_a_fault_is_caught_by_the_case_that_names_it(
     contract, mutant, vectors, tmp_path
 ):
-    command = command_in(mutated(tmp_path, mutant), contract)
+    command = command_in(copied(tmp_path, mutant.edits), contract)
     options = conformance.parsed_options(["--", *command])
-    assert conformance.version_of(options)  # and the library is compiled
     assert [conformance.judged(vectors[name], options)["result"]
             for name in (mutant.case, mutant.control)] == ["fail", "pass"]
 
