@@ -1,11 +1,18 @@
 """The installer puts in what is ours, and nobody loses a byte of what is theirs."""
 
+import atexit
+import contextlib
+import functools
 import json
 import os
+import select
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +20,7 @@ import hook_io
 from conftest import NEWEST, PATIENCE_S, PYTHONS, ROOT, TESTS, fed, sample
 from server import EventServer
 
+QUICK = TESTS / "quick"
 AGENTS = {name: row for name, row in hook_io.PLATFORMS.items() if "settings" in row}
 #: somebody's settings: unknown members, hooks of others, one in a group with ours
 THEIRS = {
@@ -54,20 +62,67 @@ def project(tmp_path):
     return folder
 
 
-def command(action, *argv, folder=ROOT, home=os.devnull, **kwargs):
+def variables(home=os.devnull):
+    """Return those of an installer: few, and what spares it to compile the library."""
+    return {"HOME": str(home), "USERPROFILE": str(home),
+            "PYTHONPATH": str(QUICK), **{
+                name: os.environ[name] for name in ("PATH", "SYSTEMROOT")
+                if name in os.environ}}
+
+
+class Forge:
+    """A Python that has begun to be an installer, and forks each one: see forge.py."""
+
+    def __init__(self):
+        self.said = tempfile.TemporaryDirectory()
+        self.streams = {name: os.path.join(self.said.name, name)
+                        for name in ("stdout", "stderr")}
+        self.popen = subprocess.Popen(
+            [PYTHONS[NEWEST], str(QUICK / "forge.py")], cwd=str(ROOT), env=variables(),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        atexit.register(self.close)
+
+    @classmethod
+    @functools.lru_cache(maxsize=None)
+    def own(cls):
+        """Return the one of this process, started where that is needed."""
+        return cls()
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.communicate()
+        self.said.cleanup()
+
+    def run(self, argv, cwd, env):
+        """Run an installer to its end; return its CompletedProcess."""
+        for path in self.streams.values():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        line = json.dumps({"argv": argv, "cwd": cwd, "env": env, **self.streams})
+        self.popen.stdin.write(line.encode() + b"\n")
+        self.popen.stdin.flush()
+        if not select.select([self.popen.stdout], [], [], PATIENCE_S)[0]:
+            self.own.cache_clear()
+            self.close()
+            raise subprocess.TimeoutExpired(argv, PATIENCE_S)
+        return subprocess.CompletedProcess(
+            argv, int(self.popen.stdout.readline()), *(
+                Path(path).read_text() for path in self.streams.values()))
+
+
+def command(action, *argv, folder=ROOT, home=os.devnull, **streams):
     """Run the installer; return its CompletedProcess with text streams.
 
     As a module, which Python compiles once; as a script it is each time, by make.  The
     library is compiled for the first project, and for the others as it was then.
     """
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **kwargs}
-    return subprocess.run(
-        [PYTHONS[NEWEST], "-m", "hook_io", action, *map(str, argv)],
-        text=True, timeout=PATIENCE_S, cwd=str(folder), **streams,
-        env={"HOME": str(home), "USERPROFILE": str(home),
-             "PYTHONPATH": str(TESTS / "quick"), **{
-            name: os.environ[name] for name in ("PATH", "SYSTEMROOT")
-            if name in os.environ}})
+    argv, cwd, env = [action, *map(str, argv)], str(folder), variables(home)
+    if not streams and hasattr(os, "fork"):
+        return Forge.own().run(argv, cwd, env)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+    return subprocess.run([PYTHONS[NEWEST], "-m", "hook_io", *argv], text=True,
+                          timeout=PATIENCE_S, cwd=cwd, env=env, **streams)
 
 
 def done(action, project, *argv, **kwargs):
