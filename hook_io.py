@@ -5001,11 +5001,12 @@ class WholeFile:
         is killed, stays there then.
         """
         part = f"{path}.{os.urandom(4).hex()}.tmp" if is_shared else f"{path}.tmp"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         try:
-            os.unlink(part)  # half of it, or somebody's trap
-        except OSError:
-            pass
-        fd = OwnFile.opened(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            fd = OwnFile.opened(part, flags)
+        except FileExistsError:  # half of it, or somebody's trap
+            os.unlink(part)
+            fd = OwnFile.opened(part, flags)
         try:
             try:
                 while data:
@@ -6146,30 +6147,35 @@ class Export:
         name = str(getattr(error, "filename", None) or path)
         return f"{Line.of_error(error)} ({Line.clean(name)})"
 
-    def _losses(self, aim: str) -> Losses:
+    def _streak(self, aim: str) -> FailureStreak:
         """Return what was lost on the way to one of `aims`."""
-        place = self._prom() if aim == "textfile" else self._endpoint(aim)[0]
-        return Losses(place, self.errand)
+        return FailureStreak(f"{self.errand.name}.{self._place(aim)}",
+                             self.settings.fail_loud_threshold)
+
+    def _place(self, aim: str) -> str:
+        """Return the file or the address of an aim, as messages show it."""
+        return Line.clean(self._prom()) if aim == "textfile" else (
+            shown_url(self._endpoint(aim)[0]))
 
     def _untold(self) -> HookResult:
         """Return what the session is told, once, of exports that failed in a row."""
-        known = [(self._losses(aim), remedy) for aim, remedy in self.aims.items()]
-        over = [one for one in known
-                if one[0].streak.count()[0] >= one[0].streak.threshold]
-        is_said = self.errand.fail_loud != "off" and channel("hint", self.event)
+        if self.errand.fail_loud == "off" or not channel("hint", self.event):
+            return NOTHING
+        known = [(aim, self._streak(aim)) for aim in self.aims]
+        aim, streak = next(
+            (one for one in known if one[1].count()[0] >= one[1].threshold), known[0])
+        count, since = streak.count()
         try:
-            if not over or not is_said or not over[0][0].streak.claim_notice(
+            if count < streak.threshold or not streak.claim_notice(
                     Losses.session_of(self.event)):
                 return NOTHING
         except OSError:
             return NOTHING  # the hook that sends says so
-        (losses, remedy), streak = over[0], over[0][0].streak
-        count, since = streak.count()
         return hint(
-            f"hook-io: {count} exports in a row did not get to {losses.shown} since "
-            f"{since} ({streak.last_outcome()}). Your work is not blocked. {remedy}, or"
-            " HOOK_IO_EXPORT=off; --export by hand says why. Each loss is a line in "
-            f"{streak.path}")
+            f"hook-io: {count} exports in a row did not get to {self._place(aim)} since"
+            f" {since} ({streak.last_outcome()}). Your work is not blocked. "
+            f"{self.aims[aim]}, or HOOK_IO_EXPORT=off; --export by hand says why. Each "
+            f"loss is a line in {streak.path}")
 
     def _word(self) -> "Event":
         """Return what another export has to know, to tell the rest of this session."""
@@ -6390,7 +6396,7 @@ class Export:
         The ledger keeps what is counted, so that the next file that is written has it.
         Raises OSError for a streak that cannot be.
         """
-        path, streak = self._prom(), self._losses("textfile").streak
+        path, streak = self._prom(), self._streak("textfile")
         try:
             if not os.path.isabs(path) or any(
                     map(os.path.islink, (path, os.path.dirname(path)))):
@@ -6407,12 +6413,12 @@ class Export:
         return ""
 
     def _gauges(self) -> "Dict[str, List[Tuple[Event, float]]]":
-        losses = {"events": Losses(Sender(self.errand).endpoint(), self.errand), **{
-            aim: self._losses(aim) for aim in self.aims if aim != "textfile"}}
+        streaks = {aim: self._streak(aim) for aim in self.aims if aim != "textfile"}
+        events = Losses(Sender(self.errand).endpoint(), self.errand).streak
         spool = Spool(self.errand).names("json")
         return {
-            "lost_in_a_row": [({"to": to}, one.streak.count()[0])
-                              for to, one in losses.items()],
+            "lost_in_a_row": [({"to": to}, streak.count()[0])
+                              for to, streak in {"events": events, **streaks}.items()],
             "spool_events": [({}, len(spool))],
             "spool_bytes": [({}, sum(Spool.facts(name)[1] for name in spool))],
             "last_export_timestamp_seconds": [({}, self.errand.time_ns // 10**9)]}
@@ -6460,7 +6466,7 @@ class Export:
         Spans go again after no answer, as they have ids; sums do not, as they would
         count twice.
         """
-        state, streak, lost = self.ledger.state, self._losses(signal).streak, 0
+        state, streak, lost = self.ledger.state, self._streak(signal), 0
         is_final = Spool.is_permanent(outcome)
         if signal == "traces":
             kept = self._kept_waiting() if outcome.is_loss and not is_final else []
@@ -6541,8 +6547,11 @@ class Ledger:
     def _is_row(self, metric: str, key: str, row: "Any") -> bool:
         bounds = METRICS[metric][2] if metric in METRICS else ()
         labels = self.labels[key] = Turns.decoded(key)
-        return bool(labels or not bounds) and self._fits(labels, {"": str}) and (
-            self._fits(row, [float] * (len(bounds) + 3) if bounds else float))
+        numbers, count = (row, len(bounds) + 3) if bounds else ([row], 1)
+        return bool(labels or not bounds) and type(numbers) is list and (
+            len(numbers) == count and all(
+                type(n) in (int, float) and 0 <= n < 1 << 63 for n in numbers)
+            and all(type(text) is str for text in labels.values()))
 
     def take(self, deadline: float, word: "Event") -> bool:
         """Wait for other exports, then read the file; tell whether it is one of ours.

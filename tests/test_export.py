@@ -720,8 +720,8 @@ def test_whatever_a_collector_answers_nothing_is_sent_twice_or_lost_untold(
     assert SECRET not in "".join(notes)
     lost = {"nothing": 2, "spans": 1}.get(again, 0) if said else 0  # spans, and numbers
     assert sum(export.ledger.state["counters"].get("lost", {}).values()) == lost
-    assert export._losses("metrics").streak.count()[0] == (lost > 0)
-    assert export._losses("traces").streak.count()[0] == (lost > 1)
+    assert export._streak("metrics").count()[0] == (lost > 0)
+    assert export._streak("traces").count()[0] == (lost > 1)
     with collecting() as server:
         exporting(tmp_path, monkeypatch, base(server), **given)._run()
         sent = [span for one in requests_to(server, TRACES) for span in spans_of(one)]
@@ -739,7 +739,7 @@ def test_a_collector_that_has_no_place_for_metrics_loses_none(tmp_path, monkeypa
                                    f"HTTP 404 ({base(server)}{METRICS})"]
     assert export.ledger.state["owed"] == {}
     assert "lost" not in export.ledger.state["counters"]
-    assert export._losses("metrics").streak.count()[0] == 0
+    assert export._streak("metrics").count()[0] == 0
 
 
 def test_metrics_that_are_taken_hide_no_spans_that_are_not(tmp_path, monkeypatch):
@@ -748,8 +748,8 @@ def test_metrics_that_are_taken_hide_no_spans_that_are_not(tmp_path, monkeypatch
             log = logged(tmp_path, turn)
             export = exporting(tmp_path, monkeypatch, base(server), event_log=log)
             assert export._run() == "1 turns exported"
-    assert export._losses("traces").streak.count()[0] == 3
-    assert export._losses("metrics").streak.count()[0] == 0
+    assert export._streak("traces").count()[0] == 3
+    assert export._streak("metrics").count()[0] == 0
 
 
 def test_turns_beyond_twenty_are_lost_and_counted_as_such(tmp_path, monkeypatch):
