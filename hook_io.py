@@ -2899,6 +2899,9 @@ PLAIN_HEADERS = ("accept", "content-type", "idempotency-key", "anthropic-version
 #: headers that are this library's own business
 OWN_HEADERS = ("host", "content-length", "connection", "transfer-encoding")
 
+#: variables whose files OpenSSL opens by itself, and would wait for
+TLS_FILES = ("SSL_CERT_FILE", "OPENSSL_CONF", "SSLKEYLOGFILE")
+
 #: Windows tries for 2 s to connect to a port of its own that nobody listens on
 SLOW_REFUSALS = os.name == "nt"
 
@@ -3273,6 +3276,9 @@ class Exchange:
     @staticmethod
     def tls(ca_file: str) -> "Any":
         """Return what TLS needs, before any server is held by the time it takes."""
+        for name in TLS_FILES:
+            if Exchange._is_fifo(os.environ.get(name, "")):
+                raise Outcome("refused", f"{name} names a FIFO: name a file instead")
         try:
             import ssl
 
@@ -3285,6 +3291,13 @@ class Exchange:
         except OSError as error:
             fact = f"no certificates in {Line.clean(ca_file)}: {Line.of_error(error)}"
         raise Outcome("refused", fact)
+
+    @staticmethod
+    def _is_fifo(path: str) -> bool:
+        try:
+            return bool(path) and stat.S_ISFIFO(os.stat(path).st_mode)
+        except OSError:
+            return False  # what is not there holds nobody
 
     def _wrap(self, tls: "Any") -> None:
         """Put TLS around the socket, certificate and host's name checked."""

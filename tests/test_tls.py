@@ -276,3 +276,14 @@ def test_a_token_is_not_in_the_process_list(one_hook):
 def test_where_nobody_listens_over_tls_is_the_same_loss(one_hook):
     result = one_hook.send(f"https://127.0.0.1:{closed_port()}/", stdin=sample("Stop"))
     assert "connection refused" in result.lines[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs there")
+@pytest.mark.parametrize("variable", hook_io.TLS_FILES)
+def test_a_fifo_that_openssl_would_open_holds_no_hook(hook, tmp_path, variable):
+    path = tmp_path / "fifo"
+    os.mkfifo(str(path))
+    result = hook.send(f"https://localhost:{closed_port()}/events",
+                       stdin=sample("PreToolUse"), env={variable: str(path)})
+    assert (result.exit, result.stdout) == (0, "")
+    assert f"{variable} names a FIFO" in result.stderr
