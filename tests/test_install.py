@@ -170,6 +170,19 @@ def entries(project, agent):
                     yield name, entry
 
 
+@pytest.mark.parametrize("words", [
+    "install PROJECT", "install --dry-run PROJECT", "uninstall PROJECT",
+    "uninstall --user", "install PROJECT --no-such-option", "--help", "nothing"])
+def test_an_installer_that_is_forked_is_like_one_that_is_started(project, words):
+    ends = []
+    for streams in {"stdin": subprocess.DEVNULL}, {}:
+        argv = [project if word == "PROJECT" else word for word in words.split()]
+        end = command(*argv, **streams)
+        ends.append((end.returncode, end.stdout, end.stderr, sorted(tree(project))))
+        shutil.rmtree(str(project / ".claude"), ignore_errors=True)
+    assert ends[0] == ends[1]
+
+
 @pytest.mark.parametrize("agent", AGENTS)
 def test_each_agents_commands_send_its_events_and_survive_a_missing_file(
     one_hook, project, agent
