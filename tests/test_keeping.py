@@ -96,7 +96,8 @@ def test_a_reader_that_cannot_start_costs_no_answer(apart, command):
     assert [get(apart, "/health")[0] for _ in range(3)] == [200] * 3
 
 
-def test_stopping_ends_every_reader_and_leaves_the_file_alone(tmp_path):
+def test_stopping_ends_every_reader_and_leaves_the_file_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("server.reader.END_S", PATIENCE_S)
     with EventServer(db=str(tmp_path / "db"), is_read_apart=True) as server:
         post(server)
         get(server, "/sessions")

@@ -595,6 +595,40 @@ def test_the_calls_of_a_subagent_have_a_lane(page, server):
     assert heights == 18 + 2 * 26
 
 
+def test_subagents_one_after_the_other_share_a_lane_and_two_at_once_have_two(
+        page, server):
+    def lanes():
+        height = page.tab.locator("#chart").evaluate("chart => chart.clientHeight")
+        return (height - 18) / 26
+
+    add(server, "UserPromptSubmit", 0, prompt="Look")
+    for number in range(5):
+        call(server, f"c{number}", 10 * number, agent_id=f"a{number}",
+             agent_type="Explore")
+    page.open()
+    page.row("run c4").wait_for()
+    eventually(lambda: lanes() == 2)
+    call(server, "beside", 40.5, agent_id="a5", agent_type="Explore")
+    page.row("run beside").wait_for()
+    eventually(lambda: lanes() == 3)
+    call(server, "other", 60, agent_id="a6", agent_type="code reviewer")
+    page.row("run other").wait_for()
+    eventually(lambda: lanes() == 4)
+    for number in range(20):
+        call(server, f"d{number}", 100, agent_id=f"b{number}", agent_type="Explore")
+    page.row("run d19").wait_for()
+    eventually(lambda: lanes() == 13)  # the rest share the last
+
+
+def test_a_long_prompt_is_read_whole_and_a_row_has_its_beginning(page, server):
+    prompt = "Mend it. " * 2000 + "Thank you"
+    turn(server, prompt=prompt)
+    page.open()
+    page.row("Mend it").click()
+    page.tab.locator("#detail pre", has_text="Thank you").wait_for()
+    assert len(page.row("Mend it").inner_text()) < 400
+
+
 def test_sessions_stand_by_person_and_project_with_tokens_and_cost(page, server):
     otel = TESTS / "otel" / "metrics.json"
     text = otel.read_text().replace("f92bac9e-5900-412b-aef4-cb42525644ab", "s1")
@@ -1132,7 +1166,9 @@ def test_a_search_finds_text_that_json_writes_otherwise(page, server, sought):
     call(server, "deep", 9, tool_input={"command": f"echo {sought}!"})
     status, found = get(server, "/search?q=" + urllib.parse.quote(sought))
     assert (status, len(found)) == (200, 2)
-    assert "echo" in found[0]["metadata"]
+    before, told, after = found[0]["excerpt"]
+    assert before.endswith('"echo ') and after.startswith("!")
+    assert json.loads(f'"{told}"') == sought
 
 
 def test_a_search_reads_the_store_a_few_events_at_a_time(server, monkeypatch):
@@ -1173,8 +1209,11 @@ def test_on_a_phone_nothing_is_wider_than_the_phone(chromium, server):
         page = Page(context, server).open()
         page.row("run s1a").wait_for()
         assert page.tab.evaluate("document.documentElement.scrollWidth") <= 390
-        page.tab.get_by_role("button", name="Sessions", exact=True).click()
+        menu = page.tab.get_by_role("button", name="Sessions", exact=True)
+        menu.click()
+        assert menu.get_attribute("aria-expanded") == "true"
         page.tab.locator("#side [data-session=s1]").click()
+        assert menu.get_attribute("aria-expanded") == "false"
         page.row("run s1b").click()
         page.tab.locator("#detail", has_text="Exit code 1").wait_for()
         assert page.tab.locator("#detail").bounding_box()["width"] <= 390

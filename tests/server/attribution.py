@@ -48,6 +48,8 @@ SELECT session_id, COALESCE(NULLIF(MAX(service), ''), 'telemetry'), NULL, MIN(fi
     MAX(last_at) AS last_at, '', 0, 0, 0, 0, NULL, 0 FROM identities
 WHERE NOT EXISTS (SELECT 1 FROM sessions
     WHERE sessions.session_id = identities.session_id)"""
+SILENT_S = 300  # an agent at work says something before
+RESTS = ("Stop", "StopFailure", "SessionStart", "Notification")  # then it is idle
 SERVER_NAME = ("project", "raw_server_name", "display_name", "updated_at")
 
 
@@ -231,6 +233,7 @@ class Attribution:
         """Return the sessions, newest first, each with its people and its usage.
 
         A session that only telemetry tells of has no events, and its last_event is "".
+        calls, person, place, state, totals: what the page tells of it.
         session_id: that one alone.  also: one that is there beside the newest *limit*.
         """
         newest = "ORDER BY last_at DESC LIMIT ?"
@@ -249,6 +252,7 @@ class Attribution:
             session["source_app"] = session["source_app"][:NAME_SHOWN_CHARS]
             session["people"] = people.get(session["session_id"], [])
             session["usage"] = usage.get(session["session_id"], {})
+            session.update(shown(session))
         missed = also and also not in ids
         return [*found, *(self.sessions(session_id=also) if missed else ())]
 
@@ -317,6 +321,31 @@ class Attribution:
             self.store.run("DELETE FROM server_names WHERE project = ? AND"
                            " raw_server_name = ?", project or "", raw_server_name)
         return known
+
+
+def shown(session):
+    """Return what the page tells of *session*, beside what is stored of it."""
+    latest, totals = (session["people"] or [{}])[-1], {}
+    for sums in session["usage"].values():
+        for kind, value in sums.items():
+            totals[kind] = totals.get(kind, 0) + value
+    return {"calls": max(session["begun"], session["ended"]), "totals": totals,
+            "state": state_of(session, time.time()),
+            "person": latest.get("user_email") or latest.get("user_id", "")[:12],
+            "place": (latest.get("project") or session.get("folder")
+                      or session["source_app"])}
+
+
+def state_of(session, now):
+    """Return what *session* does: waiting (for a person), ended, idle, silent, at work.
+    """
+    if session.get("waiting_since"):
+        return "waiting"
+    if session["last_event"] == "SessionEnd":
+        return "ended"
+    if session["last_event"] in RESTS:
+        return "idle"
+    return "silent" if now - session["last_at"] > SILENT_S else "at work"
 
 
 def digest(*parts):

@@ -22,7 +22,7 @@ FILES = {
 POLICY = ("default-src 'none'", "script-src 'self'", "style-src 'self'",
           "connect-src 'self'", "img-src data:", "base-uri 'none'",
           "form-action 'none'", "frame-ancestors 'none'")
-PROMPT_MAX_CHARS = 2000
+PROMPT_MAX_CHARS = 20_000
 TEXT_MAX_CHARS = 300  # of what stands in a row
 PROMPT = "UserPromptSubmit"  # what a turn begins with
 FOUND_MAX = 200
@@ -202,12 +202,20 @@ def get_search(exchange, server):
                 newest_first=True, limit=FOUND_MAX))
         until_id = first_id
     newest = sorted(found, reverse=True)[:FOUND_MAX]
-    return told([{**found[number], "metadata": excerpt(found[number], sought)}
+    return told([{**found[number], "excerpt": excerpt(found[number], sought)}
                  for number in newest])
 
 
 def excerpt(event, sought):
-    """Return what stands around *sought* in the metadata of *event*."""
+    """Take the metadata from *event*; return as much of it as a row has room for.
+
+    That is what stands before *sought*, that itself as JSON has it, and what is behind.
+    """
     text = json.dumps(metadata_of(event), ensure_ascii=False)
-    at = max(0, text.lower().find(sought.lower()) - 60)
-    return text[at:at + TEXT_MAX_CHARS]
+    event.pop("metadata", None)
+    for found in (json.dumps(sought, ensure_ascii=False)[1:-1], sought):
+        at = text.lower().find(found.lower())
+        if at >= 0:
+            first, end = max(0, at - 60), at + len(found)
+            return [text[first:at], text[at:end], text[end:first + TEXT_MAX_CHARS]]
+    return ["", "", text[:TEXT_MAX_CHARS]]

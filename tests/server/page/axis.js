@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT. Calls over time: a lane for the agent, one for each subagent; to zoom and to move.
 import {$, clock, duration} from "./text.js";
-import {keyOf} from "./turns.js";
+import {itemOf} from "./turns.js";
 
 const LANE = 26, AXIS = 18, LINES = 3, LANES_MAX = 12;  // pixels; calls at once in a lane
 const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 3e4, 6e4, 12e4, 3e5, 6e5, 18e5, 36e5, 108e5, 864e5];
@@ -9,8 +9,8 @@ let turns = [], span = null, view = null, hits = [], planned = 0, dragged = null
 export const when = {picked() {}, moved() {}};
 const plan = () => { planned ||= requestAnimationFrame(() => setTimeout(draw)); };  // when the rows are painted
 const shown = () => view || span || [0, 1];
-const barsOf = (turn, open = turn.ended_ms ?? turn.calls.at(-1)?.ended_ms) => turn.calls.map(call => ({call,
-  from: call.started_ms, to: call.ended_ms ?? open ?? call.started_ms, lane: call.lane ? `${call.lane} ${call.agent_id}` : ""}));
+const barsOf = (turn, open = turn.ended_ms ?? turn.calls.at(-1)?.ended_ms) => turn.calls.map(call => (
+  {call, from: call.started_ms, to: call.ended_ms ?? open ?? call.started_ms, agent: call.lane && call.agent_id}));
 
 // A turn that is told anew is another object, so that its bars are made once.
 export function set(told) {
@@ -24,21 +24,30 @@ export function set(told) {
   plan();
 }
 export function show(from, to) { view = to > from ? [from, to] : null; plan(); }
-function look(next) { if (span) { when.moved(view = next); plan(); } }
+function look(next) {
+  view = span && next;
+  when.moved(...(view ?? []).map(Math.round));
+  plan();
+}
 function zoom(factor, middle = (shown()[0] + shown()[1]) / 2) {
   const [from, to] = shown(), length = (to - from) * factor;
   if (!factor || span && length >= (span[1] - span[0]) * 1.5) look(null);
   else if (length >= 5) look([middle - (middle - from) * factor, middle + (to - middle) * factor]);
 }
 const move = (share, [from, to] = shown(), by = (to - from) * share) => look([from + by, to + by]);
+
+// The agent's own, then one for each subagent; one that ended leaves it to the next of its name.
 function lanesOf(from, to) {
-  const lanes = new Map([["", []]]), near = turns.filter(turn => turn.last_ms >= from && turn.started_ms <= to);
-  for (const bar of near.flatMap(turn => turn.bars.filter(bar => bar.to >= from && bar.from <= to))) {
-    const name = lanes.has(bar.lane) || lanes.size < LANES_MAX ? bar.lane : "more";
-    if (!lanes.has(name)) lanes.set(name, []);
-    lanes.get(name).push(bar);
+  const lanes = [{name: "", bars: [], end: -Infinity}], near = turns.filter(turn => turn.last_ms >= from && turn.started_ms <= to);
+  const seen = near.flatMap(turn => turn.bars).filter(bar => bar.to >= from && bar.from <= to);
+  for (const bars of Map.groupBy(seen, bar => bar.agent).values()) {
+    const name = bars[0].call.lane ?? "", fresh = {name: lanes.length < LANES_MAX ? name : "more", bars: []};
+    const free = lanes.find(lane => lane.name === name && lane.end <= bars[0].from) ?? lanes[LANES_MAX];
+    const lane = free ?? lanes[lanes.push(fresh) - 1];
+    lane.bars = lane.bars.concat(bars);
+    lane.end = bars.reduce((end, bar) => Math.max(end, bar.to), 0);
   }
-  return [...lanes];
+  return lanes;
 }
 function draw() {
   const [from, to] = shown(), lanes = lanesOf(from, to), x = at => (at - from) / (to - from) * width;
@@ -50,7 +59,7 @@ function draw() {
   ink.font = "11px system-ui, sans-serif";
   if (!span) return;
   grid(x, from, to, width, height);
-  lanes.forEach(([name, bars], n) => lane(name, bars, x, AXIS + n * LANE, width));
+  lanes.forEach(({name, bars}, n) => lane(name, bars, x, AXIS + n * LANE, width));
 }
 function grid(x, from, to, width, height) {
   const zone = new Date(from).getTimezoneOffset() * 6e4, most = Math.max(1, width / 110);
@@ -66,13 +75,13 @@ function lane(name, bars, x, y, width) {
   box("line", 0, width, y, 1);
   for (const {call, from, to} of bars) {
     const left = x(from), right = Math.max(left + 2, x(to));
-    if (right - last < 0.5 && call.outcome === "ok") continue;
+    if (Math.abs(right - last) < 0.5 && call.outcome === "ok") continue;
     const free = ends.findIndex(end => end <= from), row = free < 0 ? LINES - 1 : free;
     [ends[row], last] = [to, right];
     box(call.outcome, left, right, y + 3 + row * 7, 6);
     hits.push([left - 3, right + 3, y + 2 + row * 7, y + 10 + row * 7, call]);
   }
-  if (name) write(name.split(" ")[0], 4, y + LANE - 4);
+  if (name) write(name, 4, y + LANE - 4);
 }
 const color = name => colors[name] ??= css.getPropertyValue(`--${name}`);
 function write(text, x, y) { ink.fillStyle = color("mute"); ink.fillText(text.slice(0, 60), x, y); }
@@ -93,7 +102,7 @@ chart.onpointermove = event => {
   move((dragged - event.offsetX) / chart.clientWidth);
   dragged = event.offsetX;
 };
-chart.onclick = event => { const call = hit(event); if (call) when.picked(keyOf(call)); };
+chart.onclick = event => { const call = hit(event); if (call) when.picked(itemOf(call).key); };
 chart.ondblclick = event => zoom(0.4, at(event));
 chart.onkeydown = ({key}) => ({"+": () => zoom(0.5), "-": () => zoom(2), 0: () => zoom(0),
   ArrowLeft: () => move(-0.2), ArrowRight: () => move(0.2)})[key]?.();

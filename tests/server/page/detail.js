@@ -54,7 +54,7 @@ function readable(value) {
 }
 const section = (name, value) => (value ?? "") === "" ? [] : [make("h3", name.slice(0, KEY_MAX)), readable(value)];
 const PARTS = {
-  async call({call}, session) {
+  async call(call, session) {
     const {id = "", tool = "", first_id, last_id, started_ms, ended_ms = started_ms} = call;
     const events = await ask("/call", {session_id: session, id, tool, first_id, last_id, started_ms, ended_ms}).catch(() => []);
     const last = name => events.map(event => event.metadata[name]).findLast(value => value !== undefined);
@@ -63,13 +63,13 @@ const PARTS = {
       ...section("error", last("error") ?? call.error), ...section("input", last("tool_input")),
       ...section("output", last("tool_response")), ...section("all of it", events.map(event => event.metadata))];
   },
-  turn: ({turn}) => [make("dl", ...facts([["began", clock(turn.started_ms, 1)], ["ended", clock(turn.ended_ms, 1)],
+  turn: turn => [make("dl", ...facts([["began", clock(turn.started_ms, 1)], ["ended", clock(turn.ended_ms, 1)],
     ["took", duration(turn.duration_ms)], ["ended by", turn.end], ["agent", turn.agent], ["model", turn.model]])),
     make("h3", "prompt"), long(turn.prompt || "none seen"),
     ...section("error", turn.error)]};
 export async function show(item, session) {
   wanted = item.key;
-  const parts = await (PARTS[item.kind]?.(item, session) ?? [make("p", cells(item)[3])]);
+  const parts = await (PARTS[item.kind]?.(item.of, session) ?? [make("p", cells(item)[3])]);
   if (wanted === item.key) fill(cells(item)[1], parts);
 }
 export function showEvent(event) {

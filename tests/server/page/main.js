@@ -10,7 +10,9 @@ import * as turns from "./turns.js";
 const RETRY_MS = 1500, REFRESH_MS = 400, REST = 4, SEARCH_MS = 150, SWEEP_MS = 30000;  // rest: times what news took
 const FIRST = 200, PART = 1000, UNASKED = 10000, FOUND = 200;  // events: at first, then, fetched unasked
 const want = {session: "", item: "", from: "", to: "", q: ""};
-let all = [], listed = 500, story = begin({}), gaps = [], paused = false, source, timer, stale = 0, rest = REFRESH_MS, attempt = 0, sent = 0, got = 0, typed, back;
+let all = [], listed = 500, story = begin({}), gaps = [], back;  // back: the session of which an earlier part is on its way
+let paused = false, source, attempt = 0, timer, typed, stale = 0, rest = REFRESH_MS, sent = 0, got = 0;
+const menu = shows => { $("menu").ariaExpanded = String($("side").classList.toggle("shown", shows)); };
 const say = state => { $("state").dataset.state = $("state").textContent = state; };
 function remember(wanted) {
   Object.assign(want, wanted);
@@ -20,7 +22,7 @@ function remember(wanted) {
 function choose(session) {
   remember({session, item: "", from: "", to: "", q: ""});
   turns.followNewest();
-  $("side").classList.remove("shown");
+  menu(false);
   readHash();
 }
 async function refresh() {
@@ -39,14 +41,15 @@ async function refresh() {
   rest = Math.max(REFRESH_MS, REST * (performance.now() - began));
 }
 function paint() {
-  const session = all.find(one => one.session_id === story.session), from = story.turns[0]?.started_ms;
+  const session = all.find(one => one.session_id === story.session), from_ms = story.turns[0]?.started_ms;
   if (session) sessions.totals(session);
   $("session").hidden = !session || want.q !== "";
-  $("empty").textContent = want.q || session?.events ? "" : session ? "No hook sent an event of this session; its telemetry came" : all.length ? `Nothing is kept of session ${want.session}`
+  const why = session ? "No hook sent an event of this session; its telemetry came"
+    : all.length ? `Nothing is kept of session ${want.session}`
     : `No events yet. They appear here as hooks send them to ${location.origin}/events`;
-  turns.set(story.turns, gaps.filter(gap => gap.from >= from));
+  $("empty").textContent = want.q || session?.events ? "" : why;
+  turns.set(story.turns, gaps.filter(gap => gap.started_ms >= from_ms));
   axis.set(story.turns);
-  $("earlier").hidden = !story.earlier;
   const isSought = want.item && $("detail").dataset.item !== want.item;
   if (isSought && turns.has(want.item)) turns.choose(want.item, true);
   else if (isSought || story.events < UNASKED) earlier();
@@ -68,13 +71,13 @@ async function search() {
   const sought = want.q, found = await ask("/search", {q: sought});
   if (sought !== want.q) return;
   $("empty").textContent = "";
-  const open = event => async () => detail.showEvent((await ask("/events", {since_id: event.id - 1, limit: 1}))[0]);
-  const told = one => [clock(Date.parse(one.timestamp)), one.source_app, short(one.session_id ?? ""), one.event_type, one.summary];
-  $("found").replaceChildren(make("h2", `${found.length === FOUND ? `the newest ${FOUND}` : found.length} events with “${sought}”`),
-    ...found.map(event => Object.assign(make("button", told(event).join(" "), marked(event.metadata, sought)), {onclick: open(event)})));
+  const number = found.length === FOUND ? `the newest ${FOUND}` : found.length;
+  $("found").replaceChildren(make("h2", `${number} events with “${sought}”`), ...found.map(foundOne));
 }
-function marked(text, sought, at = text.toLowerCase().indexOf(sought.toLowerCase()), end = at + sought.length) {
-  return at < 0 ? make("div.mute", text) : make("div.mute", text.slice(0, at), make("mark", text.slice(at, end)), text.slice(end));
+function foundOne({id, timestamp, source_app, session_id, event_type, summary, excerpt: [before, sought, after]}) {
+  const onclick = async () => detail.showEvent((await ask("/events", {since_id: id - 1, limit: 1}))[0]);
+  const said = [clock(Date.parse(timestamp)), source_app, short(session_id ?? ""), event_type, summary].join(" ");
+  return Object.assign(make("button", said, make("div.mute", before, make("mark", sought), after)), {onclick});
 }
 function readHash() {
   const hash = new URLSearchParams(location.hash.slice(1));
@@ -96,23 +99,24 @@ async function connect() {
   const retry = () => { if (mine === attempt) { source?.close(); say("lost"); timer = setTimeout(connect, RETRY_MS); } };
   const runs = await ask("/runs").catch(() => null);
   if (!runs || mine !== attempt) return retry();
-  gaps = runs.filter(run => run.idle_since).map(run => ({from: Date.parse(run.idle_since), to: Date.parse(run.started_at)}));
-  source = Object.assign(new EventSource("/stream?last=0&brief=1"), {onmessage: news, onerror: retry, onopen: () => { say("live"); news(); }});
+  const gap = (started_ms, ended_ms) => ({started_ms, ended_ms, duration_ms: ended_ms - started_ms});
+  gaps = runs.filter(run => run.idle_since).map(run => gap(Date.parse(run.idle_since), Date.parse(run.started_at)));
+  source = new EventSource("/stream?last=0&brief=1");
+  Object.assign(source, {onmessage: news, onerror: retry, onopen: () => { say("live"); news(); }});
 }
 turns.when.opened = (item, opens) => {
   $("detail").dataset.item = item.key;
   remember({item: item.key});
   if (opens || !$("detail").hidden) detail.show(item, want.session);
 };
-turns.when.nearTop = $("earlier").onclick = earlier;
+turns.when.nearTop = earlier;
 axis.when.picked = key => turns.choose(key, true);
-axis.when.moved = view => remember(view ? {from: String(Math.round(view[0])), to: String(Math.round(view[1]))} : {from: "", to: ""});
+axis.when.moved = (from = "", to = "") => remember({from, to});
 $("close").onclick = () => { detail.close(); remember({item: ""}); $("list").focus(); };
 document.onkeydown = ({key}) => { if (key === "Escape" && !$("detail").hidden) $("close").click(); };
 $("search").oninput = ({target}) => { remember({q: target.value.trim()}); clearTimeout(typed); typed = setTimeout(search, SEARCH_MS); };
-$("search").form.onsubmit = event => event.preventDefault();
 $("pause").onclick = () => { paused = !paused; clearTimeout(stale); stale = 0; connect(); };
-$("menu").onclick = () => { $("menu").ariaExpanded = String($("side").classList.toggle("shown")); };
+$("menu").onclick = () => menu();
 $("notify").onchange = () => window.Notification?.permission === "default" && Notification.requestPermission();
 [window.onhashchange, document.onvisibilitychange] = [readHash, connect];
 setInterval(() => paused || document.hidden || soon(), SWEEP_MS);

@@ -1,39 +1,29 @@
 // SPDX-License-Identifier: MIT. The sessions, by person and project, and which of them wait for a person.
-import {$, clock, count, duration, facts, make, money, number, painted, short, total} from "./text.js";
+import {$, clock, count, duration, facts, make, money, number, painted, short} from "./text.js";
 
-const SILENT_S = 300, WAITING_MAX = 20, SLICE_MS = 6, MORE = " older", IDLE = /^(Stop|StopFailure|SessionStart|Notification)$/;
+const WAITING_MAX = 20, SLICE_MS = 6, MORE = " older";
 let told = null;  // ids of the sessions that waited before; null: nothing was loaded yet
 let wanted;  // what is to stand in the list
 const made = new Map();  // what stands there, by all that it says
-function state(session) {
-  if (session.waiting_since) return "waiting";
-  if (session.last_event === "SessionEnd") return "ended";
-  if (IDLE.test(session.last_event)) return "idle";
-  return Date.now() / 1000 - session.last_at > SILENT_S ? "silent" : "at work";
-}
-const latest = session => session.people.at(-1) ?? {};
-const person = session => latest(session).user_email || latest(session).user_id?.slice(0, 12) || "nobody known";
-const project = session => latest(session).project || session.folder || session.source_app;
-const calls = session => Math.max(session.begun, session.ended);
-const costs = sessions => sessions.reduce((sum, session) => sum + total(session.usage, "cost"), 0);
+const costs = sessions => sessions.reduce((sum, session) => sum + (session.totals.cost ?? 0), 0);
 function entry(session, chosen, choose) {
-  const cost = costs([session]), output = total(session.usage, "output");
-  const line = [count(calls(session), "call"), session.failures && `${session.failures} failed`,
+  const {cost, output} = session.totals;
+  const line = [count(session.calls, "call"), session.failures && `${session.failures} failed`,
     output && `${number(output)} tokens out`, cost && money(cost)].filter(Boolean).join(" · ");
-  const button = make(`button.${state(session)}`, make("b", `${session.source_app} ${short(session.session_id)}`),
-    make("span.mute", `${clock(session.last_at * 1000)} · ${state(session)}`), make("span.mute", line));
+  const button = make(`button.${session.state}`, make("b", `${session.source_app} ${short(session.session_id)}`),
+    make("span.mute", `${clock(session.last_at * 1000)} · ${session.state}`), make("span.mute", line));
   Object.assign(button, {title: session.session_id, ariaCurrent: String(session.session_id === chosen)});
   return named(button, session.session_id, () => choose(session.session_id));
 }
 const named = (button, session, onclick) => { button.dataset.session = session; return Object.assign(button, {onclick}); };
 export async function show(sessions, chosen, choose, more) {
   const parts = new Map(), put = (said, build) => parts.set(JSON.stringify(said), build), day = new Date().getDate();
-  for (const [who, own] of Map.groupBy(sessions, person)) {
+  for (const [who, own] of Map.groupBy(sessions, one => one.person || "nobody known")) {
     put([who], () => make("h2", who));
-    for (const [where, here] of Map.groupBy(own, project)) {
+    for (const [where, here] of Map.groupBy(own, one => one.place)) {
       const cost = costs(here);
       put([who, where, cost], () => make("h3", where + (cost ? ` · ${money(cost)}` : "")));
-      for (const one of here) put([one, state(one), one.session_id === chosen, day], () => entry(one, chosen, choose));
+      for (const one of here) put([one, one.session_id === chosen, day], () => entry(one, chosen, choose));
     }
   }
   if (more) put(MORE, () => named(make("button", "Older sessions"), MORE, more));
@@ -54,7 +44,7 @@ export async function show(sessions, chosen, choose, more) {
     due = performance.now() + SLICE_MS;
   }
 }
-const waits = (session, rest) => `${project(session)} ${short(session.session_id)} waits for ${rest}`;
+const waits = (session, rest) => `${session.place} ${short(session.session_id)} waits for ${rest}`;
 function tellWaiting(sessions, choose) {
   const more = sessions.length > WAITING_MAX ? [`and ${sessions.length - WAITING_MAX} more`] : [];
   $("waiting").replaceChildren(...sessions.slice(0, WAITING_MAX).map(session => Object.assign(
@@ -68,13 +58,13 @@ function tellWaiting(sessions, choose) {
   new Notification("hook-io", {body, tag: "hook-io"}).onclick = () => { window.focus(); choose(fresh[0].session_id); };
 }
 export function totals(session) {
-  const usage = session.usage, models = Object.keys(usage), tokens = kind => models.length ? number(total(usage, kind)) : "";
+  const sums = session.totals, models = Object.keys(session.usage), tokens = kind => models.length ? number(sums[kind] ?? 0) : "";
   const times = one => [...new Set([one.first_at, one.last_at].map(at => clock(at * 1000)))].join(" to ");
   const people = session.people.filter(one => one.user_email).map(one => `${one.user_email} (${times(one)})`);
-  const all = {calls: number(calls(session)), failed: number(session.failures), state: state(session),
+  const all = {calls: number(session.calls), failed: number(session.failures), state: session.state,
     input: tokens("input"), output: tokens("output"), "cache read": tokens("cache_read"), "cache written": tokens("cache_creation"),
-    cost: models.length ? money(total(usage, "cost")) : "not told", "waited for a person": session.waited_ms ? duration(session.waited_ms) : "",
+    cost: models.length ? money(sums.cost ?? 0) : "not told", "waited for a person": session.waited_ms ? duration(session.waited_ms) : "",
     models: models.join(", "), person: people.join(", ")};
   $("totals").replaceChildren(...facts(Object.entries(all)));
-  $("title").textContent = [...new Set([session.source_app, project(session), session.session_id])].join(" · ");
+  $("title").textContent = [...new Set([session.source_app, session.place, session.session_id])].join(" · ");
 }

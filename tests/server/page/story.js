@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT. The turns of a session, told in parts: the newest, earlier ones, what is new.
-const isSame = (early, late) => late.id ? early.id === late.id :
-  !early.id && early.outcome === "open" && early.tool === late.tool && early.agent_id === late.agent_id;
+const isUnended = (one, late) => !one.id && one.outcome === "open" && one.tool === late.tool && one.agent_id === late.agent_id;
 
 // The part with the end of a call does not know when it began.
 function joinedCall(early, late) {
@@ -11,7 +10,7 @@ function joinedCall(early, late) {
 function joinedTurn(early, late) {
   const calls = [...early.calls], places = new Map(calls.map((call, n) => [call.id, n]));
   for (const call of late.calls) {
-    const at = call.id ? places.get(call.id) ?? -1 : calls.findIndex(one => isSame(one, call));
+    const at = call.id ? places.get(call.id) ?? -1 : calls.findIndex(one => isUnended(one, call));
     calls[at < 0 ? calls.length : at] = at < 0 ? call : joinedCall(calls[at], call);
   }
   const wentOn_ms = (late.calls[0] ?? late).started_ms, ended_ms = late.ended_ms ?? early.ended_ms;

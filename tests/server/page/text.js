@@ -35,7 +35,6 @@ export const number = value => String(Math.round(value)).replace(/\B(?=(\d{3})+$
 export const money = value => `$${value.toFixed(value < 1 ? 4 : 2)}`;
 export const count = (n, word) => `${number(n)} ${word}${n === 1 ? "" : "s"}`;
 export const short = id => id.length <= 12 ? id : id[14] === "7" ? `…${id.slice(-7)}` : id.slice(0, 8);
-export const total = (usage, kind) => Object.values(usage).reduce((sum, kinds) => sum + (kinds[kind] || 0), 0);
 export async function ask(path, parameters = {}, given = {}) {
   const got = await fetch(`${path}?${new URLSearchParams(parameters)}`, given);
   if (!got.ok) throw new Error((await got.json()).message);

@@ -1,37 +1,40 @@
 // SPDX-License-Identifier: MIT. Turns and calls as rows: as many elements as are seen, however many rows there are.
 import {$, clock, count, duration, make, time} from "./text.js";
 
-const ROW = 26, SPARE = 6, NEAR = 40, MADE = 12;  // pixels; rows around what is seen; left above; made for a frame
+const ROW = 26, LINE = 300;  // pixels; characters
+const SPARE = 6, NEAR = 40, MADE = 12;  // rows around what is seen; left above; made for a frame
 const list = $("list"), rows = $("rows");
 let items = [], chosen = "", follows = true, planned = 0, own;  // own: where it was scrolled to by the page itself
 export const when = {opened() {}, nearTop() {}};
-const line = (text = "") => text.replace(/\s+/g, " ");
-const OUTCOMES = {ok: "", open: "no end seen"}, failed = turn => turn.calls.filter(call => call.outcome === "error").length;
-const wholeOf = turn => [count(turn.calls.length, "call"), failed(turn) && `${failed(turn)} failed`, turn.error].filter(Boolean).join(", ");
-// kind of a row -> its cells: time, what, whose, about what, outcome, how long
+const line = (...texts) => texts.filter(Boolean).join(" · ").slice(0, LINE).replace(/\s+/g, " ");
+const OUTCOMES = {ok: "", open: "no end seen"};
+function wholeOf(turn) {
+  const failed = turn.calls.filter(call => call.outcome === "error").length;
+  return [count(turn.calls.length, "call"), failed && `${failed} failed`, turn.error].filter(Boolean).join(", ");
+}
+// kind of a row -> its cells: when, what, whose, about what, outcome; how long stands behind them
 const CELLS = {
-  turn: ({turn}) => [clock(turn.started_ms), turn.prompt ? "prompt" : "turn", wholeOf(turn),
-    line(turn.prompt) || "no prompt seen", turn.end || "goes on", duration(turn.duration_ms)],
-  call: ({call}) => [time(call.started_ms, 1), call.shown ?? call.tool, call.lane && `↳ ${call.lane}`,
-    line([call.subject, call.error].filter(Boolean).join(" · ")), OUTCOMES[call.outcome] ?? call.outcome, duration(call.duration_ms)],
-  wait: ({wait}) => [time(wait.started_ms, 1), "waits", "", `for a person to permit ${wait.tool}`, "", duration(wait.duration_ms)],
-  gap: ({gap: {from, to}}) => [clock(from), "gap", "", `The server did not run until ${clock(to)}: events of that time are lost, or came later from a spool`, "", duration(to - from)]};
-export const cells = item => CELLS[item.kind](item);
-export const keyOf = call => `call ${call.id || call.started_ms}`;
+  turn: turn => [clock(turn.started_ms), turn.prompt ? "prompt" : "turn", wholeOf(turn), line(turn.prompt) || "no prompt seen",
+    turn.end || "goes on"],
+  call: call => [time(call.started_ms, 1), call.shown ?? call.tool, call.lane && `↳ ${call.lane}`, line(call.subject, call.error),
+    OUTCOMES[call.outcome] ?? call.outcome],
+  wait: wait => [time(wait.started_ms, 1), "waits", "", `for a person to permit ${wait.tool}`, ""],
+  gap: gap => [clock(gap.started_ms), "gap", "", `The server did not run until ${clock(gap.ended_ms)}: `
+    + "events of that time are lost, or came later from a spool", ""]};
+export const cells = ({kind, of}) => [...CELLS[kind](of), duration(of.duration_ms)];
+const item = (kind, of, look = kind, id = of.started_ms) => ({key: `${kind} ${id}`, kind, look, at: of.started_ms, of});
+export const itemOf = call => item("call", call, call.outcome, call.id || call.started_ms);
 
 // A turn that is told anew is another object, so that its rows are made once.
 function rowsOf(turn) {
-  const calls = turn.calls.map(call => ({key: keyOf(call), kind: "call", look: call.outcome, at: call.started_ms, call}));
-  const waits = turn.waits.map(wait => ({key: `wait ${wait.started_ms}`, kind: "wait", look: "wait", at: wait.started_ms, wait}));
-  return [{key: `turn ${turn.started_ms}`, kind: "turn", look: "turn", at: turn.started_ms, turn},
-    ...[...calls, ...waits].sort((one, other) => one.at - other.at)];
+  const inner = [...turn.calls.map(itemOf), ...turn.waits.map(wait => item("wait", wait))];
+  return [item("turn", turn), ...inner.sort((one, other) => one.at - other.at)];
 }
 export function set(turns, gaps) {
   const at = follows ? 0 : list.scrollTop, top = Math.floor(at / ROW), held = items[top]?.key, offset = at - top * ROW;
   items = turns.flatMap(turn => turn.rows ??= rowsOf(turn));
   for (const gap of gaps) {
-    const at = 1 + items.findLastIndex(item => item.at <= gap.from);
-    items.splice(at, 0, {key: `gap ${gap.from}`, kind: "gap", look: "gap", at: gap.from, gap});
+    items.splice(1 + items.findLastIndex(item => item.at <= gap.started_ms), 0, item("gap", gap));
   }
   $("space").style.height = `${items.length * ROW}px`;
   if (!follows && has(held)) list.scrollTop = indexOf(held) * ROW + offset;
@@ -49,10 +52,11 @@ export function choose(key, opens) {
   plan();
 }
 function fill(row, item, index) {
-  Object.assign(row, {id: `row-${index}`, ariaSelected: item.key === chosen, ariaPosInSet: index + 1, ariaSetSize: items.length});
+  Object.assign(row, {id: `row-${index}`, role: "option", ariaSelected: item.key === chosen});
+  Object.assign(row, {ariaPosInSet: index + 1, ariaSetSize: items.length});
   if (row.item === item) return;
   const texts = cells(item);
-  Object.assign(row, {item, className: `row ${item.look}`, role: "option", ariaLabel: texts.filter(Boolean).join(", ")});
+  Object.assign(row, {item, className: `row ${item.look}`, ariaLabel: texts.filter(Boolean).join(", ")});
   [...row.children].forEach((cell, n) => { cell.textContent = texts[n] || ""; });
 }
 function render() {
@@ -79,10 +83,7 @@ list.onkeydown = event => {
   if (step) event.preventDefault();
   if (step) choose(items[Math.max(0, Math.min(items.length - 1, (at < 0 ? items.length : at) + step))]?.key, false);
 };
-list.onclick = event => {
-  const at = Math.floor((event.clientY - list.getBoundingClientRect().top + list.scrollTop) / ROW);
-  if (items[at]) choose(items[at].key, true);
-};
+list.onclick = ({target}) => choose(target.closest(".row")?.item.key, true);
 list.onscroll = () => {
   if (list.scrollTop !== own) [own, follows] = [null, list.scrollTop + list.clientHeight > list.scrollHeight - ROW];
   plan();
