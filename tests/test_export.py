@@ -211,6 +211,7 @@ def test_an_export_that_is_killed_anywhere_loses_nothing_and_counts_nothing_twic
     assert [line[-2:] for line in one["then"]] == [" 3", " 3"]
 
 
+@pytest.mark.long
 def test_a_collector_adds_nothing_up_twice_of_an_export_that_is_killed_anywhere(
         tmp_path):
     with collecting() as server:

@@ -501,8 +501,10 @@ FUNCTIONS = {
 #: contract -> (the file that is run, its mutants)
 CONTRACTS = {"send_event": (SEND_EVENT, SENDERS), "hook": (REFERENCE_HOOK, HOOKS),
              "functions": (REFERENCE_FUNCTIONS, FUNCTIONS)}
+#: what cases begin with whose mutants wait, or have very much to do
+LONG = ("time/", "summarize/a-silent-model", "spool/it-holds-")
 MUTANTS = [pytest.param(contract, mutant, id=name, marks=(
-               [pytest.mark.long] if mutant.case.startswith("time/") else []))
+               [pytest.mark.long] if mutant.case.startswith(LONG) else []))
            for contract, (_, mutants) in CONTRACTS.items()
            for name, mutant in mutants.items()]
 

@@ -35,6 +35,7 @@ def test_any_json_under_the_names_that_agents_use_is_an_event(soak):
     assert findings(long_soak.hypothesis_part(soak)) == []
 
 
+@pytest.mark.long
 def test_whatever_is_on_stdin_real_hooks_end_as_the_contract_says(soak):
     (row,) = long_soak.processes_part(soak)
     assert (row.count, findings([row])) == (201, [])
