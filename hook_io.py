@@ -1634,7 +1634,7 @@ ID_PREFIXES = frozenset(Row.each(
     " linux darwin windows main index chunk vendor image img layer node yarn pnpm id"
     " tag branch release version v hash etag rev ref refs origin head docker container"
     " pod job task step test tests backup snapshot log logs tmp temp data item page"
-    " block x86 urn uuid guid svg font css js py pub po vpc subnet ami sg vol eni"
+    " block x86 amd64 urn uuid guid svg font css js py pub po vpc subnet ami sg vol eni"
     " rtb igw ocid1 wf conv batch ft ftjob iid clsid pvc request device instance"))
 #: how a file's name ends, and no key
 FILE_ENDINGS = frozenset(Row.each(
@@ -1732,6 +1732,7 @@ class Key:
     def _is_prefixed(self) -> bool:
         """Tell words, each with a sign behind it, and a body that looks random."""
         sign, body = self._parts()
+        body = body[:self._trimmed(body)]
         value = Value(body)
         least = MEMBER_MIN_CHARS if sign == "." else KEY_BODY_MIN_CHARS
         if not value.is_random(least) or any(map(self._is_word, body.split("/"))):
@@ -1768,7 +1769,8 @@ class Key:
             size += 1 + len(part)
         sign, body = text[size:size + 1], text[size + 1:]
         named, has_value, _ = body.partition("=")
-        is_name = sign == "=" or (has_value and Value(named).changes() < 2)
+        is_name = sign == "=" or body[:2] == "_/" or (
+            has_value and Value(named).changes() < 2)
         return sign, "" if is_name else body
 
     @staticmethod
@@ -1840,7 +1842,7 @@ ESCAPED = Row.each(
 ESCAPES = {
     "--": Row.each("from-literal= set= set-string= build-arg= env="),
     "%": ESCAPED, "\\u00": (*ESCAPED, "1b"), "\\": Row.each("n t r b f x1b")}
-COLOUR_MARKS = ("\x1b[", "x1b[", "u001b[", "\\033[")  # of a terminal
+COLOUR_MARKS = ("\x1b", "1b[", "33[")  # of a terminal's colours
 KEY_BODY = WORD + "+/=\\\r\n :,"  # of a private key's lines
 #: kind -> all that it is made of; or else what ends it
 ENDS = {
@@ -1900,10 +1902,12 @@ class Text:
         lowered = self.seen.decode().lower()
         is_coloured = any(mark in lowered for mark in COLOUR_MARKS)
         return [*filter(lowered.__contains__, PLACES), *[""][:is_coloured],
-                *map(str.lower, self._telling(set(self._words())))]
+                *map(str.lower, self._telling(set(self._words().split())))]
 
-    def _words(self) -> "List[str]":
-        return self._spaced.translate(self._table("word")).decode().split("\0")
+    def _words(self) -> str:
+        """Return the text with blanks for all that is in no word, and around it."""
+        words = self._spaced.translate(self._table("word")).decode()
+        return f" {words} ".replace("\0", " ")
 
     def _spend(self, chars: int) -> None:
         if self.effort.is_spent(chars):
@@ -1950,20 +1954,21 @@ class Text:
 
     def _secrets(self) -> "Iterator[Span]":
         """Yield where each secret begins and ends that a name or its form tells."""
-        words = self._words()
+        seen = self._words()
+        words = seen.split()
         telling = self._telling(set(words))
         at = 0
-        for word in words if telling else ():
-            if word in telling:
-                name, is_flag, keys = telling[word]
-                if name:
-                    yield self._again(self._named, name, name.text, at, BEFORE_CHARS)
-                elif is_flag:
-                    yield self._again(self._argument, word, word, at, LINE_CHARS)
-                for begin, end in () if keys and self._is_id(word, at) else keys:
-                    yield at + begin, self._key_end(at + end), ""
-                self._spend(len(word))
-            at += len(word) + 1
+        for word in filter(telling.__contains__, words):
+            at = seen.index(f" {word} ", at)
+            name, is_flag, keys = telling[word]
+            if name:
+                yield self._again(self._named, name, name.text, at, BEFORE_CHARS)
+            elif is_flag:
+                yield self._again(self._argument, word, word, at, LINE_CHARS)
+            for begin, end in () if keys and self._is_id(word, at) else keys:
+                yield at + begin, self._key_end(at + end), ""
+            self._spend(len(word))
+            at += len(word)
 
     def _is_id(self, word: str, at: int) -> bool:
         """Tell a *word* without a sign of a key that the name before it calls an id."""

@@ -282,6 +282,13 @@ def test_a_key_may_have_many_words_before_it_and_any_signs_in_it(secret):
     assert_redacted_everywhere(secret)
 
 
+@pytest.mark.parametrize("start", ["npm_", "zz-", "lin_api_", "hvs."])
+def test_the_words_of_a_path_behind_a_key_stay(start):
+    text = "GET https://h.example/v1/" + start + "{}/items/all?n=1"
+    assert redact(text.replace("{}", VALUES["mixed"])) == text.replace(
+        start + "{}", GONE)
+
+
 @pytest.mark.parametrize("secret", [
     "cnvca0dXar0frimzwQowZyb4ypgl7nWXNWEuDpg", "EXO0gLxFso7hPDK2lsGT2lnJZ9D",
     "0f8QaHogAa68o06CMwziGEuPNnW14", "waka_3f2b8c1e-8a4d-4e6b-9c2f-1a2b3c4d5e6f",
@@ -419,7 +426,9 @@ LOOK_ALIKES = (
     "body['auth']['scope'] = 'none1'", "x?key1=value1&key2=value2",
     '("user_api_key", "user_api_key_auth2")', "auth: str, encoding: str = 'latin1'",
     '<label for="apiKey">API key</label>', "echo $TOKEN | base64", "a password: ' ls",
-    "for token in tokens: print(token)", "if token == x: y", "x ? token : other")
+    "for token in tokens: print(token)", "if token == x: y", "x ? token : other",
+    "/usr/lib/debug/.build-id/c1/94589557786ecc1662d32abfbfc77668a9f915.debug",
+    "x/numpy/f2py/__pycache__/f2py2e.cpython-311.pyc")
 
 
 @pytest.mark.parametrize("text", LOOK_ALIKES)
