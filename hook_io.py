@@ -5419,7 +5419,6 @@ class Check:
         return Outcome("sent" if is_kept else "invalid", "to the event log"), "none"
 
     def _source(self) -> str:
-        """Return what the server's URL comes from."""
         if any(word.startswith("--server-url") for word in self.settings.argv):
             return "--server-url"
         names = ["HOOK_IO_SERVER_URL"]
@@ -5479,7 +5478,6 @@ class Check:
                 for name, found in near.items() if found}
 
     def _file_lines(self, url: str) -> "List[str]":
-        """Return what is said of the files: streak, spool, event log, state folder."""
         streak, log = Losses(url, self.errand).streak, self.settings.event_log
         spool, state = Spool(self.errand), os.path.dirname(streak.path)
         losses, since = streak.count()
@@ -5595,10 +5593,11 @@ class Check:
             said = decode(data.decode("utf-8-sig"))
         except ValueError:
             said = None
-        env = said.get("env", {}) if isinstance(said, dict) else None
+        if not isinstance(said, dict):
+            raise ValueError("it is no JSON object")
+        env = said.get("env", {})
         if not isinstance(env, dict):
-            raise ValueError("it is no JSON object" if env is None else
-                             'its "env" is no JSON object')
+            raise ValueError('its "env" is no JSON object')
         return {name: text if isinstance(text, str) else encode(text)
                 for name, text in env.items()}
 
@@ -7250,9 +7249,10 @@ class Decision:
 COMMAND_MAX_CHARS = 1 << 16
 SHELL_MAX_DEPTH = 8  # of $(...), (...), eval and sh -c within each other
 SHELLS = "sh bash dash ash"
-_RESERVED = Row.each("if then elif else fi while until do done ! { } time")
+_RESERVED = Row.each("if then elif else fi while until do done for ! { } time")
 _NAME = "0123456789_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _UNPARSED = Row.each("case select function coproc [[")
+_WORD_ENDS = ("", *" \t\n;&|()<>")
 _ARITHMETIC = "0123456789 +-*/%()<>=!&|^~,?:"
 #: variables that make a shell run something else than the line says
 _MEANINGS = Row.each("PATH ENV BASH_ENV PS4 PROMPT_COMMAND LD_PRELOAD LD_LIBRARY_PATH")
@@ -7300,11 +7300,8 @@ def is_within(path: str, root: str) -> bool:
     between the question and the use.  Never raises.  Source: CWE-22, CWE-23, CWE-59.
     Vectors: within/*.
     """
-    if not (isinstance(path, str) and isinstance(root, str) and os.path.isabs(root)):
-        return False
-    if not path.strip() or "\0" in path + root or "://" in path:
-        return False
-    return Folder(root).holds(path)
+    are_texts = isinstance(path, str) and isinstance(root, str)
+    return are_texts and os.path.isabs(root) and Folder(root).holds(path)
 
 
 class Folder:
@@ -7319,7 +7316,7 @@ class Folder:
         for read in (str.strip, self._unescaped, self._unescaped, self._compatible,
                      lambda text: text.replace("\\", "/")):
             readings = list(dict.fromkeys([*readings, *map(read, readings)]))
-        return all(map(self._is_above, readings))
+        return "://" not in path and all(map(self._is_above, readings))
 
     @staticmethod
     def _unescaped(text: str) -> str:
@@ -7337,12 +7334,13 @@ class Folder:
         return normalize("NFKC", text)
 
     def _is_above(self, path: str) -> bool:
-        foreign = path[:2] in ("\\\\", "//") or path[1:2] == ":"
-        if "\0" in path or path[:1] == "~" or (
-                foreign if os.name != "nt" else ":" in os.path.splitdrive(path)[1]
-                or path[:4] in ("\\\\?\\", "\\\\.\\", "//?/", "//./")):
-            return False
-        if max(map(len, path.replace("\\", "/").split("/"))) > FILE_NAME_MAX_CHARS:
+        is_foreign = path[:2] in ("\\\\", "//") or path[1:2] == ":"
+        if os.name == "nt":
+            is_foreign = ":" in os.path.splitdrive(path)[1] or (
+                path[:4] in ("\\\\?\\", "\\\\.\\", "//?/", "//./"))
+        longest = max(map(len, path.replace("\\", "/").split("/")))
+        if is_foreign or longest > FILE_NAME_MAX_CHARS or path[:1] in ("", "~") or (
+                "\0" in path + self.root):
             return False
         try:
             real = os.path.realpath(os.path.join(self.root, path))
@@ -7383,7 +7381,7 @@ def commands(text: str) -> "Tuple[List[List[Optional[str]]], List[str]]":
     an alias of git), functions and variables from elsewhere, other shells.
     Source: POSIX.1-2017, XCU 2; bash 5.2.  Vectors: commands/*.
     """
-    line = Shell(text, 0, [], [])
+    line = Shell(text)
     if not isinstance(text, str) or "\0" in text or len(text) > COMMAND_MAX_CHARS:
         return [], [f"no text of at most {COMMAND_MAX_CHARS} characters without NUL"]
     line.parse()
@@ -7399,16 +7397,12 @@ class Shell:
     class Unclear(Exception):
         """The rest of the line is not understood; the message says why."""
 
-    def __init__(
-        self, text: str, depth: int, calls: "List[List[Optional[str]]]",
-        unclear: "List[str]",
-    ) -> None:
-        self.text, self.at, self.depth = text, 0, depth
-        self.calls, self.unclear = calls, unclear
+    def __init__(self, text: str, outer: "Optional[Shell]" = None) -> None:
+        self.text, self.at = text, 0
+        self.depth: int = outer.depth + 1 if outer else 0
+        self.calls: "List[List[Optional[str]]]" = outer.calls if outer else []
+        self.unclear: "List[str]" = outer.unclear if outer else []
         self.documents: "List[Tuple[str, bool, bool]]" = []
-
-    def _within(self, text: str) -> "Shell":
-        return Shell(text, self.depth + 1, self.calls, self.unclear)
 
     def parse(self) -> None:
         try:
@@ -7416,44 +7410,55 @@ class Shell:
         except Shell.Unclear as why:
             self.unclear.append(str(why))
 
-    def _peek(self, more: int = 0) -> str:
-        return self.text[self.at + more:self.at + more + 1]
+    @staticmethod
+    def _refuse(is_unclear: object, why: str) -> None:
+        if is_unclear:
+            raise Shell.Unclear(why)
+
+    def _is(self, *signs: str) -> bool:
+        return self.text.startswith(signs, self.at)
+
+    def _peek(self) -> str:
+        return self.text[self.at:self.at + 1]
 
     def _take(self) -> str:
         self.at += 1
         return self.text[self.at - 1:self.at]
 
+    def _taken(self, *signs: str) -> str:
+        """Take the first of *signs* that is there, else nothing."""
+        sign = next(filter(self._is, signs), "")
+        self.at += len(sign)
+        return sign
+
+    def _line_end(self) -> int:
+        end = self.text.find("\n", self.at)
+        return end if end >= 0 else len(self.text)
+
     def _read(self, end: str) -> None:
         """Read commands to the *end*: ")", or "" for that of the text."""
-        if self.depth > SHELL_MAX_DEPTH:
-            raise Shell.Unclear("commands within commands, too deep")
-        while True:
+        self._refuse(self.depth > SHELL_MAX_DEPTH, "commands within commands, too deep")
+        sign = "\n"
+        while sign not in ("", ")"):
             self._simple()
             sign = self._take()
             if sign == "\n":
                 self._bodies()
-            elif sign in ("", ")"):
-                if sign != end or self.documents:
-                    raise Shell.Unclear(
-                        "a parenthesis or a here-document without its end")
-                return
+        self._refuse(sign != end or self.documents,
+                     "a parenthesis or a here-document without its end")
 
     def _nested(self) -> None:
-        """Read what stands in parentheses, the first one of which was taken."""
-        if self.documents:
-            raise Shell.Unclear("a here-document before a parenthesis")
+        """Read what stands in parentheses."""
+        self._refuse(self.documents, "a here-document before a parenthesis")
+        self.at += 1
         self.depth += 1
         self._read(")")
         self.depth -= 1
 
     def _skip(self, blanks: str = " \t") -> None:
-        while self._peek() in tuple(blanks) or self.text.startswith(
-                ("#", "\\\n"), self.at):
-            if self._peek() == "#":
-                end = self.text.find("\n", self.at)
-                self.at = len(self.text) if end < 0 else end
-            else:
-                self.at += 1 + (self._peek() == "\\")
+        while self._is("#", "\\\n", *blanks):
+            is_note = self._is("#")
+            self.at = self._line_end() if is_note else self.at + 1 + self._is("\\")
 
     def _simple(self) -> None:
         """Read one command: up to a sign that ends it, which stays."""
@@ -7461,18 +7466,15 @@ class Shell:
         fresh, last = True, False
         while True:
             self._skip()
-            c, pair = self._peek(), self.text[self.at:self.at + 2]
-            if c in ";|\n)" or (c == "&" and pair != "&>"):  # or the end, ""
+            c = self._peek()
+            if c in ";|\n)" or (c == "&" and not self._is("&>")):  # or the end, ""
                 break
-            if last:
-                raise Shell.Unclear("words behind &> are another command to sh")
-            if c in "&<>" and pair not in ("<(", ">("):
+            self._refuse(last, "words behind &> are another command to sh")
+            if c in "&<>" and not self._is("<(", ">("):
                 last, fresh = self._redirect(), False
             elif c == "(":
-                if words or not fresh or pair == "((":
-                    raise Shell.Unclear(
-                        "a parenthesis: a function, an array, arithmetic")
-                self.at += 1
+                self._refuse(words or not fresh or self._is("(("),
+                             "a parenthesis: a function, an array, arithmetic")
                 self._nested()
             else:
                 fresh = self._next_word(words, fresh)
@@ -7482,83 +7484,71 @@ class Shell:
     def _next_word(self, words: "List[Any]", fresh: bool) -> bool:
         """Add a word to *words*; return whether a command is still to begin."""
         word, plain = self._word()
+        if fresh and not words and plain in _RESERVED:
+            if plain == "for":
+                self._loop()
+            return True
         name, sign, _ = plain.partition("=")
         name = name[:-1] if name[-1:] == "+" else name
-        if plain.isdigit() and plain.isascii() and self._peek() in ("<", ">"):
-            return False
-        if fresh and not words and plain in _RESERVED:
-            return True
-        if fresh and not words and plain == "for":
-            self._loop()
-            return True
+        is_stream = plain.isdigit() and plain.isascii() and self._is("<", ">")
         if not words and sign and name.isidentifier() and name.isascii():
             self._assigned(name, word)
-            return False
-        words.append(word)
+        elif not is_stream:
+            words.append(word)
         return False
 
     def _loop(self) -> None:
         """Read the head of a for loop, up to the sign behind its words."""
         self._skip()
-        if not self._word()[1].isidentifier():
-            raise Shell.Unclear("a for loop of another kind")
+        self._refuse(not self._word()[1].isidentifier(), "a for loop of another kind")
         self._skip(" \t\n")
         at = self.at
-        if self._peek() == ";" or self._word()[1] != "in":
+        if self._is(";") or self._word()[1] != "in":
             self.at = at
             return
         self._skip()
         while self._peek() not in ("", ";", "\n"):
-            if self._peek() in "&|()<>":
-                raise Shell.Unclear("a sign in the head of a for loop")
+            self._refuse(self._peek() in "&|()<>", "a sign in the head of a for loop")
             self._word()
             self._skip()
 
     def _redirect(self) -> bool:
         """Skip a redirection; return whether nothing may follow it."""
-        ops = ("<<<", "<<-", "&>>", "<<", "<&", "<>", ">>", ">&", ">|", "&>", "<", ">")
-        op = next(op for op in ops if self.text.startswith(op, self.at))
-        self.at += len(op)
-        if self.text.startswith("\\\n", self.at):
-            raise Shell.Unclear("a sign that goes on in the next line")
+        op = self._taken("<<<", "<<-", "&>>", "<<", "<&", "<>", ">>", ">&", ">|", "&>",
+                         "<", ">")
+        self._refuse(self._is("\\\n"), "a sign that goes on in the next line")
         self._skip()
         at = self.at
         word, plain = self._word()
-        if self.at == at:
-            raise Shell.Unclear("a redirection to nothing")
+        self._refuse(self.at == at, "a redirection to nothing")
         if op in ("<<", "<<-"):
-            if not isinstance(word, str):
-                raise Shell.Unclear("a here-document with an unknown end")
+            self._refuse(word in (None, ...), "a here-document with an unknown end")
             self.documents.append((word, "\0" in plain, op == "<<-"))
         return op[0] == "&"
 
     def _bodies(self) -> None:
         """Skip the texts of here-documents; run what is substituted in them."""
         for word, is_quoted, is_indented in self.documents:
-            begin = self.at
-            while True:
-                if self.at >= len(self.text):
-                    raise Shell.Unclear("a here-document without its end")
-                at, end = self.at, self.text.find("\n", self.at)
-                line = self.text[at:] if end < 0 else self.text[at:end]
-                self.at = len(self.text) if end < 0 else end + 1
-                if (line.lstrip("\t") if is_indented else line) == word:
-                    break
-            body = self.text[begin:at]
-            if not is_quoted and "\\\n" in body:
-                raise Shell.Unclear("a here-document with lines that are joined")
+            begin, line = self.at, None
+            while line != word:
+                at, end = self.at, self._line_end()
+                self._refuse(at >= len(self.text), "a here-document without its end")
+                line, self.at = self.text[at:end], end + 1
+                line = line.lstrip("\t") if is_indented else line
             if not is_quoted:
-                self._within(body)._quoted("")
+                body = self.text[begin:at]
+                self._refuse("\\\n" in body,
+                             "a here-document with lines that are joined")
+                Shell(body, self)._quoted("")
         self.documents = []
 
     def _word(self) -> "Tuple[Any, str]":
         """Return a word, and its text with \\0 for what is quoted or substituted."""
         parts: "List[Any]" = []
         plain = ""
-        while self._peek() not in ("", *" \t\n;&|()<>") or (
-                self.text[self.at:self.at + 2] in ("<(", ">(")):
+        while self._peek() not in _WORD_ENDS or self._is("<(", ">("):
             c = self._take()
-            found = self._special(c)
+            found = self._special(c, False)
             plain += "" if found == [] else c if found is None else "\0"
             parts += [c] if found is None else found
         braces = plain.partition("{")[2].rpartition("}")[0]
@@ -7571,96 +7561,81 @@ class Shell:
             return ..., plain
         return None if None in parts else "".join(parts), plain
 
-    def _special(self, c: str) -> "Optional[List[Any]]":
+    def _special(self, c: str, is_quoted: bool) -> "Optional[List[Any]]":
         """Return the parts of a word that *c* begins, None if it is as it stands."""
-        if c == "\\":
-            parts: "List[Any]" = [self._take()]
-            if parts == [""]:
-                raise Shell.Unclear("a backslash at the end")
-            return parts if parts != ["\n"] else []
-        if c in "'\"":
-            return [self._up_to(c)] if c == "'" else ["", *self._quoted(c)]
-        if c == "`":
-            self._backtick("")
-        elif c in "<>":
-            self.at += 1
-            self._nested()
-        elif c == "$":
-            found = self._dollar(False)
+        many = None if is_quoted else ...
+        if c == "$":
+            found = self._dollar(many)
             return None if found == "$" else [found]
-        else:
+        if c == "`":
+            text = self._up_to(c)
+            self._refuse("\\" in text or (is_quoted and '"' in text),
+                         "quotes in backticks")
+            Shell(text, self).parse()
+            return [many]
+        if c == "\\":
+            escaped = self._take()
+            self._refuse(not escaped and not is_quoted, "a backslash at the end")
+            is_one = not is_quoted or (escaped and escaped in '$`"\\')
+            return [""] * is_quoted if escaped == "\n" else [
+                escaped if is_one else c + escaped]
+        if is_quoted or c not in "'\"<>":
             return None
-        return [...]
+        if c in "<>":
+            self._nested()
+            return [...]
+        return [self._up_to(c)] if c == "'" else ["", *self._quoted(c)]
 
     def _up_to(self, sign: str) -> str:
         end = self.text.find(sign, self.at)
-        if end < 0:
-            raise Shell.Unclear(f"a {sign} without its end")
+        self._refuse(end < 0, f"a {sign} without its end")
         text, self.at = self.text[self.at:end], end + 1
         return text
 
     def _quoted(self, end: str) -> "List[Any]":
         """Return the parts of a text in double quotes, up to its *end*."""
         parts: "List[Any]" = []
-        while True:
+        c = self._take()
+        while c != end:
+            self._refuse(not c, 'a " without its end')
+            found = self._special(c, True)
+            parts += [c] if found is None else found
             c = self._take()
-            if c == end:
-                return parts
-            if not c:
-                raise Shell.Unclear('a " without its end')
-            if c == "\\":
-                c = self._take()
-                parts.append(c if c and c in '$`"\\' else "" if c == "\n" else "\\" + c)
-            elif c == "$":
-                parts.append(self._dollar(True))
-            elif c == "`":
-                self._backtick('"')
-                parts.append(None)
-            else:
-                parts.append(c)
+        return parts
 
-    def _backtick(self, other: str) -> None:
-        text = self._up_to("`")
-        if "\\" in text or (other and other in text):
-            raise Shell.Unclear("quotes in backticks")
-        self._within(text).parse()
-
-    def _dollar(self, is_quoted: bool) -> "Any":
-        """Return what a $ stands for: "$", None or ...; it was taken."""
-        c, many = self._peek(), None if is_quoted else ...
-        if c == "(" and self._peek(1) != "(":
-            self.at += 1
-            self._nested()
-        elif c == "(":
+    def _dollar(self, many: "Any") -> "Any":
+        """Return what a $ stands for: "$", None or, where it may be, *many* words."""
+        is_quoted = many is None
+        self._refuse(self._is("[", "\\\n"), "$ and a bracket or a line's end")
+        if self._is("(("):
             self._arithmetic()
-        elif c == "{":
-            self.at += 1
-            many = self._parameter(self._up_to("}"), many)
-        elif c == "[" or self.text.startswith("\\\n", self.at):
-            raise Shell.Unclear("$ and a bracket or a line's end")
-        elif c and c in "'\"" and not is_quoted:
-            self.at += 1
-            if c == '"':
-                self._quoted(c)
-            elif "\\" in self._up_to(c):
-                raise Shell.Unclear("$'' with a backslash")
-        elif c in tuple("?#$!@*-" + _NAME):
-            self.at += 1
-            while c in _NAME[10:] and self._peek() in tuple(_NAME):
+        elif self._is("("):
+            self._nested()
+        elif self._taken("{"):
+            return self._parameter(self._up_to("}"), many)
+        elif not is_quoted and self._taken('"'):
+            self._quoted('"')
+        elif not is_quoted and self._taken("'"):
+            self._refuse("\\" in self._up_to("'"), "$'' with a backslash")
+        elif self._taken(*"?#$!"):
+            return None
+        elif self._taken(*"@*"):
+            return ...
+        elif self._is(*_NAME[10:]):
+            while self._is(*_NAME):
                 self.at += 1
-            many = None if c in "?#$!" else ... if c in "@*" else many
-        else:
+        elif not self._taken("-", *_NAME):
             return "$"
         return many
 
     def _parameter(self, inner: str, many: "Any") -> "Any":
         """Return what ${inner} is; raise Shell.Unclear where that may run something."""
         rest = inner[inner[:1] == "#":].lstrip(_NAME)
-        is_plain = not rest.strip(_NAME + "./:*?%,+=#^ -")
-        if inner not in ("@", "*", "#", "?") and (
-                inner[:1] not in _NAME + "#" or not is_plain or (
-                    rest[:1] == ":" and rest[1:2] not in tuple("-=?+"))):
-            raise Shell.Unclear("a variable with something else in its braces")
+        is_known = inner[:1] in _NAME + "#" and (
+            not rest.strip(_NAME + "./:*?%,+=#^ -")) and (
+            rest[:1] != ":" or rest[1:2] in tuple("-=?+"))
+        self._refuse(not is_known and inner not in ("@", "*", "#", "?"),
+                     "a variable with something else in its braces")
         return ... if inner in ("@", "*") else many
 
     def _arithmetic(self) -> None:
@@ -7668,10 +7643,8 @@ class Shell:
         while depth or self.at == begin:
             c = self._take()
             depth += (c == "(") - (c == ")")
-            if not c or c not in _ARITHMETIC:
-                raise Shell.Unclear("arithmetic with names")
-        if self.text[self.at - 2] != ")":
-            raise Shell.Unclear("arithmetic, or a subshell")
+            self._refuse(not c or c not in _ARITHMETIC, "arithmetic with names")
+        self._refuse(self.text[self.at - 2] != ")", "arithmetic, or a subshell")
 
     def _assigned(self, name: str, value: "Any") -> None:
         if name in _MEANINGS or name.startswith("BASH_FUNC"):
@@ -7684,24 +7657,21 @@ class Shell:
         self.calls.append([w if isinstance(w, str) else None for w in words])
         known = words[0] if isinstance(words[0], str) else ""
         name = known.rpartition("/")[2]
-        if name in _UNPARSED:
-            raise Shell.Unclear(f"{name} is not read")
+        self._refuse(name in _UNPARSED, f"{name} is not read")
         self.depth += 1
         try:
-            if self.depth > SHELL_MAX_DEPTH:
-                raise Shell.Unclear("commands within commands, too deep")
-            if not name or known[0] in "-+":
-                raise Shell.Unclear("the name of a command is not known")
+            self._refuse(self.depth > SHELL_MAX_DEPTH,
+                         "commands within commands, too deep")
+            self._refuse(not name or known[0] in "-+",
+                         "the name of a command is not known")
             reader = "unread" if self._has_code(name, words) else _READERS.get(name)
+            self._refuse(reader == "unread", "it runs what is not read here")
             if reader:
                 getattr(self, f"_{reader}")(name, words[1:])
         except Shell.Unclear as why:
             shown = Line.clamp(Line.clean(known), NAME_MAX_CHARS, "…")
             self.unclear.append(f"{shown}: {why}" if shown else str(why))
         self.depth -= 1
-
-    def _unread(self, _name: str, _rest: "List[Any]") -> None:
-        raise Shell.Unclear("it runs what is not read here")
 
     def _shell(self, _name: str, rest: "List[Any]") -> None:
         """Read what follows -c; other commands come from a file, or from stdin."""
@@ -7710,49 +7680,47 @@ class Shell:
                 rest[0] not in ("-", "--")):
             option = rest.pop(0)
             values = [rest.pop(0) for _ in range(min(option.count("o"), len(rest)))]
-            if option[1:].strip("abcefhklmnopruvxBCEHP") or ... in values or (
-                    option[0] == "+" and "c" in option):
-                raise Shell.Unclear("an option that is not known")
+            self._refuse(option[1:].strip("abcefhklmnopruvxBCEHP") or ... in values or (
+                option[0] == "+" and "c" in option), "an option that is not known")
             takes = takes or "c" in option
-        rest = rest[1:] if rest[:1] == ["--"] else rest
-        first = rest[0] if rest else None
-        if not isinstance(first, str) or (not takes and first.startswith(
-                ("-", "/dev/", "/proc/"))):
-            raise Shell.Unclear("the commands that it reads are not in the line")
+        first = [*rest[rest[:1] == ["--"]:], None][0]
+        self._refuse(
+            not isinstance(first, str)
+            or (not takes and first.startswith(("-", "/dev/", "/proc/"))),
+            "the commands that it reads are not in the line")
         if takes:
-            self._within(first).parse()
+            Shell(first, self).parse()
 
     def _evaluated(self, name: str, rest: "List[Any]") -> None:
         said = rest[:1] if name == "trap" else rest
-        if not all(isinstance(word, str) for word in said) or "--" in said[:1] or (
-                name == "eval" and said and said[0][:1] == "-"):
-            raise Shell.Unclear("what it evaluates is not known")
-        if said and said[0][:1] != "-":
-            self._within(" ".join(said)).parse()
+        is_option = said and isinstance(said[0], str) and said[0][:1] == "-"
+        self._refuse(not all(isinstance(word, str) for word in said) or (
+            "--" in said[:1] or (name == "eval" and is_option)),
+            "what it evaluates is not known")
+        if said and not is_option:
+            Shell(" ".join(said), self).parse()
 
     def _find(self, _name: str, rest: "List[Any]") -> None:
         """Run what -exec and its like name; {} is a path, which is not known."""
         left: "List[Any]" = []
         while rest:
             left.append(rest.pop(0))
-            if left[-1] not in ("-exec", "-execdir", "-ok", "-okdir"):
-                continue
-            size = next((at for at, sign in enumerate(rest) if sign == ";" or (
-                sign == "+" and rest[at - 1] == "{}")), 0)
-            if not size:
-                raise Shell.Unclear("the command that it runs has no end")
-            call, rest = rest[:size], rest[size + 1:]
-            self._run([... if isinstance(w, str) and "{}" in w else w for w in call])
-        if ... in left or (None in left and (";" in left or "+" in left)):
-            raise Shell.Unclear("it may run a command that is not known")
+            if left[-1] in ("-exec", "-execdir", "-ok", "-okdir"):
+                size = next((at for at, sign in enumerate(rest) if sign == ";" or (
+                    sign == "+" and rest[at - 1] == "{}")), 0)
+                self._refuse(not size, "the command that it runs has no end")
+                call, rest = rest[:size], rest[size + 1:]
+                self._run([... if "{}" in str(word) else word for word in call])
+        self._refuse(... in left or (None in left and (";" in left or "+" in left)),
+                     "it may run a command that is not known")
 
     def _indexed(self, name: str, rest: "List[Any]") -> None:
         option, texts = _INDEXED[name], [word for word in rest if isinstance(word, str)]
         takes = any(text.startswith(option) for text in texts) or (
             ... in rest if option else True)
-        if rest and (takes or texts[:1] != rest[:1]) and (
-                len(texts) < len(rest) or any("$(" in t or "`" in t for t in texts)):
-            raise Shell.Unclear("bash may run what is in its words")
+        self._refuse(rest and (takes or texts[:1] != rest[:1]) and (
+            len(texts) < len(rest) or any("$(" in t or "`" in t for t in texts)),
+            "bash may run what is in its words")
 
     def _exported(self, _name: str, rest: "List[Any]") -> None:
         for word in rest:
@@ -7770,14 +7738,14 @@ class Shell:
             if letters and letters[0] in quiet.strip("-"):
                 return
             value = letters[1:] or (rest.pop(0) if rest and letters else "")
-            if letters and (letters[0] not in valued.strip("-") or value is ...):
-                raise Shell.Unclear("an option that is not known")
+            self._refuse(letters and (letters[0] not in valued.strip("-")
+                                      or value is ...), "an option that is not known")
             replaced = value if letters[:1] == "I" else replaced
         while assigns and rest and isinstance(rest[0], str) and "=" in rest[0]:
             variable, _, text = rest.pop(0).partition("=")
             self._assigned(variable if variable.isidentifier() else "BASH_FUNC", text)
-        if ... in rest[:int(skip)] or not isinstance(replaced, str):
-            raise Shell.Unclear("what it runs is not known")
+        self._refuse(... in rest[:int(skip)] or not isinstance(replaced, str),
+                     "what it runs is not known")
         rest = rest[int(skip):]
         if name == "xargs":
             rest = [... if replaced and isinstance(w, str) and replaced in w else w
@@ -7992,12 +7960,15 @@ class Trial:
     @staticmethod
     def check_files(argv: "List[str]") -> int:
         """Say what in some hooks breaks the contract; ours are left out."""
-        ours = [os.path.join(os.path.dirname(os.path.realpath(__file__)), name)
-                for name in FILES]
+        ours = [*map(Trial.own_file, FILES)]
         theirs = [path for path in argv if os.path.realpath(path) not in ours]
         lines = [line for path in theirs for line in check(path)]
         say(*lines or [f"{len(theirs)} checked: nothing that is run()'s own business"])
         return EXIT_FAILED if lines else EXIT_OK
+
+    @staticmethod
+    def own_file(name: str) -> str:
+        return os.path.join(os.path.dirname(os.path.realpath(__file__)), name)
 
     @staticmethod
     def content(path: str) -> bytes:
@@ -8039,9 +8010,9 @@ class Start:
         """
         parts = Parts.own()
         try:
-            is_over = Start._age_s(parts.one) > SPLIT_AFTER_S
-            is_kept = is_over and not sys.dont_write_bytecode
-            if is_kept and Start._age_s(parts.two) > SPLIT_ANEW_S:
+            if not sys.dont_write_bytecode and (
+                    Start._age_s(parts.one) > SPLIT_AFTER_S
+                    and Start._age_s(parts.two) > SPLIT_ANEW_S):
                 Start.keep(parts)
         except (OSError, MemoryError):
             pass  # then an event costs a little more
@@ -8262,47 +8233,38 @@ class Registration:
             yield from cls.texts(each)
 
     @classmethod
-    def pattern(cls) -> "Any":
-        """Return the pattern of every command that a version of hook-io has written."""
+    def commands_of(cls, script: str) -> "Callable[[str], Any]":
+        """Return what tells the commands of a hook of this name, "" for ours.
+
+        That is each that a version of hook-io has written, whatever a project's name.
+        """
         import re
         from itertools import product
 
-        wanted = [cls(agent, is_user).sender("SOURCE", *said) for agent in INSTALLABLE
-                  for is_user, *said in product((False, True), repeat=3)]
-        texts = {re.sub(r"--event-type \w+", "EVENT", text)
-                 for text in cls.texts(wanted) if "$d/" in text}
-        texts.update(list(map(cls.as_first, texts)))
-        ours = [re.escape(text).replace("EVENT", r"--event\-type \w+").replace(
-            "SOURCE", "[^\n]+?") for text in texts]
-        return re.compile("|".join([*ours, _WRITTEN_BEFORE]))
+        def unnamed(text: str) -> str:
+            return re.sub(r"--source-app [^\n]+ --event-type \w+", "EVENT", text)
 
-    @classmethod
-    def commands_of(cls, script: str) -> "Callable[[str], Any]":
-        """Return what tells the commands of a hook of this name, "" for ours."""
-        from itertools import product
+        known = {unnamed(text) for row in product(INSTALLABLE, (False, True))
+                 for text in cls.texts([*cls(*row)._every(script)]) if "$d/" in text}
+        first = [*known]
+        for now, before in _WRITTEN_FIRST:
+            first = [re.sub(now, before, text) for text in first]
+        known.update(first)
+        return lambda text: unnamed(text) in known or (
+            not script and re.fullmatch(_WRITTEN_BEFORE, text))
 
+    def _every(self, script: str) -> "Iterator[Dict[str, Event]]":
+        """Yield all that registers a hook of this name, "" for ours."""
         if not script:
-            is_ours: "Callable[[str], Any]" = cls.pattern().fullmatch
-            return is_ours
-        found: "List[str]" = []
-        for agent, fail, is_user in product(INSTALLABLE, FAILURES, (False, True)):
-            row = PLATFORMS[agent]
-            for event in {*row["events"], *row["hooked"].split()}:
+            for way in ((False, False), (False, True), (True, False), (True, True)):
+                yield self.sender("SOURCE", *way)
+            return
+        for event in {*self.row["events"], *self.row["hooked"].split()}:
+            for fail in FAILURES:
                 try:
-                    found += (text for text in cls.texts(cls(agent, is_user).hook(
-                        script, [event], fail)) if "$d/" in text)
+                    yield self.hook(script, [event], fail)
                 except ValueError:
                     pass  # and so it never was registered
-        return {*found, *map(cls.as_first, found)}.__contains__
-
-    @staticmethod
-    def as_first(command: str) -> str:
-        """Return *command* as the first ones of 0.2.0 had it."""
-        import re
-
-        for now, before in _WRITTEN_FIRST:
-            command = re.sub(now, before, command)
-        return command
 
 
 class SettingsText:
@@ -8346,12 +8308,10 @@ class SettingsText:
         self._end = "\r\n" if "\r\n" in self.text else "\n"
         self._indent = (re.findall(r"\n([ \t]+)\S", self.text) or ["  "])[0]
 
-    def value(self, *path: "Any") -> "Any":
-        """Return what is at *path*."""
-        return self._scan(self.text, self._at(*path))[0]
+    def value(self) -> "Any":
+        return self._scan(self.text, self._skip(0))[0]
 
     def has(self, is_command: "Callable[[str], Any]") -> bool:
-        """Tell whether it holds one of the commands."""
         return any(map(is_command, Registration.texts(self.value())))
 
     def register(
@@ -8365,89 +8325,81 @@ class SettingsText:
             empty.
         """
         said, before, members = self.value(), before or {}, row.get("members", {})
-        hooks = said.get("hooks", {})
-        for name in [name for name in members if wanted and name not in said]:
-            self._insert(members[name], name)
+        hooks, changes = said.get("hooks", {}), {}
+        added = {name: members[name] for name in members if wanted and name not in said}
+        events = {event: [wanted[event]] for event in wanted if event not in hooks}
         for event, groups in hooks.items():
-            self._exchange(event, groups, wanted.get(event), is_command)
-            if groups and not self.value("hooks", event) and (
-                    event not in before.get("hooks", {})):
-                self._remove("hooks", event)
-        added = {event: [wanted[event]] for event in wanted if event not in hooks}
-        if added and "hooks" not in said:
-            self._insert(added, "hooks")
-        else:
-            for event, groups in added.items():
-                self._insert(groups, "hooks", event)
-        if hooks and "hooks" not in before and not self.value("hooks"):
-            for name in ("hooks", *(name for name in members if name not in before)):
-                self._remove(name)
+            text = self._exchanged(event, groups, wanted.get(event), is_command)
+            is_gone = groups and text == "[]" and event not in before.get("hooks", {})
+            changes[event] = "" if is_gone else text
+        if "hooks" in said:
+            changes = {"hooks": self._changed(changes, events, "hooks")}
+        elif events:
+            added["hooks"] = events
+        if hooks and changes["hooks"] == "{}" and "hooks" not in before:
+            changes = {name: "" for name in ("hooks", *members) if name not in before}
+        begin, end = self._span()
+        self.text = "".join(
+            (self.text[:begin], self._changed(changes, added), self.text[end:]))
 
-    def _exchange(
+    def _exchanged(
         self, event: str, groups: "List[Any]", wanted: "Optional[Event]",
         is_command: "Callable[[str], Any]",
-    ) -> None:
-        """Put *wanted*, or nothing, in the place of what is ours there."""
-        whole = []
+    ) -> str:
+        """Return *groups* with *wanted*, or nothing, in the place of what is ours."""
+        changes: "Dict[Any, str]" = {}
+        added = {"": wanted} if wanted is not None else {}
         for number, group in enumerate(groups):
+            path = "hooks", event, number
             entries = group.get("hooks") if isinstance(group, dict) else None
             inner = entries if isinstance(entries, list) else [group]
-            ours = [n for n, entry in enumerate(inner)
-                    if any(map(is_command, Registration.texts(entry)))]
-            if ours and len(ours) == len(inner):
-                whole.append(number)
-            else:
-                for n in reversed(ours):
-                    self._remove("hooks", event, number, "hooks", n)
-        for number in reversed(whole[wanted is not None:]):
-            self._remove("hooks", event, number)
-        if wanted is not None and not whole:
-            self._insert(wanted, "hooks", event, "")
-        elif wanted is not None and groups[whole[0]] != wanted:
-            self._replace(wanted, "hooks", event, whole[0])
+            ours: "Dict[Any, str]" = {
+                n: "" for n, entry in enumerate(inner)
+                if any(map(is_command, Registration.texts(entry)))}
+            if ours and len(ours) < len(inner):
+                left = self._changed(ours, {}, *path, "hooks")
+                changes[number] = self._changed({"hooks": left}, {}, *path)
+            elif ours:
+                new = added.pop("", None)
+                changes[number] = "" if new is None else self._in_place(new, *path)
+        return self._changed(changes, added, "hooks", event)
 
-    def _replace(self, value: "Any", *path: "Any") -> None:
-        begin, text = self._at(*path), self.text
-        _, end = self._scan(text, begin)
-        gap = text[text.rfind("\n", 0, begin) + 1:begin]
-        is_flat = gap.strip(" \t") or "\n" not in text[begin:end]
-        self.text = text[:begin] + self._laid_out(
-            value, "" if is_flat else f"\n{gap}") + text[end:]
+    def _in_place(self, value: "Any", *path: "Any") -> str:
+        """Return *value* laid out as what is at *path*, which stays if it is that."""
+        begin, end = self._span(*path)
+        there, margin = self.text[begin:end], self._margin(begin)
+        is_flat = margin.strip(" \t") or "\n" not in there
+        return there if self._scan(there)[0] == value else self._laid_out(
+            value, "" if is_flat else f"\n{margin}")
 
-    def _insert(self, value: "Any", *path: "Any") -> None:
-        """Put one more behind the others, laid out as they are; "" in a list."""
-        at, text, name = self._at(*path[:-1]), self.text, path[-1]
-        children = self._children(at)
-        if children:
-            ends = [at, *(child[3] for child in children)]
-            sign = "," if children[1:] else text[at]
-            gap = text[ends[-2]:children[-1][1]].partition(sign)[2]
-            gap = gap or " " * (not children[1:])
-            place, rest, before, after = ends[-1], ends[-1], f",{gap}", ""
-        else:
-            place, rest = at + 1, self._skip(at + 1)
-            line = text[text.rfind("\n", 0, at) + 1:]
-            is_flat = "\n" not in text.strip() and text.strip("\ufeff \t\r\n") != "{}"
-            after = "" if is_flat else (
-                self._end + line[:len(line) - len(line.lstrip(" \t"))])
-            before = gap = after and after + self._indent
-        named = f"{encode(name)}: " if name else ""
-        self.text = "".join((text[:place], before, named, self._laid_out(value, gap),
-                             after, text[rest:]))
+    def _changed(
+        self, changes: "Dict[Any, str]", added: "Dict[str, Any]", *path: "Any"
+    ) -> str:
+        """Return the text of the container at *path* with other children.
 
-    def _remove(self, *path: "Any") -> None:
-        """Take out a child, if it is there, and its comma."""
-        at, text = self._at(*path[:-1]), self.text
-        children = self._children(at)
-        for number in [n for n, child in enumerate(children)
-                       if path[-1] in (n, child[0])]:
-            if number:
-                begin, end = children[number - 1][3], children[number][3]
-            elif children[1:]:
-                begin, end = children[0][1], children[1][1]
-            else:
-                begin, end = at + 1, self._skip(children[0][3])
-            self.text = text[:begin] + text[end:]
+        changes: name or number -> its text from now on, "" where it goes with its
+            comma.  added: name, or "" in a list -> value, laid out as the others are.
+        """
+        text, (begin, end) = self.text, self._span(*path)
+        children = self._children(begin)
+        if not changes and not added:
+            return text[begin:end]
+        ends = [begin + 1, *(child[3] for child in children)]
+        kept = [(text[last:at], text[at:mid] + changes.get(key, text[mid:to]))
+                for last, (key, at, mid, to) in zip(ends, children)
+                if changes.get(key) != ""]
+        lead = tail = ""
+        if kept:
+            lead, tail = text[begin + 1:children[0][1]], text[ends[-1]:end - 1]
+        elif added and ("\n" in text.strip() or text.strip("\ufeff \t\r\n") == "{}"):
+            margin = self._margin(begin)
+            tail = self._end + margin[:len(margin) - len(margin.lstrip(" \t"))]
+            lead = tail + self._indent
+        gap = kept[-1][0].partition(",")[2] if kept[1:] else lead or " "
+        kept += ((f",{gap}", f"{encode(name)}: " * bool(name)
+                  + self._laid_out(value, gap)) for name, value in added.items())
+        inner = [piece for child in kept for piece in child][1:]
+        return "".join((text[begin], lead, *inner, tail, text[end - 1]))
 
     def _laid_out(self, value: "Any", gap: str) -> str:
         """Return JSON: on lines of its own where the *gap* before it is one."""
@@ -8457,25 +8409,29 @@ class SettingsText:
                            ensure_ascii=self.text.isascii()).split("\n")
         return (self._end + gap[gap.rfind("\n") + 1:]).join(lines)
 
+    def _margin(self, at: int) -> str:
+        """Return what stands before it on its line."""
+        return self.text[self.text.rfind("\n", 0, at) + 1:at]
+
     def _skip(self, at: int) -> int:
         while self.text[at:at + 1] in JSON.BLANKS | {"\ufeff"}:
             at += 1
         return at
 
-    def _at(self, *path: "Any") -> int:
-        """Return where the value at *path* begins."""
+    def _span(self, *path: "Any") -> "Tuple[int, int]":
+        """Return where the value at *path* begins and ends."""
         at = self._skip(0)
         for name in path:
-            at = next(child[2] for number, child in enumerate(self._children(at))
-                      if name in (number, child[0]))
-        return at
+            at = next(child[2] for child in self._children(at) if child[0] == name)
+        return at, self._scan(self.text, at)[1]
 
-    def _children(self, at: int) -> "List[Tuple[str, int, int, int]]":
-        """Return (name, begin, begin of the value, end) of all in a container."""
-        text, found, is_object = self.text, [], self.text[at] == "{"
+    def _children(self, at: int) -> "List[Tuple[Any, int, int, int]]":
+        """Return (name or number, begin, begin of the value, end) of all in it."""
+        text, is_object = self.text, self.text[at] == "{"
+        found: "List[Tuple[Any, int, int, int]]" = []
         at = self._skip(at + 1)
         while text[at] not in "}]":
-            begin, name = at, ""
+            begin, name = at, len(found)
             if is_object:
                 name, at = self._scan(text, at)
                 at = self._skip(self._skip(at) + 1)
@@ -8489,6 +8445,7 @@ class SettingsText:
 class Plan:
     """What is to change below a folder; apply() does all of it, or nothing.
 
+    write(), copy(), keep() and remove() put down what; lines is what is said of it.
     root: a project or, is_user, a home.  Raises ValueError for a file that the folder
     does not hold itself, as a link leads out of it, and for what is no regular file or
     may not be written.
@@ -8496,7 +8453,7 @@ class Plan:
 
     def __init__(self, root: str, is_user: bool) -> None:
         self.root, self.is_user = os.path.realpath(root), is_user
-        self.writes: "List[Tuple[str, bytes, bytes, int]]" = []
+        self.writes: "List[Tuple[str, bytes, int]]" = []
         self.removals: "List[str]" = []
         self.lines: "List[str]" = []
 
@@ -8518,14 +8475,13 @@ class Plan:
             raise ValueError(f"{path} is read-only")
         return path
 
-    def own(self, file: str) -> str:
-        """Return where a file of ours is, which never is a link."""
-        self.path(file)
-        folder, name = os.path.split(file)
+    def own(self, file: str) -> "Tuple[str, bytes]":
+        """Return where a file of ours is, which never is a link, and what is in it."""
+        data, (folder, name) = self.read(file), os.path.split(file)
         path = os.path.join(self.inside(folder), name)
         if os.path.islink(path):
             raise ValueError(f"{path} is a link: remove it first")
-        return path
+        return path, data
 
     def read(self, file: str) -> bytes:
         """Return what is in a file; b"" if it is not there."""
@@ -8538,81 +8494,79 @@ class Plan:
         return sorted(os.listdir(path)) if os.path.isdir(path) else []
 
     def settings(self, file: str) -> SettingsText:
-        """Return a file of settings; raise ValueError where an agent would not."""
         return SettingsText(self.path(file), self.read(file))
 
     def settings_files(self, agent: str) -> "List[str]":
-        """Return the settings files of an agent here."""
         row = PLATFORMS[agent]
-        names = [row.get("user", row["settings"])] if self.is_user else [
-            row["settings"], row.get("local")]
-        return [name for name in names if name]
+        if self.is_user:
+            return [row.get("user", row["settings"])]
+        return [row[kind] for kind in ("settings", "local") if kind in row]
 
     def registered(self, script: str = FILES[1]) -> "Dict[str, str]":
         """Return settings file -> its agent, of those that name a script."""
-        found, files = {}, {file: agent for agent in INSTALLABLE
-                            for file in self.settings_files(agent)}
-        for file, agent in files.items():
+        found = {file: agent for agent in INSTALLABLE
+                 for file in self.settings_files(agent)}
+        for file in [*found]:
             try:
-                if script.encode() in self.read(file):
-                    found[file] = agent
+                if script.encode() not in self.read(file):
+                    del found[file]
             except (ValueError, OSError):
-                pass  # it is not of this folder, so nothing of ours is in it
+                del found[file]  # not of this folder, so nothing of ours is in it
         return found
 
     def say(self, what: str, file: str, more: str = "") -> None:
-        """Put down a line on what becomes of a file."""
         self.lines.append(f"  {what:<9}  {file}{more}")
 
-    def write(self, path: str, before: bytes, data: bytes, mode: int = 0o666) -> None:
+    def write(self, path: str, data: bytes, mode: int = 0o666) -> None:
         """Put down that a file gets *data*; an existing one keeps its mode."""
         if os.path.exists(path):
             mode = stat.S_IMODE(os.stat(path).st_mode)
-        self.writes.append((path, before, data, mode))
+        self.writes.append((path, data, mode))
 
     def copy(self, source: str, file: str) -> None:
-        """Put down that a file of ours gets what is in *source*."""
-        path, before, data = self.own(file), self.read(file), Trial.content(source)
-        if before != data:
-            self.write(path, before, data, os.stat(source).st_mode & 0o777)
-        self.say("unchanged" if before == data else "written", file)
+        (path, before), data = self.own(file), Trial.content(source)
+        is_same = before == data
+        if not is_same:
+            self.write(path, data, os.stat(source).st_mode & 0o777)
+        self.say("unchanged" if is_same else "written", file)
 
     def keep(self, file: str) -> None:
-        """Put down that a file is put aside as it is."""
         mode = stat.S_IMODE(os.stat(self.path(file)).st_mode)
-        self.write(self.own(file + BACKUP), b"", self.read(file), mode)
+        self.write(self.own(file + BACKUP)[0], self.read(file), mode)
         self.say("kept", file, f"{BACKUP}, as it was before")
 
     def remove(self, file: str) -> None:
-        """Put down that a file of ours is removed."""
-        self.removals.append(self.own(file))
+        self.removals.append(self.own(file)[0])
         self.say("removed", file)
 
     def diff(self) -> "Iterator[str]":
         """Yield what changes, as a diff; the two files themselves are named alone."""
         from difflib import unified_diff
 
-        for path, before, data, _ in self.writes:
+        for path, data, _ in self.writes:
             if not path.endswith((*FILES, BACKUP)):
+                before = Trial.content(path) if os.path.exists(path) else b""
                 old, new = (text.decode().splitlines() for text in (before, data))
                 yield from unified_diff(old, new, path, path, lineterm="")
 
     def apply(self) -> None:
         """Make each new file beside its place, then put all in place, then remove."""
+        from functools import partial
+
         parts = []
         try:
-            for path, _, data, mode in self.writes:
-                parts.append(f"{path}.{os.urandom(4).hex()}.part")
+            for path, data, mode in self.writes:
+                parts.append((f"{path}.{os.urandom(4).hex()}.part", path))
                 os.makedirs(os.path.dirname(path), exist_ok=True)
-                with open(parts[-1], "xb", opener=lambda name, flags, mode=mode:
-                          os.open(name, flags, mode)) as file:
+                opener = partial(os.open, mode=mode)
+                with open(parts[-1][0], "xb", opener=opener) as file:
                     file.write(data)
                 if os.path.exists(path):
-                    os.chmod(parts[-1], mode)
-            for part, (path, _, _, _) in zip(parts, self.writes):
+                    os.chmod(parts[-1][0], mode)
+            for part, path in parts:
                 os.replace(part, path)
         finally:
-            for part in parts:
+            for part, _ in parts:
                 self._discard(part)
         for path in self.removals:
             self._discard(path)
@@ -8667,7 +8621,7 @@ class Installer:
             plan.say("unchanged", file)
             return
         self._keep_settings(file)
-        plan.write(plan.path(file), data, settings.text.encode())
+        plan.write(plan.path(file), settings.text.encode())
         plan.say("written", file, f", {len(wanted)} events")
 
     def _settings_file(self) -> str:
@@ -8723,23 +8677,22 @@ class Installer:
         """Put settings aside, as they were before anything of ours."""
         from re import search
 
-        pattern, plan = Registration.pattern(), self.plan
+        plan, is_ours = self.plan, Registration.commands_of("")
 
-        def is_any(text: str) -> bool:
-            return bool(pattern.fullmatch(text) or search(_RUNS_HOOK, text))
+        def is_any(text: str) -> "Any":
+            return is_ours(text) or search(_RUNS_HOOK, text)
 
-        settings, kept = plan.settings(file), plan.own(file + BACKUP)
+        settings, (kept, _) = plan.settings(file), plan.own(file + BACKUP)
         is_first = not settings.has(is_any)
         settings.register({}, is_any, self.row)
-        is_ours = not is_first and not settings.value()  # and nothing else
-        if os.path.exists(plan.path(file)) and not is_ours and (
+        is_alone = not is_first and not settings.value()
+        if os.path.exists(plan.path(file)) and not is_alone and (
                 is_first or not os.path.exists(kept)):
             plan.keep(file)
 
     def _copy_hook(self, is_registered: bool) -> None:
-        """Put a person's own hook where hooks are."""
         file = f"{HOOKS}/{self.script}"
-        path, before = self.plan.own(file), self.plan.read(file)
+        path, before = self.plan.own(file)
         is_other = before and before != Trial.content(self.hook)
         if is_other and not is_registered:
             raise ValueError(
@@ -8753,22 +8706,18 @@ class Installer:
         plan = self.plan
         plan.inside(HOOKS)
         for name in files:
-            path, before = plan.own(f"{HOOKS}/{name}"), plan.read(f"{HOOKS}/{name}")
+            path, before = plan.own(f"{HOOKS}/{name}")
             plan.own(f"{HOOKS}/{name}{BACKUP}")
             if before and b", part of hook-io - " not in before[:500]:
                 raise ValueError(f"{path} is another's: give it another name first, and"
                                  " in the settings that run it")
-            plan.copy(self._source(name), f"{HOOKS}/{name}")
+            plan.copy(Trial.own_file(name), f"{HOOKS}/{name}")
         for name in plan.names(HOOKS):
             if self._is_named_as_ours(name) and name not in FILES and (
                     not name.endswith(BACKUP)):
                 raise ValueError(f"{plan.inside(HOOKS)}/{name} would run in place of"
                                  " ours: remove it first")
         self._forget_compiled()
-
-    @staticmethod
-    def _source(name: str) -> str:
-        return os.path.join(os.path.dirname(os.path.realpath(__file__)), name)
 
     @staticmethod
     def _is_named_as_ours(name: str) -> bool:
@@ -8811,31 +8760,32 @@ class Installer:
             self._remove_files([sender] * (FILES[1] in plan.names(HOOKS)), FILES[:1])
 
     def _take_out(self, file: str, row: "Shape") -> None:
-        plan, kept = self.plan, self.plan.own(file + BACKUP)
+        plan, (kept, old) = self.plan, self.plan.own(file + BACKUP)
         path, settings = plan.path(file), plan.settings(file)
-        text, old = settings.text, plan.read(file + BACKUP)
+        text = settings.text
         others = SettingsText(kept, old)
         others.register({}, self.is_command, row)
         settings.register({}, self.is_command, row, others.value())
-        result = settings.text
-        if result == text:
+        if settings.text == text:
             return
-        is_blank = not settings.value() and not old.strip()
-        if is_blank or (old and encode(settings.value()) == encode(
-                SettingsText(kept, old).value())):
-            result = old.decode()  # but for blanks, it is as it was before
-            plan.removals += [kept] if os.path.exists(kept) else [path]
-        if is_blank and not os.path.exists(kept):
+        is_kept, now = os.path.exists(kept), settings.value()
+        is_blank = not now and not old.strip()
+        if is_blank and not is_kept:
+            plan.removals.append(path)
             plan.say("removed", file)
+        elif is_blank or (
+                old and encode(now) == encode(SettingsText(kept, old).value())):
+            plan.removals.append(kept)
+            plan.write(path, old)  # but for blanks, it is as it was before
+            plan.say("written", file, ", as it was before")
         else:
-            plan.write(path, plan.read(file), result.encode())
-            plan.say("written", file, ", as it was before" if kept in plan.removals
-                     else ", without our events")
+            plan.write(path, settings.text.encode())
+            plan.say("written", file, ", without our events")
 
     def _remove_hook(self) -> None:
         """Remove the copy of a hook, where its own file is not the only one."""
         file = f"{HOOKS}/{self.script}"
-        path, data = self.plan.own(file), self.plan.read(file)
+        path, data = self.plan.own(file)
         is_copy = os.path.isfile(self.hook) and os.path.realpath(self.hook) != path
         if data and is_copy and Trial.content(self.hook) == data:
             self.plan.remove(file)
@@ -8853,15 +8803,15 @@ class Installer:
                 users = [*users, f"{HOOKS}/{name}"]
         for name in files[::-1]:
             file = f"{HOOKS}/{name}"
-            path, data = plan.own(file), plan.read(file)
+            path, data = plan.own(file)
             old = plan.read(file + BACKUP)  # of 0.1.0, which put others' files aside
-            if data and (users or data != Trial.content(self._source(name))):
+            if data and (users or data != Trial.content(Trial.own_file(name))):
                 why = f"{users[0]} uses it" if users else (
                     "it is not as this version has it")
                 plan.say("kept", file, f": {why}")
             elif data and old:
-                plan.write(path, data, old)
-                plan.removals.append(plan.own(file + BACKUP))
+                plan.write(path, old)
+                plan.removals.append(plan.own(file + BACKUP)[0])
                 plan.say("restored", file, ", as it was before")
             elif data:
                 plan.remove(file)
@@ -8908,7 +8858,6 @@ class Installer:
 
     @classmethod
     def _problems(cls, given: "Any") -> "List[str]":
-        """Return what is wrong with the command line."""
         from re import fullmatch
 
         hook, name = given.hook, os.path.basename(given.hook)

@@ -351,6 +351,7 @@ def a_text(text):
     (a_text(b""), "it is no JSON object"),
     (a_text(b"[]"), "it is no JSON object"),
     (a_text(b'{"env": ["squeamish"]}'), 'its "env" is no JSON object'),
+    (a_text(b'{"env": null}'), 'its "env" is no JSON object'),
     (a_text(b'{"env": {"": "x", "A=B": "x", "HOOK_IO_USER": "a\\u0000b", "B": "\\ud800"'
             b', "HOOK_IO_FORMAT": ["raw"], "HOOK_IO_STATE_DIR\\n": 1}}'), ""),
 ])

@@ -467,8 +467,8 @@ FUNCTIONS = {
         'return "public"',
         "address/ipv4-within-ipv6-is-judged-as-such", "address/anybody-else"),
     "takes what is substituted for text": in_library(
-        '            self.at += 1\n            self._nested()\n        elif c == "(":',
-        '            self._up_to(")")\n        elif c == "(":',
+        '            self._nested()\n        elif self._taken("{"):',
+        '            self._up_to(")")\n        elif self._taken("{"):',
         "commands/what-is-substituted-is-run",
         "commands/each-command-of-a-line-is-one"),
     "takes a variable for its name": in_library(
