@@ -6,7 +6,6 @@ it waits, as in `Hook-IO-Decide: full 1000`; what does not say so is never held.
 answer in that time, less a margin for the way back, decides nothing.
 """
 
-import json
 import re
 import secrets
 import threading
@@ -14,6 +13,7 @@ import time
 
 from .contract import PRIVATE, Refused, is_read_by, is_text, parsed
 from .policy import EVENTS
+from .store import metadata_of
 
 HEADER = "hook-io-decide"
 SAID = re.compile(r"(deny|full) (\d{1,6})", re.A)
@@ -92,8 +92,7 @@ class Desk:
 
     @staticmethod
     def _shown(key, asked):
-        said = json.loads(asked["event"].get("metadata") or "{}")
-        given = said.get("tool_input") if isinstance(said, dict) else None
+        given = metadata_of(asked["event"]).get("tool_input")
         return {"id": key, "limit": asked["limit"], "tool_input": given,
                 **{name: asked["event"].get(name, "") for name in SHOWN}}
 

@@ -11,7 +11,7 @@ import struct
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 from .contract import json_value
 
@@ -24,7 +24,6 @@ LINGER_MS = 50  # after an answer, for the client's own close
 POLL_S = 0.05  # how late a waiting thread may notice that the server stops
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 REASONS = {status.value: status.phrase for status in HTTPStatus}
-STATUS_LINE = re.compile(rb"(?m)^HTTP/1\.[01] ([2-5]\d\d)\b[^\r\n]*\r\n")
 NUMBER = re.compile(r"\d{1,15}", re.A)
 HEX_NUMBER = re.compile(rb"[0-9a-fA-F]{1,8}")
 HEADER = re.compile(r"([\w!#$%&'*+.^`|~-]+):([^\r\n\0]*)", re.A)
@@ -109,9 +108,9 @@ class Exchange:
 
     @property
     def query(self):
-        """The path's query: name -> list of values."""
+        """The path's query: name -> its last value."""
         text = (self.path or "").partition("?")[2]
-        return parse_qs(text, keep_blank_values=True) if text else {}
+        return dict(parse_qsl(text, keep_blank_values=True))
 
 
 class ServerEnds(Exception):

@@ -120,8 +120,7 @@ def clean_name(text):
 
 
 def from_raw(body, exchange):
-    query = {name: values[-1] for name, values in exchange.query.items()}
-    return event_of(body, source_app=query.get("source_app"))
+    return event_of(body, source_app=exchange.query.get("source_app"))
 
 
 def from_observability(body, exchange):

@@ -32,7 +32,7 @@ from .telling import FILES, get_call, get_page, get_search, get_story
 
 
 def get_events(exchange, server):
-    query = {name: values[-1] for name, values in exchange.query.items()}
+    query = exchange.query
     chosen = {name: query[name] for name in FILTERS if name in query}
     chosen.update(numbers(query, PAGING))
     return {"status": 200, "json": server.store.select(**chosen), "headers": PRIVATE}
@@ -43,14 +43,14 @@ def get_health(exchange, server):
 
 
 def get_sessions(exchange, server):
-    query = {name: values[-1] for name, values in exchange.query.items()}
+    query = exchange.query
     found = server.attribution.sessions(
         numbers(query, SESSIONS)["limit"], query.get("session_id"), query.get("also"))
     return {"status": 200, "json": found, "headers": PRIVATE}
 
 
 def get_telemetry(exchange, server):
-    query = {name: values[-1] for name, values in exchange.query.items()}
+    query = exchange.query
     found = server.attribution.telemetry(query.get("session_id", ""),
                                          numbers(query, PAGING)["limit"])
     return {"status": 200, "json": found, "headers": PRIVATE}

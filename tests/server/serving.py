@@ -201,7 +201,7 @@ class EventServer:
         play_before_reading(link, reply)
         if not link.taken:  # else it has been read in the loop
             self._read(link, exchange)
-        name = exchange.query.get("fault", [""])[-1]
+        name = exchange.query.get("fault", "")
         if name and not scripted:
             exchange.reply = name if name in FAULTS else refusal(
                 400, f"Invalid fault: must be one of [{', '.join(FAULTS)}]")

@@ -22,7 +22,7 @@ def get_stream(exchange, server):
     if len(viewers) >= VIEWERS_MAX:
         raise Refused(503, f"Cannot tell more viewers at once than {VIEWERS_MAX} "
                       "what is new: close one")
-    query = {name: values[-1] for name, values in exchange.query.items()}
+    query = exchange.query
     resumed = exchange.headers.get("last-event-id")
     chosen = numbers({**query, **({"since_id": resumed} if resumed else {})}, RESUMING)
     since_id, newest = chosen["since_id"], server.store.newest_id()

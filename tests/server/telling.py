@@ -57,7 +57,7 @@ def get_page(exchange, server):
 
 def asked(exchange, *names):
     """Return the query's parameters *names*; raise Refused where one is missing."""
-    query = {name: values[-1] for name, values in exchange.query.items()}
+    query = exchange.query
     for name in names:
         if not query.get(name):
             raise Refused(400, f"Invalid {name}: must be given")
