@@ -894,6 +894,34 @@ def test_many_events_take_as_many_elements_as_are_seen(page, server, count, fetc
     assert len(asked_for(page, "/story")) < fetched / 1000 + 6
 
 
+def test_a_search_leaves_the_place_in_a_long_session_as_it_was(page, server):
+    def shorter(route):
+        answer = route.fetch()
+        text = answer.text()
+        assert "UNASKED = 10000" in text
+        route.fulfill(response=answer, body=text.replace("UNASKED = 10000",
+                                                         "UNASKED = 1000"))
+
+    fill(server, 4_400)
+    page.tab.route("**/page/main.js", shorter)
+    page.open()
+    page.row("199-9").wait_for()
+    eventually(lambda: rows_of(page) > 500)
+    page.tab.locator("#list").evaluate("list => { list.scrollTop = 8000; }")
+    page.row("199-9").wait_for(state="detached")
+    before = page.rows()
+    asked = [url for url in asked_for(page, "/story") if "before=" in url]
+    page.tab.get_by_label("Search").fill("run 7-3")
+    page.says("2 events with “run 7-3”")
+    call(server, "later", 9000)
+    page.tab.wait_for_timeout(1000)
+    page.tab.get_by_label("Search").fill("")
+    page.tab.locator("#found").wait_for(state="hidden")
+    page.row(before[0][-2]).first.wait_for()
+    assert page.rows() == before
+    assert [url for url in asked_for(page, "/story") if "before=" in url] == asked
+
+
 def giant_turn(server, begun=0):
     """Store a turn of 3,003 events, of which each fiftieth call lasts for all of it."""
     add(server, "UserPromptSubmit", begun, prompt="Do it all")

@@ -4,14 +4,13 @@ import {$, clock, count, duration, make, time} from "./text.js";
 const ROW = 26, LINE = 300;  // pixels; characters
 const SPARE = 6, NEAR = 40, MADE = 12;  // rows around what is seen; left above; made for a frame
 const list = $("list"), rows = $("rows");
-let items = [], chosen = "", follows = true, planned = 0, own;  // own: where it was scrolled to by the page itself
+let items = [], chosen = "", follows = true, planned = 0;
+let place = 0, own;  // where the list is scrolled to, also while it is hidden; the same where the page itself did that
 export const when = {opened() {}, nearTop() {}};
 const line = (...texts) => texts.filter(Boolean).join(" · ").slice(0, LINE).replace(/\s+/g, " ");
 const OUTCOMES = {ok: "", open: "no end seen"};
-function wholeOf(turn) {
-  const failed = turn.calls.filter(call => call.outcome === "error").length;
-  return [count(turn.calls.length, "call"), failed && `${failed} failed`, turn.error].filter(Boolean).join(", ");
-}
+const wholeOf = (turn, failed = turn.calls.filter(call => call.outcome === "error").length) =>
+  [count(turn.calls.length, "call"), failed && `${failed} failed`, turn.error].filter(Boolean).join(", ");
 // kind of a row -> its cells: when, what, whose, about what, outcome; how long stands behind them
 const CELLS = {
   turn: turn => [clock(turn.started_ms), turn.prompt ? "prompt" : "turn", wholeOf(turn), line(turn.prompt) || "no prompt seen",
@@ -31,13 +30,13 @@ function rowsOf(turn) {
   return [item("turn", turn), ...inner.sort((one, other) => one.at - other.at)];
 }
 export function set(turns, gaps) {
-  const at = follows ? 0 : list.scrollTop, top = Math.floor(at / ROW), held = items[top]?.key, offset = at - top * ROW;
+  const top = Math.floor(place / ROW), held = items[top]?.key, offset = place - top * ROW;
   items = turns.flatMap(turn => turn.rows ??= rowsOf(turn));
   for (const gap of gaps) {
     items.splice(1 + items.findLastIndex(item => item.at <= gap.started_ms), 0, item("gap", gap));
   }
   $("space").style.height = `${items.length * ROW}px`;
-  if (!follows && has(held)) list.scrollTop = indexOf(held) * ROW + offset;
+  if (!follows && has(held)) place = list.scrollTop = indexOf(held) * ROW + offset;
   plan();
 }
 const indexOf = key => items.findIndex(item => item.key === key);
@@ -47,21 +46,22 @@ export function choose(key, opens) {
   if (at < 0) return;
   chosen = key;
   follows = false;
-  list.scrollTop = Math.min(at * ROW, Math.max(list.scrollTop, (at + 1) * ROW - list.clientHeight));
+  place = list.scrollTop = Math.min(at * ROW, Math.max(place, (at + 1) * ROW - list.clientHeight));
   when.opened(items[at], opens);
   plan();
 }
 function fill(row, item, index) {
-  Object.assign(row, {id: `row-${index}`, role: "option", ariaSelected: item.key === chosen});
-  Object.assign(row, {ariaPosInSet: index + 1, ariaSetSize: items.length});
+  Object.assign(row, {id: `row-${index}`, ariaSelected: item.key === chosen, ariaPosInSet: index + 1, ariaSetSize: items.length});
   if (row.item === item) return;
   const texts = cells(item);
-  Object.assign(row, {item, className: `row ${item.look}`, ariaLabel: texts.filter(Boolean).join(", ")});
+  Object.assign(row, {item, className: `row ${item.look}`, role: "option", ariaLabel: texts.filter(Boolean).join(", ")});
   [...row.children].forEach((cell, n) => { cell.textContent = texts[n] || ""; });
 }
 function render() {
   planned = 0;
-  if (follows) { list.scrollTop = items.length * ROW; own = list.scrollTop; }
+  if (!list.clientHeight) return;
+  list.scrollTop = follows ? items.length * ROW : place;
+  if (follows) own = place = list.scrollTop;
   const first = Math.floor(list.scrollTop / ROW), begin = Math.max(0, first - SPARE);
   const all = items.slice(begin, begin + Math.ceil(list.clientHeight / ROW) + 2 * SPARE);
   const seen = all.slice(-rows.childElementCount - MADE), top = begin + all.length - seen.length;
@@ -85,7 +85,8 @@ list.onkeydown = event => {
 };
 list.onclick = ({target}) => choose(target.closest(".row")?.item.key, true);
 list.onscroll = () => {
-  if (list.scrollTop !== own) [own, follows] = [null, list.scrollTop + list.clientHeight > list.scrollHeight - ROW];
+  place = list.scrollTop;
+  if (place !== own) [own, follows] = [null, place + list.clientHeight > list.scrollHeight - ROW];
   plan();
 };
 export const followNewest = () => { follows = true; plan(); };
