@@ -5190,8 +5190,7 @@ class Spool:
         """
         if not os.path.isdir(self.folder):
             return 0, ""
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-        lock = os.open(self._path(".lock"), flags, 0o600)
+        lock = OwnFile.opened(self._path(".lock"), os.O_RDWR | os.O_CREAT)
         try:
             is_first = WholeFile.lock(lock)
         except OSError:
@@ -5961,10 +5960,11 @@ ID_CHARS, IDS_KEPT = 16, 200  # of a span; of a session, beside those of TURNS_K
 TURNS_WAITING = 20  # for a collector that does not take them
 WAITING_MAX_BYTES = 1 << 23  # of their spans
 SPANS_MAX = 2000  # of a turn
-SESSIONS_MAX = 100
+SESSIONS_MAX, SESSIONS_AT_HAND = 100, 8  # known; read by each export
 LABEL_VALUES_MAX = 100  # of a kind; any other is "other"
 PROM_FILE = "hook_io.prom"
 USAGE_AGENTS = ("claude-code",)  # whose transcripts hold usage
+RETRYABLE = (429, 502, 503, 504)  # answers of a collector that takes it later
 NO_PLACE = (404, 405)  # of a collector that takes traces alone, asked for metrics
 #: way out -> what it goes to -> what to do if nothing gets there
 AIMS = {"textfile": {"textfile": "Have HOOK_IO_TEXTFILE_DIR name a folder of yours"},
@@ -6122,8 +6122,7 @@ class Export:
         if errand.settings.export == "off":
             errand.note("[WARNING] Nothing is exported: HOOK_IO_EXPORT is off")
             return HookResult(diagnostics=errand.notes)
-        if errand.settings.background and Background.hand_over(
-                event, errand):
+        if errand.settings.background and Background.hand_over(event, errand):
             return Export(event, errand)._untold()
         said = Export(event, errand)._run()
         return HookResult(diagnostics=(*errand.notes, said))
@@ -6481,10 +6480,12 @@ class Export:
         """Forget what was taken, or will not be; count what is lost.
 
         Spans go again after no answer, as they have ids; sums do not, as they would
-        count twice.
+        count twice.  Of statuses OTLP/HTTP has RETRYABLE alone sent again.
         """
         state, streak, lost = self.ledger.state, self._streak(signal), 0
-        is_final = Spool.is_permanent(outcome)
+        status = outcome.status or 0
+        is_final = outcome.name == "rejected" and status not in RETRYABLE and (
+            status // 100 != 3)
         if signal == "traces":
             kept = self._kept_waiting() if outcome.is_loss and not is_final else []
             lost = len(state["waiting"]) - len(kept) if outcome.is_loss else 0
@@ -6518,11 +6519,12 @@ class Ledger:
 
     Its last whole line counts.  A line is added, as a rename takes longer than all the
     rest of an export, until there are LEDGER_MAX_BYTES.
-    sessions: id -> what to read on from.  counters: all that was ever counted.  owed:
-    the same of what a collector, if there is one, has not taken, since the time (ns)
-    "since", and in_doubt while it is asked: of an export that was killed meanwhile
-    nobody knows.  waiting: turns that it has not taken, as spans.  usage: id of an
-    answer -> its tokens.  names: values of labels.
+    sessions: id -> what to read on from, of the latest ones; the others stand in a file
+    beside it.  counters: all that was ever counted.  owed: the same of what a
+    collector, if there is one, has not taken, since the time (ns) "since", and in_doubt
+    while it is asked: of an export that was killed meanwhile nobody knows.  waiting:
+    turns that it has not taken, as spans.  usage: id of an answer -> its tokens.
+    names: values of labels.
     """
 
     def __init__(self, folder: str, is_owing: bool = True) -> None:
@@ -6543,16 +6545,23 @@ class Ledger:
     def _fits(value: "Any", shape: "Any") -> bool:
         """Tell whether *value* is of a shape that stands as in LEDGER."""
         if isinstance(shape, type):
-            is_number = shape in (int, float) and type(value) in (int, shape)
-            return 0 <= value < 1 << 63 if is_number else type(value) is shape
+            return Ledger._are_numbers([value], shape) if shape in (int, float) else (
+                type(value) is shape)
         if type(value) is not type(shape):
             return False
         if isinstance(shape, list):
             items = shape * len(value) if len(shape) == 1 else shape
-            return len(value) == len(items) and all(map(Ledger._fits, value, items))
+            return len(value) == len(items) and (
+                Ledger._are_numbers(value, shape[0]) if shape[0] in (int, float)
+                else all(map(Ledger._fits, value, items)))
         members = dict.fromkeys(value, shape[""]) if "" in shape else shape
         return all(Ledger._fits(value[name], inner)
                    for name, inner in members.items() if name in value)
+
+    @staticmethod
+    def _are_numbers(values: "List[Any]", kind: type) -> bool:
+        return {*map(type, values)} <= {int, kind} and (
+            not values or (min(values) >= 0 and max(values) < 1 << 63))
 
     def _is_ours(self, state: "Event") -> bool:
         """Tell whether *state* is a ledger's; keep the labels of what is counted."""
@@ -6566,8 +6575,7 @@ class Ledger:
         labels = self.labels[key] = Turns.decoded(key)
         numbers, count = (row, len(bounds) + 3) if bounds else ([row], 1)
         return bool(labels or not bounds) and type(numbers) is list and (
-            len(numbers) == count and all(
-                type(n) in (int, float) and 0 <= n < 1 << 63 for n in numbers)
+            len(numbers) == count and self._are_numbers(numbers, float)
             and all(type(text) is str for text in labels.values()))
 
     def take(self, deadline: float, word: "Event") -> bool:
@@ -6588,6 +6596,7 @@ class Ledger:
             time.sleep(0.01)
         known = self._latest()
         self.state = self._whole(LEDGER, known or {})
+        self._put_away()
         self._take_words()
         return known is not None
 
@@ -6641,7 +6650,6 @@ class Ledger:
 
     def save(self) -> None:
         """Keep the state: killed anywhere, the file has the one before or this one."""
-        self.keep_last(self.state["sessions"], SESSIONS_MAX)
         line = b"\n" * self.is_torn + encode(self.state).encode("ascii") + b"\n"
         self.size, self.is_torn = self.size + len(line), False
         if not len(line) < self.size <= LEDGER_MAX_BYTES:
@@ -6657,9 +6665,35 @@ class Ledger:
     def session(self, session_id: str) -> "Event":
         """Return what is known of a session, the latest one from now on."""
         sessions = self.state["sessions"]
-        known = self._whole(SESSION, sessions.pop(session_id, {}))
-        sessions[session_id] = known
-        return known
+        known = sessions.pop(session_id, None) or self._away().get(session_id, {})
+        whole = sessions[session_id] = self._whole(SESSION, known)
+        return whole
+
+    def _away(self) -> "Event":
+        """Return the sessions that are in a file of their own; {} if there is none."""
+        try:
+            found = Turns.decoded(OwnFile.read(self.path + ".old", READ_MAX_BYTES))
+        except OSError:
+            return {}
+        return found if self._fits(found, {"": SESSION}) else {}
+
+    def _put_away(self) -> None:
+        """Put the sessions that others followed where no export has to read them.
+
+        Before anything is told: an export that is killed leaves both files as they are,
+        or the same of a session in both.
+        """
+        sessions = self.state["sessions"]
+        old = [one for one in list(sessions)[:-SESSIONS_AT_HAND]
+               if not sessions[one].get("late")]
+        if old:
+            away = self._away()
+            for one in old:
+                away.pop(one, None)
+                away[one] = sessions.pop(one)
+            self.keep_last(away, SESSIONS_MAX)
+            WholeFile.write(self.path + ".old", encode(away).encode("ascii"))
+        self.keep_last(sessions, SESSIONS_MAX)
 
     @staticmethod
     def keep_last(rows: "Event", count: int) -> None:

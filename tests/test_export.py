@@ -243,6 +243,31 @@ def test_half_a_line_of_the_ledger_takes_none_with_it(tmp_path):
             file.write(b'{"sessions":{')
 
 
+def test_a_session_that_goes_on_after_many_others_is_counted_once(
+        tmp_path, monkeypatch):
+    monkeypatch.setattr(hook_io, "SESSIONS_AT_HAND", 2)
+    monkeypatch.setattr(hook_io, "SESSIONS_MAX", 5)
+
+    def export(session):
+        done = exporting(tmp_path, monkeypatch, event_log=str(log))
+        done.session_id, done.kinds = session, []
+        said = done._run()
+        return said, done.ledger.state["sessions"]
+
+    log = Path(logged(tmp_path))
+    assert export("s")[0] == "1 turns exported"
+    sessions = [export(f"o-{n}")[1] for n in range(4)][-1]
+    assert list(sessions) == ["o-1", "o-2", "o-3"]
+    logged(tmp_path, 1)
+    assert export("s")[0] == "1 turns exported"  # of two in the log
+    for n in range(9):
+        export(f"p-{n}")
+    away = json.loads((tmp_path / "export.json.old").read_text())
+    assert list(away) == [f"p-{n}" for n in range(1, 6)]
+    (tmp_path / "export.json.old").write_text('{"p-5":{"log":"x"},"s":[]}')
+    assert export("s")[0] == "2 turns exported"  # what is of no use is not known
+
+
 #: what JSON has, where something else is meant
 OF_EACH_TYPE = (None, True, -1, 1 << 70, 1.5, "x", [], [[]], {}, {"x": {"x": []}})
 
@@ -667,6 +692,9 @@ ANSWERS = {
     "wait until": ({"status": 503, "headers": {
         "Retry-After": "Fri, 31 Dec 2027 23:59:59 GMT"}}, "HTTP 503", "all"),
     "bad gateway": ({"status": 502}, "HTTP 502", "all"),
+    "gateway out of time": ({"status": 504}, "HTTP 504", "all"),
+    "broken": ({"status": 500}, "HTTP 500", "nothing"),
+    "out of time": ({"status": 408}, "HTTP 408", "nothing"),
     "moved": (elsewhere(301), "HTTP 301, redirects are not followed", "all"),
     "moved for now": (elsewhere(307), "HTTP 307, redirects are not followed", "all"),
     "close": ({"close": True}, "refused, closed without an answer", "all"),
@@ -1185,6 +1213,7 @@ def test_the_cost_of_a_session_is_counted_at_its_end(agent):
 
 
 def test_no_more_answers_are_read_at_once_than_a_turn_may_have_spans(agent):
+    agent.limit(**PATIENT)
     for number in range(3):
         agent.answers(f"m-{number}", (1, 2, 0, 0), ago_ms=1000)
     agent.turn()  # what is there by now is of no turn

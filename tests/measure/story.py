@@ -3,10 +3,11 @@
     python tests/measure/story.py [--turns N] [--stops N]
 
 Prints time and memory of story() for 10,000 events; the time of an export to a text
-file for one turn more on top of an event log of nearly 64 MiB, median and p99, beside
-that of nothing but such a file put in the place of another, which a file system may
-take longer for than all the rest; and what a Stop costs the agent whose export is
-detached, beside one that delivers detached.
+file for one turn more on top of an event log of nearly 64 MiB, median and p99, by
+somebody who had no session before and by one who had a hundred, beside that of nothing
+but such a file put in the place of another, which a file system may take longer for
+than all the rest; and what a Stop costs the agent whose export is detached, beside one
+that delivers detached.
 """
 
 import argparse
@@ -69,12 +70,30 @@ def timed(do, *args):
     return result, (time.perf_counter() - started, time.process_time() - cpu)
 
 
-def exports(folder, turns):
-    """Return the seconds that each of so many exports takes, and a bare file's."""
+def remember(folder, sessions):
+    """Leave the ledger of somebody who had so many sessions, and many answers."""
+    ledger = hook_io.Ledger(folder)
+    ledger.take(0, {})
+    for number in range(sessions):
+        ledger.session(str(number)).update(
+            log=[number, 0], done="0" * hook_io.ID_CHARS * hook_io.IDS_KEPT)
+    ledger.state["usage"] = {f"{number:016}": [1000, 100, 100000, 0]
+                             for number in range(hook_io.ANSWERS_KEPT)}
+    ledger.save()
+    ledger.leave()
+
+
+def exports(folder, turns, sessions=0):
+    """Return the seconds that each of so many exports takes, and a bare file's.
+
+    sessions: that were there before.
+    """
     log, took, bare = Path(folder, "events.jsonl"), [], []
     block = "\n".join(lines_of("other", 0, 500)) + "\n"
     log.write_text(block * (LOG_BYTES // len(block)))
     os.environ["HOOK_IO_STATE_DIR"] = folder
+    if sessions:
+        remember(folder, sessions)
     event = hook_io.normalise({"hook_event_name": "Stop", "session_id": "s"})
     for turn in range(turns):
         with log.open("a") as file:
@@ -145,10 +164,11 @@ def main():
     seconds, peak = told()
     print(json.dumps({"story_10000_events_ms": round(seconds * 1000),
                       "story_10000_events_peak_mb": round(peak / 1e6, 1)}))
-    with tempfile.TemporaryDirectory() as folder:
-        took, bare = exports(folder, options.turns)
-        show("export", took)
-        show("its file alone", bare)
+    for sessions in (0, hook_io.SESSIONS_MAX):
+        with tempfile.TemporaryDirectory() as folder:
+            took, bare = exports(folder, options.turns, sessions)
+        show(f"export after {sessions} sessions", took)
+    show("its file alone", bare)
     with tempfile.TemporaryDirectory() as folder:
         for way, took in stops(folder, options.stops).items():
             show(f"Stop, {way}", took)
