@@ -1377,6 +1377,7 @@ SECRET_ENDINGS = (
     *Row.each(
         "password passwords passwd passphrase passcode pwd secret secrets token"
         " authtokens accesstokens refreshtokens apitokens authorization authheader"
+        " bindpw rootpw"
         " cookie cookies credential credentials connectionstring"),
     *Row.each(
         "api access account private secret signing encryption shared master storage"
@@ -1807,8 +1808,8 @@ class Key:
 # Texts: what stands between a name and its value, and where else secrets stand.
 
 #: what stands between a name and its value
-SIGNS = ("||=", "??=", "=>", "->", "<-", ":=", ":-", "||", "??", "=", ":", "：", ",",
-         "(", "{", ">", "|", "to ", "is ", "is: ")
+SIGNS = ("||=", "??=", "=>", "->", "<-", ":=", ":-", "||", "??", "?:", "=", ":", "：",
+         ",", "(", "{", ">", "|", "to ", "is ", "is: ")
 NO_SIGNS = ("==", "!=", "::", "=~")  # for what stands there and says nothing
 #: in a list, or a call whose name ends like this, a value need not be random
 CASTS = ("[", *Row.each("byte bytes from some str string text secret password"))
@@ -1856,7 +1857,7 @@ ENDS = {
 #: length
 PLACES = {
     "://": ("url", 3), "private key": ("block", 20), "private-lines:": ("lines", 20),
-    ":aa": ("bot", 32), "00d": ("session", 40),
+    ":aa": ("bot", 32), "00d": ("session", 40), "identified by ": ("quotes", 3),
     **dict.fromkeys((
         "hooks.slack.com/services/", "hooks.slack.com/workflows/",
         "hooks.slack.com/triggers/", "/api/webhooks/", ".office.com/webhook",
@@ -2074,6 +2075,14 @@ class Text:
         said = self.text[at:end].lstrip("0123456789/")
         return end - len(said) if Value(said).is_mixed else end, end
 
+    def in_quotes(self, begin: int, at: int) -> "Tuple[int, int]":
+        """Return what the quotes behind the mark hold, such as a password in SQL."""
+        quote = self.text[at:at + 1]
+        end = self.text.find(quote, at + 1, at + VALUE_MAX_CHARS)
+        is_held = quote in ("'", '"') and end > at + 1 and not (
+            Value(self.text[at + 1:end]).is_plain())
+        return at + 1, end if is_held else at
+
     def in_bot(self, begin: int, at: int) -> "Tuple[int, int]":
         """Return what stands behind the number of a Telegram bot."""
         is_bot = self.text[max(0, begin - 8):begin].isdigit()
@@ -2223,7 +2232,7 @@ class Named:
         if sign and before in QUOTES and not closed and (
                 self.text[self.start - 1:self.start + 1] == sign[-1] + before):
             return True
-        return (")" in closed and sign not in ("||", "??", "=")) or (
+        return (")" in closed and sign not in ("||", "??", "?:", "=")) or (
             closed[:1] == "]" and sign == "=") or (closed[:1] == "[" and not sign)
 
     def _in_place(self, is_closed: bool) -> "Span":
@@ -2386,7 +2395,7 @@ class Named:
             is_element = sign == ">" and behind == "</" and value.is_secret()
             is_name = behind.strip()[:1] in (",", ";", ")", "}") and (
                 said.isidentifier() and Name(said).rank > 1)
-            return sign not in ("||", "??") and (
+            return sign not in ("||", "??", "?:") and (
                 (value.is_mixed and not is_name) or is_element)
         if self.is_flag:
             return said[0] != "-" and "=" not in said[:6]
