@@ -78,7 +78,7 @@ class Forge:
         self.streams = {name: os.path.join(self.said.name, name)
                         for name in ("stdout", "stderr")}
         self.popen = subprocess.Popen(
-            [PYTHONS[NEWEST], str(QUICK / "forge.py")], cwd=str(ROOT), env=variables(),
+            [PYTHONS[NEWEST], str(QUICK / "forge.py")], env=variables(),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
         atexit.register(self.close)
 

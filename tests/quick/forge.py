@@ -1,9 +1,8 @@
 """Run `python -m hook_io ARGUMENTS...` many times, each in a process of its own.
 
-For tests that install, most of whose time is Python's start, an installer's imports
-and the pattern of all commands that there ever were: here that is done once, and each
-run is forked from it.  It is started in the folder of the library, with the variables
-of the runs.  A line of JSON begins a run, and a line with its exit status ends it:
+For tests that install, much of whose time is Python's start and an installer's imports:
+here that is done once, and each run is forked from it.  It is started with the runs'
+variables.  A line of JSON begins a run, and a line with its exit status ends it:
 
     argv, cwd, env    as of any process; the variables are those that differ
     stdout, stderr    files
@@ -17,12 +16,6 @@ import py_compile  # noqa: F401
 import runpy
 import shutil  # noqa: F401
 import sys
-
-sys.path[0] = os.getcwd()
-import hook_io
-
-hook_io.Registration.pattern()  # and it is in the cache of re
-del sys.modules["hook_io"]  # each run has its own
 
 for line in sys.stdin.buffer:
     run = json.loads(line.decode())
