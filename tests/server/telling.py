@@ -202,17 +202,21 @@ def get_search(exchange, server):
                 newest_first=True, limit=FOUND_MAX))
         until_id = first_id
     newest = sorted(found, reverse=True)[:FOUND_MAX]
-    return told([{**found[number], "excerpt": excerpt(found[number], sought)}
-                 for number in newest])
+    return told([with_excerpt(found[number], sought) for number in newest])
 
 
-def excerpt(event, sought):
-    """Take the metadata from *event*; return as much of it as a row has room for.
+def with_excerpt(event, sought):
+    """Return *event* with an excerpt in place of its metadata."""
+    rest = {name: value for name, value in event.items() if name != "metadata"}
+    return {**rest, "excerpt": excerpt(metadata_of(event), sought)}
+
+
+def excerpt(value, sought):
+    """Return of *value*, as JSON, as much as a row has room for.
 
     That is what stands before *sought*, that itself as JSON has it, and what is behind.
     """
-    text = json.dumps(metadata_of(event), ensure_ascii=False)
-    event.pop("metadata", None)
+    text = json.dumps(value, ensure_ascii=False)
     for found in (json.dumps(sought, ensure_ascii=False)[1:-1], sought):
         at = text.lower().find(found.lower())
         if at >= 0:
