@@ -7311,9 +7311,12 @@ WRAPPERS = {
     "command": "p - vV 0", "builtin": "- - - 0", "exec": "cl a - 0",
     "busybox": "- - - 0", "toybox": "- - - 0",
 }
-#: programs that take a program in a language of its own, and the letters that say so
-_CODE = {"python": "c", "perl": "eE", "ruby": "e", "node": "ep", "php": "rBRE",
-         "lua": "e", "osascript": "e"}
+#: programs that take a program in a language of its own -> the letters of options that
+#: say so, those that a value follows, and those beside which none is read from stdin
+_CODE = {"python": "c WX hV", "perl": "eE I hvV", "ruby": "e CEIr hv",
+         "node": "ep Cr hv", "php": "BERr Scdfzt Shimv", "lua": "e l v",
+         "osascript": "e ls -"}
+_LONG_CODE = Row.each("--eval --print --run --process-code")
 #: where bash runs what stands in an array's index -> the option behind which it does
 _INDEXED = {"test": "-v", "[": "-v", "printf": "-v", "read": "", "unset": "",
             "wait": "", "getopts": ""}
@@ -7799,13 +7802,21 @@ class Shell:
     @staticmethod
     def _has_code(name: str, words: "List[Any]") -> bool:
         """Tell whether *words* hold, or read, a program in a language of its own."""
-        letters = _CODE.get(name.rstrip("0123456789."), "")
-        for word in words[1:] if letters else ():
+        said = _CODE.get(name.rstrip("0123456789."), "")
+        codes, valued, done = said.split() or ("", "", "")
+        rest, is_done = words[1:] if said else [], not said
+        while rest:
+            word = rest.pop(0)
             if not isinstance(word, str) or word[:1] != "-":
                 return False
-            if word == "-" or (word[:2] != "--" and any(c in word for c in letters)):
+            is_long = word[:2] == "--"
+            if word == "-" or word.partition("=")[0] in _LONG_CODE or (
+                    not is_long and set(word) & set(codes)):
                 return True
-        return bool(letters) and len(words) == 1
+            is_done = is_done or word in ("--version", "--help") or (
+                not is_long and word[1] in done)
+            del rest[:not is_long and word[-1] in valued]
+        return not is_done
 
 
 # Trying and checking ----------------------------------------------------------

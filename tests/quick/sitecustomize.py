@@ -27,16 +27,30 @@ def remembering(source, filename, mode, *args, **kwargs):
     asked = hashlib.sha256(source if isinstance(source, bytes) else source.encode())
     asked.update(repr((mode, args, sorted(kwargs.items()), sys.version)).encode())
     path = os.path.join(FOLDER, f"{asked.hexdigest()}.code")
+    if not os.path.exists(path) and hasattr(os, "fork"):
+        keep_elsewhere(path, source, filename, mode, *args, **kwargs)
     with contextlib.suppress(OSError), open(path, "rb") as file:
         return marshal.loads(file.read())
-    code = really_compile(source, filename, mode, *args, **kwargs)
-    with contextlib.suppress(OSError):
-        keep(path, marshal.dumps(code))
-    return code
+    return really_compile(source, filename, mode, *args, **kwargs)
+
+
+def keep_elsewhere(path, *asked, **kwargs):
+    """Compile in a fork: what a process has compiled, it writes with other marks."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    try:
+        keep(path, marshal.dumps(really_compile(*asked, **kwargs)))
+    finally:
+        os._exit(0)
 
 
 def keep(path, data):
-    """Write a file as a whole, and remove what is old.  Raises OSError."""
+    """Write a file as a whole, if it is the first, and remove what is old.
+
+    Raises OSError.
+    """
     os.makedirs(FOLDER, exist_ok=True)
     for name in os.listdir(FOLDER):
         old = os.path.join(FOLDER, name)
@@ -45,7 +59,10 @@ def keep(path, data):
     own = f"{path}.{os.getpid()}"
     with open(own, "wb") as file:
         file.write(data)
-    os.replace(own, path)
+    try:
+        os.link(own, path)  # where none is: two differ in the marks of what is shared
+    finally:
+        os.unlink(own)
 
 
 builtins.compile = remembering
