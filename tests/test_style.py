@@ -248,6 +248,7 @@ leave_fd, posix._exit = posix.dup(2), report
 """
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("is_up", [True, False], ids=["delivered", "server down"])
 def test_os_is_not_imported_where_nobody_has_loaded_it(one_hook, is_up):
     """It costs a fifth of Python's start, which the registered command has spared."""
