@@ -142,6 +142,7 @@ CUT_MARGIN_CHARS = 1024  # read beyond a cut, for a secret that the cut would ha
 SECRET_MIN_CHARS = 8  # a shorter string is not looked through
 KEY_MIN_CHARS, KEY_MAX_CHARS = 16, 512  # of a word that may be a key; judged of one
 PIECES_MAX = 64  # of a path, of which each may be the begin of a key, however short
+MARKS_MAX = 32  # of an event's short strings; of more each is looked through alone
 PREFIX_MAX_CHARS = 12  # of the word before a key's body
 KEY_BODY_MIN_CHARS, MEMBER_MIN_CHARS = 16, 20  # of a body; of one behind a "."
 LONE_MIN_CHARS = 20  # of a key without a sign behind what it begins with
@@ -2486,8 +2487,8 @@ class Redaction:
         if len(short) > 1:
             marks = self._marks("\n".join(short))
             self._plain = frozenset(
-                text for text in short
-                if not any(map(text.lower().__contains__, marks)))
+                text for text in short if len(marks) <= MARKS_MAX
+                and not any(map(text.lower().__contains__, marks)))
         return self.value(self.whole)
 
     def _short_strings(self) -> "Iterator[str]":
