@@ -8347,6 +8347,8 @@ class SettingsText:
             said = json.loads(
                 self.text[self.text[:1] == "\ufeff":], parse_float=JSON.parse_float,
                 parse_constant=JSON.parse_constant, object_pairs_hook=unique)
+            if JSON.is_deep(said, self.text):
+                raise RecursionError  # which newer Pythons reach only later
         except json.JSONDecodeError as error:
             here = error.doc[error.pos:].startswith(("/", "#"))
             what = "a comment is no JSON: take it out first" if here else error.msg

@@ -379,6 +379,7 @@ def test_the_name_of_a_project_is_a_word_whatever_is_in_it(one_hook, project, na
     (b'{\n\n  # why\n  "b": 2\n}', "line 3: a comment is no JSON"),
     (b'{\n"a": 1 /* why */}', "line 2: a comment is no JSON"),
     (b'{"a": ' + b"[" * 100000 + b"]" * 100000 + b"}", "nested too deeply"),
+    (b'{"a": ' + b"[" * 5000 + b"]" * 5000 + b"}", "nested too deeply"),
     (b'{"a": 1,\n}', "line "), (b'{"a": 1', "line 1: "), (b'{"a": 1, "a": 2}', "twice"),
     (b'{"a": NaN}', "NaN is not JSON"), (b'{"a": 1e999}', "too large"),
     (b"\xef\xbb\xbf" * 2 + b"{}", "line 1: "),
