@@ -68,7 +68,7 @@ WRK = """
 local ffi = require("ffi")
 ffi.cdef("typedef struct {long s, ns;} moment; int clock_gettime(int, moment *);")
 local head = {["Content-Type"] = "application/json", ["Host"] = "localhost"}
-local body, run, rate, number, begun = %s, "%s", %d, 0, nil
+local body, run, rate, number, due, begun = %s, "%s", %d, 0, 0, nil
 local function now()
   local moment = ffi.new("moment[1]")
   ffi.C.clock_gettime(1, moment)
@@ -79,9 +79,9 @@ function request()
   head["Idempotency-Key"] = run .. "-" .. number
   return wrk.format("POST", "/events", head, (body:gsub("%%%%02d", number %% 50)))
 end
-function delay()
-  begun = begun or now()
-  return math.max(0, (begun + number / rate - now()) * 1000)
+function delay()  -- asked once before each request
+  begun, due = begun or now(), due + 1
+  return math.max(0, (begun + due / rate - now()) * 1000)
 end
 function done(summary, latency, requests)
   io.write(string.format('{"answered": %%d, "lost": %%d, "times": [',

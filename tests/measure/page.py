@@ -180,25 +180,47 @@ def use(tab, filling):
 
 
 def measured(browser, address, process, filling):
-    """Return the figures of one visit."""
+    """Return the figures of a visit, and the cpu of another, which is traced."""
+    cpu_ms = {}
+
+    @contextlib.contextmanager
+    def traced(part, tab):
+        with Traced(browser, tab) as trace:
+            yield
+        cpu_ms[f"cpu_{part}_ms"] = trace.longest_ms
+
+    figures = visit(browser, address, process, filling)
+    visit(browser, address, process, filling, traced)
+    return {**figures, **cpu_ms}
+
+
+@contextlib.contextmanager
+def untraced(_part, _tab):
+    yield
+
+
+def visit(browser, address, process, filling, watched=untraced):
+    """Return what the page and the server say of one visit.
+
+    watched: a context of (part, tab) for what happens while it loads, and is used.
+    """
     with contextlib.closing(browser.new_context(
             viewport={"width": 1280, "height": 720})) as context:
         tab, before = context.new_page(), processor_ms(process)
         tab.add_init_script(WATCH.replace("WANTED", filling.newest))
-        with Traced(browser, tab) as load:
+        with watched("load", tab):
             tab.goto(address)
             tab.wait_for_function("() => watched.painted", timeout=60_000)
             whole_ms, rows = settled(tab)
         seen = tab.evaluate("""() => ({...watched, before: watched.before.map(
             one => [one.name.split("?")[0], one.transferSize])})""")
         spent_ms = processor_ms(process) - before
-        with Traced(browser, tab) as used:
+        with watched("use", tab):
             use(tab, filling)
         tasks = tab.evaluate("watched.tasks")[len(seen["tasks"]):]
     return {"newest_ms": seen["painted"], "whole_ms": whole_ms, "rows": rows,
             "longest_load_ms": max(seen["tasks"], default=0),
             "longest_use_ms": max(tasks, default=0),
-            "cpu_load_ms": load.longest_ms, "cpu_use_ms": used.longest_ms,
             "requests": len(seen["before"]),
             "fetched_kb": sum(size for _, size in seen["before"]) / 1000,
             "server_ms": spent_ms}
