@@ -131,7 +131,7 @@ STDIN_TIMEOUT_MS = 5000
 PAUSE_S = 0.02  # of a writer, after a part that only ends like an object
 STDIN_IDLE_MS = 500  # without a byte, for a hook that sends
 NESTING_MAX = 100  # levels of a JSON value; real events stay below 20
-MANY_NUMBERS_CHARS = 1 << 16  # of JSON, from which on its numbers are worth a look
+MANY_NUMBERS_CHARS = 1 << 14  # of JSON, from which on its numbers are worth a look
 MEMBERS_MAX = 1000  # of an event that is cut; real ones have some twenty
 INTEGER_MAX_DIGITS = 640  # int() and str() are quadratic; a double has 309 at most
 ECHO_MAX_CHARS = 80  # of somebody's input in an error message
@@ -1059,6 +1059,8 @@ class Json:
     def is_deep(self, value: "Any", text: str) -> bool:
         """Tell whether *value*, read from *text*, has more than NESTING_MAX levels."""
         left, level = text.count("{") + text.count("["), [value]
+        if left <= NESTING_MAX:
+            return False
         for depth in range(NESTING_MAX + 1):
             level = [one for one in level if type(one) is list or type(one) is dict]
             left -= len(level)
@@ -5960,7 +5962,7 @@ LINES_MIN = 1000  # that are read however late it is
 SETTLE_MS = 150  # for hooks of the same turn that still write their lines
 READ_MAX_BYTES = 1 << 26  # of a log, of which one session's lines are wanted
 LEDGER_MAX_BYTES = 1 << 19  # of what has been exported, before the file begins anew
-LINE_BYTES = 1 << 17  # of it, in which the last line most often is
+LINE_BYTES = (1 << 14, 1 << 17)  # of it, in which the last line most often is
 BACK_BYTES = 1 << 20  # looked through at once for where a session begins
 TRANSCRIPT_MAX_BYTES = 1 << 25  # that are new in one
 CONTENT_MAX_CHARS = 1024  # of one attribute
@@ -5990,7 +5992,7 @@ SESSION: "Event" = {
     "begun": {"agent": str}}
 LEDGER: "Event" = {
     "sessions": {"": SESSION}, "counters": {"": {}}, "names": {"": [str]},
-    "usage": {"": [int] * 4}, "owed": {"": {}}, "waiting": [[str, [{}]]],
+    "usage": {"": str}, "owed": {"": {}}, "waiting": [[str, [{}]]],
     "since": int, "in_doubt": bool}
 #: of a turn that several exports read, what the later ones have of its beginning
 BEGUN = ("session_id", "source_app", "agent", "prompt_id", "model", "user_email")
@@ -6533,7 +6535,8 @@ class Ledger:
     beside it.  counters: all that was ever counted.  owed: the same of what a
     collector, if there is one, has not taken, since the time (ns) "since", and in_doubt
     while it is asked: of an export that was killed meanwhile nobody knows.  waiting:
-    turns that it has not taken, as spans.  usage: id of an answer -> its tokens.
+    turns that it has not taken, as spans.  usage: id of an answer -> its tokens, in a
+    text, which is read faster.
     names: values of labels.
     """
 
@@ -6552,21 +6555,24 @@ class Ledger:
             for name, kind in shape.items()}
 
     @staticmethod
-    def _fits(value: "Any", shape: "Any") -> bool:
-        """Tell whether *value* is of a shape that stands as in LEDGER."""
-        if isinstance(shape, type):
-            return Ledger._are_numbers([value], shape) if shape in (int, float) else (
-                type(value) is shape)
-        if type(value) is not type(shape):
+    def _fit(values: "List[Any]", shape: "Any") -> bool:
+        """Tell whether each of *values* is of a shape that stands as in LEDGER."""
+        if shape in (int, float):
+            return Ledger._are_numbers(values, shape)
+        if not {*map(type, values)} <= {
+                shape if isinstance(shape, type) else type(shape)}:
             return False
+        if isinstance(shape, list) and not shape[1:]:
+            return Ledger._fit([item for value in values for item in value], shape[0])
         if isinstance(shape, list):
-            items = shape * len(value) if len(shape) == 1 else shape
-            return len(value) == len(items) and (
-                Ledger._are_numbers(value, shape[0]) if shape[0] in (int, float)
-                else all(map(Ledger._fits, value, items)))
-        members = dict.fromkeys(value, shape[""]) if "" in shape else shape
-        return all(Ledger._fits(value[name], inner)
-                   for name, inner in members.items() if name in value)
+            return {*map(len, values)} <= {len(shape)} and all(
+                map(Ledger._fit, map(list, zip(*values)), shape))
+        if isinstance(shape, dict) and "" in shape:
+            return Ledger._fit(
+                [item for value in values for item in value.values()], shape[""])
+        return isinstance(shape, type) or all(
+            Ledger._fit([value[name] for value in values if name in value], inner)
+            for name, inner in shape.items())
 
     @staticmethod
     def _are_numbers(values: "List[Any]", kind: type) -> bool:
@@ -6575,7 +6581,7 @@ class Ledger:
 
     def _is_ours(self, state: "Event") -> bool:
         """Tell whether *state* is a ledger's; keep the labels of what is counted."""
-        return self._fits(state, LEDGER) and all(
+        return self._fit([state], LEDGER) and all(
             self._is_row(metric, key, row) for sums in ("counters", "owed")
             for metric, rows in state.get(sums, {}).items()
             for key, row in rows.items())
@@ -6645,7 +6651,7 @@ class Ledger:
             return {} if isinstance(error, FileNotFoundError) else None
         with file:
             self.size = file.seek(0, os.SEEK_END)
-            for tail in (LINE_BYTES, READ_MAX_BYTES):
+            for tail in (*LINE_BYTES, READ_MAX_BYTES):
                 start = file.seek(max(0, self.size - tail))
                 lines = file.read(tail).split(b"\n")[start > 0:]
                 self.is_torn = lines[-1:] != [b""]  # half of one
@@ -6685,7 +6691,7 @@ class Ledger:
             found = Turns.decoded(OwnFile.read(self.path + ".old", READ_MAX_BYTES))
         except OSError:
             return {}
-        return found if self._fits(found, {"": SESSION}) else {}
+        return found if self._fit([found], {"": SESSION}) else {}
 
     def _put_away(self) -> None:
         """Put the sessions that others followed where no export has to read them.
@@ -6950,16 +6956,17 @@ class Tokens:
     def _count(self, turn: "Event", answer: "Event") -> bool:
         """Count the tokens of an answer; tell whether it is a new one."""
         counted, key = self.ledger.state["usage"], Spans.hash(16, answer["id"])
-        before, now = counted.pop(key, None), [answer[kind] for kind in TOKENS]
+        told, now = counted.pop(key, ""), [answer[kind] for kind in TOKENS]
+        before = [int(count[:18]) for count in told.split() if count.isdecimal()]
         more = [max(0, count - old) for count, old in zip(
-            now, before or [0] * len(now))]
-        counted[key] = now
+            now, before if len(before) == len(now) else [0] * len(now))]
+        counted[key] = " ".join(map(str, now))
         self.ledger.keep_last(counted, ANSWERS_KEPT)
         paid = self.known["paid"].get(answer["model"]) or [0] * (len(TOKENS) + 1)
         self.known["paid"][answer["model"]] = [
             *(old + count for old, count in zip(paid, more)), paid[-1]]
         self._observe(turn, answer["model"], more)
-        return before is None
+        return not told
 
     def _observe(self, turn: "Event", model: str, more: "Iterable[int]") -> None:
         labels = {"source_app": turn["source_app"], "model": model}

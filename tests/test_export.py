@@ -1191,6 +1191,20 @@ def test_an_answer_that_comes_late_is_made_up_and_counted_once(agent):
     assert (samples[tokens % "input"], samples[tokens % "output"]) == (1, 9)
 
 
+@pytest.mark.parametrize("told", [
+    "", "-1 -1 -1 -1", "x", "1", "1 2 3 4 5", "٣x ² 1 1", "1e3 1 1 1"])
+def test_a_ledger_that_keeps_no_tokens_of_an_answer_counts_all_of_them(
+        tmp_path, monkeypatch, told):
+    ledger, known = hook_io.Ledger(str(tmp_path)), {"paid": {}}
+    answer = {"id": "m", "model": "x", **dict.fromkeys(hook_io.TOKENS, 7)}
+    ledger.state["usage"] = {hook_io.Spans.hash(hook_io.ID_CHARS, "m"): told}
+    tokens = hook_io.Tokens(ledger, known, errand("Stop"), bool)
+    assert tokens._count({"source_app": "demo"}, answer) is (not told)
+    assert known["paid"]["x"] == [7, 7, 7, 7, 0]
+    assert not tokens._count({"source_app": "demo"}, answer)
+    assert known["paid"]["x"] == [7, 7, 7, 7, 0]
+
+
 def test_what_was_there_before_the_session_counts_nothing(agent):
     agent.answers("m-0", (1000, 1000, 0, 0), ago_ms=1000)
     agent.turn()
