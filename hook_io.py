@@ -2968,7 +2968,8 @@ class Outcome(Exception):
         members = {**answer, **inner} if isinstance(inner, dict) else answer
         words = [members.get(name) for name in ("error", "message")]
         text = ": ".join(word for word in words if isinstance(word, str))
-        return Line.clamp(redact(Line.clean(text)), QUOTE_MAX_CHARS)
+        said = Line.clean(text[:QUOTE_MAX_CHARS + CUT_MARGIN_CHARS])
+        return Line.clamp(redact(said), QUOTE_MAX_CHARS)
 
 
 def post_json(
@@ -3424,12 +3425,15 @@ class Exchange:
 
     def _dechunk(self, body: bytes) -> bytes:
         """Return what RFC 9112's chunked coding holds, as far as it is there."""
-        joined = b""
-        while body:
-            size, _, body = body.partition(b"\r\n")
-            end = int(size.partition(b";")[0], 16)
-            joined, body = joined + body[:end], body[end + 2:]
-        return joined
+        parts, at = [], 0
+        while at < len(body):
+            end = body.find(b"\r\n", at) % (len(body) + 1)  # of a line that may be cut
+            size = int(body[at:end].partition(b";")[0], 16)
+            if size < 1:
+                break  # the last one; what follows it is trailers
+            parts.append(body[end + 2:end + 2 + size])
+            at = end + size + 4
+        return b"".join(parts)
 
 
 # The streak -------------------------------------------------------------------
@@ -3981,10 +3985,10 @@ class Losses:
         if not since or not streak.claim_notice(self.session_of(event)):
             return NOTHING
         calm = "Your work is not blocked. " if intent == "hint" else ""
-        text = (f"hook-io: {self._of_events(losses, since, fact)}. "
-                f"{kept and f'They are {kept}. '}{calm}{REMEDIES[outcome]} "
-                "HOOK_IO_OFF=1 sends nothing. Each loss is a line in "
-                f"{streak.path}")
+        text = Line.clean(
+            f"hook-io: {self._of_events(losses, since, fact)}. "
+            f"{kept and f'They are {kept}. '}{calm}{REMEDIES[outcome]} "
+            f"HOOK_IO_OFF=1 sends nothing. Each loss is a line in {streak.path}")
         return hint(text) if intent == "hint" else HookResult(intent, text)
 
     def _of_events(self, losses: int, since: str, fact: str) -> str:
@@ -4154,7 +4158,7 @@ class StderrBuffer:
             return False
 
     def _write_part(self, fd: int, data: bytes, deadline: float) -> int:
-        if os.name == "nt":  # select() knows no pipes there
+        if os.name == "nt" or fd > 1023:  # select() knows no pipes there, or not that
             written: int = Wait.in_thread(lambda: os.write(fd, data), deadline)
             return written
         from select import PIPE_BUF, select
@@ -4321,7 +4325,7 @@ class Hook:
             raise TypeError(
                 f"a handler returns a HookResult, not {type(result).__name__}")
         for line in result.diagnostics:
-            emitter.emit_diagnostic(line)
+            emitter.emit_diagnostic(Line.clean(line))
         if result.intent == "blocking_error":
             emitter.emit_blocking_error(result.text)
         elif result.intent in ("print", "failed"):
@@ -5411,8 +5415,8 @@ class Check:
             *self._file_lines(url), *self._not_understood(),
             f"It did not arrive. {REMEDIES[outcome.name]}" if outcome.is_loss else
             "The test event arrived."]
-        return HookResult("failed" if outcome.is_loss else "print", "\n".join(lines),
-                          diagnostics=errand.notes)
+        return HookResult("failed" if outcome.is_loss else "print",
+                          "\n".join(map(Line.clean, lines)), diagnostics=errand.notes)
 
     def _post(self) -> "Tuple[Outcome, str]":
         errand, log = self.errand, self.settings.event_log
@@ -7197,7 +7201,7 @@ class Decision:
         if settings.event_log:
             facts = {"decision": said.intent,
                      "decided_by": self.by if said.intent else "",
-                     "decision_text": redact(said.text)}
+                     "decision_text": redact(said.text, STRING_MAX_CHARS)}
             EventLog.log(self.leaving, errand.like({"decided": Wire.strings(facts)}))
         is_kept = self.outcome.is_loss and settings.spool_dir
         kept = Spool.keep(self.leaving, errand, self.outcome) if is_kept else ""
@@ -7931,14 +7935,27 @@ class Trial:
         add("--event", metavar="NAME", default="PreToolUse",
             help="in place of FILE: its name")
         add("--tool", default="", help="its tool, in Claude Code's words")
-        add("--input", dest="tool_input", type=decode, help="of the tool, JSON")
+        add("--input", dest="tool_input", help="of the tool, a JSON object")
         add("--agent", choices=PLATFORMS, default="", metavar="AGENT",
             help="who sends it")
         given = parser.parse_args(argv)
         agent = given.agent or ("" if given.file else first)
-        event = decode(cls.content(given.file).decode()) if given.file else (
-            cls._sample(agent, given.event, given.tool, given.tool_input))
+        wanted = given.tool_input
+        event = cls._object(given.file, cls.content(given.file)) if given.file else (
+            cls._sample(agent, given.event, given.tool, wanted and cls._object(
+                "--input", wanted.encode("utf-8", "surrogateescape"))))
         return cls(given.hook, event, agent)._tell()
+
+    @staticmethod
+    def _object(of: str, data: bytes) -> "Event":
+        """Return the JSON object that is given; raise ValueError, which says where."""
+        try:
+            said = decode(data.decode("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{of}: {error}") from None
+        if not isinstance(said, dict):
+            raise ValueError(f"{of}: not a JSON object")
+        return said
 
     @staticmethod
     def _sample(agent: str, name: str, tool: str, tool_input: "Any") -> "Event":
@@ -7976,10 +7993,15 @@ class Trial:
 
         env = {**os.environ, **({"HOOK_IO_PLATFORM": self.agent} if self.agent else {})}
         began = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-IS", *more, self.hook], check=False, env=env,
-            input=encode(self.event).encode("ascii"), capture_output=True,
-            timeout=TRY_MAX_S)
+        try:
+            done = subprocess.run(
+                [sys.executable, "-IS", *more, self.hook], check=False, env=env,
+                input=encode(self.event).encode("ascii"), capture_output=True,
+                timeout=TRY_MAX_S)
+        except subprocess.TimeoutExpired:
+            raise ValueError(
+                f"{self.hook} was ended after {TRY_MAX_S} s: an agent waits for it, so "
+                "give what it waits for a timeout") from None
         return done, (time.perf_counter() - began) * 1000
 
     def _warnings(self) -> "List[str]":
@@ -8614,12 +8636,28 @@ class Plan:
                 yield from unified_diff(old, new, path, path, lineterm="")
 
     def apply(self) -> None:
-        """Make each new file beside its place, then put all in place, then remove."""
+        """Write all, or put back what was there and raise OSError; then remove."""
+        old = {path: Trial.content(path) for path, _, _ in self.writes
+               if os.path.exists(path)}
+        try:
+            self._put(self.writes)
+        except OSError:
+            for path, _, _ in self.writes:
+                if path not in old and os.path.exists(path):
+                    self._discard(path)
+            self._put([(path, old[path], mode) for path, _, mode in self.writes
+                       if path in old and Trial.content(path) != old[path]])
+            raise
+        for path in self.removals:
+            self._discard(path)
+
+    def _put(self, writes: "List[Tuple[str, bytes, int]]") -> None:
+        """Make each new file beside its place, then put all in place."""
         from functools import partial
 
         parts = []
         try:
-            for path, data, mode in self.writes:
+            for path, data, mode in writes:
                 parts.append((f"{path}.{os.urandom(4).hex()}.part", path))
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 opener = partial(os.open, mode=mode)
@@ -8632,8 +8670,6 @@ class Plan:
         finally:
             for part, _ in parts:
                 self._discard(part)
-        for path in self.removals:
-            self._discard(path)
 
     def _discard(self, path: str) -> None:
         """Remove a file, and the folders above it that are empty then."""

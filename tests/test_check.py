@@ -105,6 +105,16 @@ def test_folders_of_no_use_are_told(one_hook):
         assert said[name].endswith(" (CANNOT BE WRITTEN)"), said
 
 
+def test_no_value_makes_a_line_of_its_own_or_speaks_to_the_terminal(one_hook):
+    forged = f"{one_hook.home}/x\nThe test event arrived.\x1b]0;x\x07"
+    result, said = check(one_hook, "--server-url", nowhere(), env={
+        "HOOK_IO_STATE_DIR": forged, "HOOK_IO_EVENT_LOG": forged,
+        "HOOK_IO_SPOOL_DIR": forged})
+    assert result.exit == 1
+    assert result.stdout.replace("\n", "").isprintable()
+    assert "x The test event arrived. ]0;x" in said["state folder"]
+
+
 def test_the_collectors_variables_are_named(one_hook):
     with EventServer(fault="no_content") as server:
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": server.url, "HOOK_IO_FORMAT": "otlp"}

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -793,3 +794,21 @@ def test_with_closed_streams_no_file_gets_what_is_not_its_own(hook, closed):
     told = not {0, 1} & set(closed)  # who is told nothing of the event cannot answer it
     assert result.exit == 0 and (result.stdout != "") == told
     assert (result.stderr == "D\n") == (2 not in closed)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such numbers")
+@pytest.mark.parametrize("intent, stream", [("deny", "stdout"), ("block", "stderr")])
+def test_an_agent_that_leaves_a_thousand_files_open_is_answered(
+    hook, intent, stream
+):
+    many = ("import os, sys\nfor _ in range(1100): os.set_inheritable("
+            "os.open(os.devnull, 0), True)\nos.execv(sys.argv[1], sys.argv[1:])")
+    place(hook, "many.py", "import hook_io\nhook_io.run(lambda e: "
+          f"hook_io.{intent}('no, thanks'), 'many', fail='closed')\n")
+    event = {**TOOL, "hook_event_name": {"block": "TaskCreated"}.get(
+        intent, TOOL["hook_event_name"])}
+    done = subprocess.run(
+        [hook.python, "-c", many, *hook.command("many.py")], env=hook.env,
+        input=json.dumps(event).encode(), capture_output=True, timeout=PATIENCE_S,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096)))
+    assert b"no, thanks" in getattr(done, stream)

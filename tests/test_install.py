@@ -813,6 +813,27 @@ def test_no_half_written_file_stays_where_the_disk_is_full(project):
     assert tree(project) == before and path.exists()
 
 
+@pytest.mark.parametrize("older", [None, b"# hook_io 0.1.0, part of hook-io - older\n"])
+def test_where_one_file_cannot_be_replaced_all_are_as_they_were(project, older):
+    written(project, THEIRS)
+    if older:
+        (project / hook_io.HOOKS).mkdir()
+        (project / hook_io.HOOKS / "hook_io.py").write_bytes(older)
+    before = tree(project)
+    script = (
+        "import os, sys; sys.path.insert(0, sys.argv[1]); import hook_io\n"
+        "def put(part, path, replace=os.replace):\n"
+        "    if path.endswith('settings.json'): raise OSError(16, 'it is a mount')\n"
+        "    replace(part, path)\n"
+        "os.replace = put; sys.argv[1:3] = ['install']; hook_io._main()")
+    run = subprocess.run(
+        [PYTHONS[NEWEST], "-c", script, str(ROOT), "-", str(project)],
+        capture_output=True, timeout=PATIENCE_S)
+    assert run.returncode == 1
+    assert run.stderr.endswith(b"it is a mount\nNothing is changed.\n")
+    assert tree(project) == before
+
+
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 def test_make_installs_and_uninstalls(project):
     for action in ("install", "uninstall"):

@@ -202,6 +202,20 @@ def test_a_quoted_message_is_cleaned_cut_and_redacted(one_hook):
     assert KEY[:8] not in answered(one_hook, json={"message": "x" * 180 + " " + KEY})
 
 
+def test_no_more_of_a_message_is_looked_through_than_is_quoted(monkeypatch):
+    seen = []
+    monkeypatch.setattr(hook_io, "redact", lambda text: seen.append(text) or text)
+    hook_io.Outcome.of(500, {"error": "https://u:p@h/" * 70_000})
+    assert 0 < max(map(len, seen)) < 2000
+
+
+@pytest.mark.parametrize("size", [b"-2", b"-1", b"0", b"1", b"-fffff"])
+def test_chunks_that_lie_about_their_size_make_no_answer_longer(size):
+    link = hook_io.Exchange.__new__(hook_io.Exchange)
+    body = (size + b"\r\n") * 2000
+    assert len(link._dechunk(body)) <= len(body)
+
+
 @pytest.mark.parametrize("status", [401, 404, 413, 500, 503])
 def test_the_page_of_a_failing_server_is_not_quoted(one_hook, status):
     page = {"headers": {"Content-Type": "text/html"}, "body": "<html><h1>Oops</h1>"}

@@ -283,6 +283,14 @@ def test_a_person_is_told_that_the_events_are_kept(one_hook, spool):
     assert f"They are spooled to {spool}." in said["systemMessage"]
 
 
+def test_a_folders_name_makes_no_line_of_its_own(one_hook, tmp_path):
+    folder = tmp_path / "a\n[ERROR] b\x1b[2J"
+    env = {"HOOK_IO_FAIL_LOUD_THRESHOLD": "1", "HOOK_IO_STATE_DIR": str(folder)}
+    result = lose(one_hook, folder, env=env)
+    assert result.document["systemMessage"].isprintable()
+    assert len(result.lines) == 2 and all(map(str.isprintable, result.lines))
+
+
 def test_an_event_lost_in_the_background_is_kept_as_well(one_hook, spool):
     lose(one_hook, spool, "--background")
     eventually(lambda: waiting(spool))

@@ -86,6 +86,33 @@ def test_a_hook_that_is_not_there_is_told(written):
     assert "[ERROR] there is no file" in said
 
 
+@pytest.mark.parametrize("data", [b"[1]", b'{"a":', b"\xff", b"1", b'{"a":NaN}'])
+def test_an_event_that_is_none_is_told_by_its_files_name(written, data):
+    path = written(DENIES)
+    (path.parent / "event.json").write_bytes(data)
+    status, said = tried(path, str(path.parent / "event.json"))
+    assert (status, len(said.splitlines())) == (1, 1), said
+    assert said.startswith(f"[ERROR] {path.parent / 'event.json'}: ")
+
+
+@pytest.mark.parametrize("text", ["[1]", '{"a":', "x", "\udcff"])
+def test_an_input_that_is_none_is_told_by_the_options_name(written, text):
+    status, said = tried(written(DENIES), "--input", text)
+    assert (status, len(said.splitlines())) == (1, 1), said
+    assert said.startswith("[ERROR] --input: ")
+
+
+def test_a_hook_that_does_not_end_is_ended_and_told(written):
+    path = written("import threading\nhook_io.run(lambda e: threading.Event().wait(),"
+                   " 'own')\n")
+    script = ("import sys; sys.path.insert(0, sys.argv[1]); import hook_io\n"
+              "hook_io.TRY_MAX_S = 1; sys.argv[1:2] = ['try']; hook_io._main()")
+    done = subprocess.run([sys.executable, "-c", script, str(path.parent), str(path)],
+                          capture_output=True, timeout=PATIENCE_S)
+    assert done.returncode == 1
+    assert done.stderr.decode().startswith(f"[ERROR] {path} was ended after 1 s: ")
+
+
 def test_the_hooks_of_the_readme_pass_the_check(written):
     for source in blocks("python"):
         if "hook_io.run(" in source:
