@@ -268,7 +268,9 @@ def test_an_event_of_another_agent_is_taken_in_claude_codes_words(agent):
     {"hook_event_name": 1}, {"hook_event_name": ""}, {"hook_event_type": "Stop"},
     {"hook_event_type": "No thing", "payload": {"hook_event_name": "Stop"}},
     {"specversion": "1.0", "type": 3}, {"schema_version": "1", "source": []},
-    {"hook_event_type": [], "payload": {"a": 1}}, {"specversion": "1.0", "data": []}])
+    {"hook_event_type": [], "payload": {"a": 1}}, {"specversion": "1.0", "data": []},
+    {"hook_event_type": {}, "payload": {"hook_event_name": "Stop"}},
+    {"schema_version": "1", "event": {"type": []}}])
 def test_a_format_that_is_broken_is_refused_by_name(body):
     with EventServer() as server:
         status, answer = post(server, json.dumps(body).encode())

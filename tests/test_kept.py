@@ -9,7 +9,7 @@ import pytest
 
 from conftest import PATIENCE_S, eventually
 from server import EventServer, posts
-from server.http1 import READ_MAX_BYTES
+from server.http1 import CONTINUE, READ_MAX_BYTES, Connection
 from server.policy import Policy
 from test_server import connected, event_bytes, http_request, parts
 
@@ -218,6 +218,25 @@ def test_chunks_and_the_wish_to_go_on_are_read_on_a_kept_connection(kept):
         for _ in range(2):
             assert link.ask(head)[0] == 100
             assert link.ask(b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))[0] == 201
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError, BlockingIOError])
+def test_a_wish_to_go_on_behind_a_long_question_holds_up_nobody(
+        kept, error, monkeypatch):
+    def send_some(link, data, send_some=Connection.send_some):
+        if bytes(data) == CONTINUE:
+            raise error
+        return send_some(link, data)
+    monkeypatch.setattr(Connection, "send_some", send_some)
+    with Link(kept) as link, Link(kept) as other:
+        link.sock.sendall(request_of(b"", "/sessions", "GET")
+                          + b"POST /events HTTP/1.1\r\nHost: localhost\r\n"
+                          b"Expect: 100-continue\r\nContent-Length: 9\r\n\r\n")
+        assert link.answer()[0] == 200
+        eventually(lambda: kept.exchanges[0].method == "POST")
+        assert other.ask(request_of())[0] == 201
+        if error is BlockingIOError:  # who is not told may send all the same
+            assert link.ask(b"not JSON!")[0] == 400
 
 
 def test_a_body_that_is_cut_stores_nothing_and_ends_its_connection_alone(kept):

@@ -127,7 +127,8 @@ def from_observability(body, exchange):
     at = body.get("timestamp")
     is_time = isinstance(at, int) and not isinstance(at, bool) and 0 <= at < 1 << 43
     return event_of(
-        member(body, "payload", dict, "body"), event_type=body["hook_event_type"],
+        member(body, "payload", dict, "body"),
+        event_type=member(body, "hook_event_type", str, "body"),
         source_app=body.get("source_app"), summary=body.get("summary"),
         timestamp=iso(at / 1000) if is_time else None,
         session_id=body.get("session_id"), tool_name=body.get("tool_name"))
@@ -145,7 +146,8 @@ def from_cloudevents(body, exchange):
 def from_gram(body, exchange):
     source, event = (member(body, name, dict, "body") for name in ("source", "event"))
     session, data = (member(body, name, dict, "body") for name in ("session", "data"))
-    kind = source.get("raw_event_name") or GRAM_EVENTS.get(event.get("type"))
+    kind = source.get("raw_event_name") or GRAM_EVENTS.get(
+        member(event, "type", str, "body.event"))
     said = {**member(body, "raw", dict, "body"), "hook_event_name": kind}
     for name, names in GRAM_DATA.items():
         part = member(data, name, dict, "body.data")

@@ -163,7 +163,8 @@ class Loop:
             for unsent in client.reading:
                 if not unsent:
                     return
-                client.link.send_some(memoryview(unsent))
+                with contextlib.suppress(BlockingIOError):  # who can go on without it
+                    client.link.send_some(memoryview(unsent))
         except ValueError:  # the contract answers what is not HTTP
             client.exchange.headers = None
         self._whole[client] = True
@@ -207,7 +208,11 @@ class Loop:
 
     def _take_back(self):
         while self._given_back:
-            self._add(self._given_back.popleft())
+            client = self._given_back.popleft()
+            try:
+                self._add(client)
+            except OSError:  # it left with its next request begun
+                self._end(client, "client")
 
     def _end(self, client, by):
         self.lend(client)
