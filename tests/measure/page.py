@@ -232,7 +232,8 @@ def main():
     parser.add_argument("--shape", choices=SHAPES, nargs="+", default=list(SHAPES))
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    with contextlib.contextmanager(test_page.started_browser)() as browser:
+    with contextlib.contextmanager(test_page.started_browser)(
+            test_page.WHOLE) as browser:
         for count in options.events:
             for shape in options.shape:
                 with tempfile.TemporaryDirectory() as folder:
