@@ -231,7 +231,9 @@ def test_hooks_that_split_at_once_leave_parts_that_work(fresh, server):
     assert ask(fresh) == ["False", "[]", "True"]
 
 
-@pytest.mark.parametrize("end", [b"", b"\0" * 1000, b"\xff" * 1000, b"N" * 10 ** 6])
+@pytest.mark.parametrize(
+    "end", [b"", b"\0" * 1000, b"\xff" * 1000, b"N" * 10 ** 6],
+    ids=["nothing", "zeroes", "ones", "None without end"])
 def test_a_part_one_that_is_damaged_is_compiled_anew(parted, server, end):
     path = kept(parted)
     data = path.read_bytes()

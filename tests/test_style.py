@@ -3,6 +3,7 @@
 import ast
 import collections
 import dis
+import functools
 import inspect
 import json
 import operator
@@ -47,7 +48,19 @@ POWERS = {
 }
 
 
+@functools.lru_cache(maxsize=None)
+def tree_of(source):
+    """Return the syntax tree of *source*, which nobody changes."""
+    return ast.parse(source)
+
+
+@functools.lru_cache(maxsize=None)
 def names_in(node):
+    """Return what named_in() yields, for all who ask."""
+    return list(named_in(node))
+
+
+def named_in(node):
     """Yield every dotted name, import and call that *node* holds, as text."""
     for part in ast.walk(node):
         if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
@@ -65,7 +78,7 @@ def names_in(node):
 def breaches(source, power):
     """Return "definition: name" for each use of *power* where it does not belong."""
     names, allowed = POWERS[power]
-    for node in ast.parse(source).body:
+    for node in tree_of(source).body:
         holder = getattr(node, "name", "module level")
         if holder not in allowed:
             yield from (f"{holder}: {name}" for name in names_in(node) if name in names)
@@ -95,13 +108,14 @@ def test_a_side_effect_out_of_its_place_is_seen(code, power):
 @pytest.mark.parametrize("power", POWERS)
 def test_whoever_may_have_a_side_effect_exists_and_has_it(power):
     names, allowed = POWERS[power]
-    body = ast.parse(SOURCES["hook_io.py"]).body
+    body = tree_of(SOURCES["hook_io.py"]).body
     tree = {getattr(node, "name", ""): node for node in body}
     assert {name for name in allowed if not names & set(names_in(tree[name]))} == set()
 
 
+@functools.lru_cache(maxsize=None)
 def functions(source):
-    return [node for node in ast.walk(ast.parse(source))
+    return [node for node in ast.walk(tree_of(source))
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
 
 
@@ -141,7 +155,7 @@ def test_lines_are_at_most_88_long(path):
 
 @pytest.mark.parametrize("file", SHIPPED)
 def test_every_public_definition_is_documented(file):
-    public = [node for node in ast.parse(SOURCES[file]).body
+    public = [node for node in tree_of(SOURCES[file]).body
               if isinstance(node, (ast.FunctionDef, ast.ClassDef))
               and not node.name.startswith("_")]
     assert [node.name for node in public if not ast.get_docstring(node)] == []
@@ -200,7 +214,7 @@ def bound(body):
 
 def doubled(source):
     """Return the names that a module, or a class of it, binds a second time."""
-    tree = ast.parse(source)
+    tree = tree_of(source)
     bodies = [tree.body, *(node.body for node in ast.walk(tree)
                            if isinstance(node, ast.ClassDef))]
     counts = [collections.Counter(bound(body)) for body in bodies]
@@ -337,7 +351,7 @@ def globals_read(code):
 def uses_of_part_two(source):
     """Return each name of part two that part one reads."""
     seam = next(line for line, title in rooms(source) if title == "Part two")
-    two = set(bound(node for node in ast.parse(source).body if node.lineno > seam))
+    two = set(bound(node for node in tree_of(source).body if node.lineno > seam))
     one = compile("\n".join(source.splitlines()[:seam - 2]), "part one", "exec")
     return sorted(two & set(globals_read(one)))
 
@@ -362,7 +376,7 @@ def uses_of_a_later_section(source):
     heads, later = rooms(source), []
     seam = [title for _, title in heads].index("Part two")
     place = {name: max(n for n, (line, _) in enumerate(heads) if line <= node.lineno)
-             for node in ast.parse(source).body if node.lineno > heads[0][0]
+             for node in tree_of(source).body if node.lineno > heads[0][0]
              for name in bound([node])}
     for code in compile(source, "hook_io.py", "exec").co_consts:
         room = place.get(getattr(code, "co_name", ""), 0)

@@ -597,7 +597,7 @@ def test_without_a_fault_the_same_cases_pass(contract, tmp_path):
         content["cases"] = [case for case in content["cases"] if case["id"] in named]
         (vectors / path.name).write_text(json.dumps(content), encoding="utf-8")
     command = command_in(copied(tmp_path), contract)
-    assert judged(contract, command, "--vectors", str(vectors)) == (
+    assert judged(contract, command, "-j", "4", "--vectors", str(vectors)) == (
         0, dict.fromkeys(sorted(named), "pass"))
 
 
