@@ -4496,13 +4496,13 @@ DECIDED = ("PreToolUse", "PermissionRequest", "UserPromptSubmit",
            "PreSkillShellCommand", "Stop", "SubagentStop")
 
 
-def send(name: str, argv: "List[str]", table: str, started: float) -> None:
+def send(name: str, argv: "List[str]", table: str) -> None:
     """Run the hook *name*, which sends each event to a server.
 
     argv: the command line, without the program.  table: its errand, see
-        parse_options.  started: time.process_time() seconds, from which the time budget
-        runs.
+        parse_options.  The time budget runs from now.
     """
+    started = time.process_time()
     if _OWN_PATH and sys.path[-1:] == _OWN_PATH:
         sys.path.pop()  # nothing else in that folder is ever run
     senders: "List[Sender]" = []

@@ -22,18 +22,10 @@ hook_io.send.  This file is compiled at every start, hook_io once: what need not
 here stands there.
 """
 
-import time
-
-STARTED = time.process_time()  # the time budget counts from here
-
 import gc
 import sys
 
 gc.disable()  # so short a process leaves nothing to collect
-
-if __name__ == "__main__" and not (
-        sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
-    del sys.path[0]  # this folder, which may hold a json.py; only hook_io is wanted
 
 try:
     signals = __import__("_signal")  # without the enums of signal itself
@@ -42,11 +34,10 @@ try:
 except (ImportError, ValueError):
     pass
 
-AT = max(map(__file__.rfind, "/\\"))
-FOLDER = __file__[:AT] if AT > 0 else "."
-if FOLDER[:1] != "/":  # as Python 3.8 gives a module an absolute path in any case
-    FOLDER = __import__("os").path.abspath(FOLDER)
-sys.path.insert(0, FOLDER)
+if sys.flags.isolated or getattr(sys.flags, "safe_path", False):
+    FOLDER = __file__.rpartition("/")[0]  # which is not on the path, as it else is
+    sys.path.insert(0, FOLDER if FOLDER[:1] == "/" else __import__(
+        "os").path.dirname(__import__("os").path.abspath(__file__)))
 
 try:
     import hook_io
@@ -106,7 +97,7 @@ OPTIONS = """
 
 def main() -> None:
     """Run the hook on this process's arguments, variables and streams."""
-    hook_io.send("send_event", sys.argv[1:], OPTIONS, STARTED)
+    hook_io.send("send_event", sys.argv[1:], OPTIONS)
 
 
 if __name__ == "__main__":

@@ -268,7 +268,7 @@ def test_os_is_not_imported_where_nobody_has_loaded_it(one_hook, is_up):
     """It costs a fifth of Python's start, which the registered command has spared."""
     script = one_hook.folder / "send_event.py"
     script.write_text(script.read_text().replace(
-        "import time\n", f"import time\n{BEFORE_EXIT}", 1))
+        "import gc\n", f"import gc\n{BEFORE_EXIT}", 1))
     with EventServer() as server:
         url = server.url if is_up else nowhere()
         for _ in range(2):  # the first makes the folder of the state
