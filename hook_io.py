@@ -3400,7 +3400,8 @@ class Exchange:
             if end and (self._status() == 204 or b"content-length:0" in fields):
                 return {}
             try:
-                body = self._dechunk(body) if b"chunked" in head.lower() else body
+                if b"chunked" in head.lower():
+                    body = self._dechunk(body, decides)
                 if decides and len(body) < self._length(fields):
                     raise ValueError("not all of it is here")
                 text = body.decode("utf-8", "replace")
@@ -3423,16 +3424,23 @@ class Exchange:
                    if field.startswith(b"content-length:")]
         return int(lengths[0]) if lengths and lengths[0].isdigit() else 0
 
-    def _dechunk(self, body: bytes) -> bytes:
-        """Return what RFC 9112's chunked coding holds, as far as it is there."""
-        parts, at = [], 0
+    @staticmethod
+    def _dechunk(body: bytes, is_whole: bool) -> bytes:
+        """Return what RFC 9112's chunked coding holds, as far as it is there.
+
+        Raises ValueError for what is none, and where it *is_whole* without its end.
+        """
+        parts: "List[bytes]" = []
+        at = 0
         while at < len(body):
             end = body.find(b"\r\n", at) % (len(body) + 1)  # of a line that may be cut
-            size = int(body[at:end].partition(b";")[0], 16)
-            if size < 1:
-                break  # the last one; what follows it is trailers
+            size = int(b"0" + body[at:end].partition(b";")[0], 16)  # no "-2", no "+2"
+            if not size:
+                return b"".join(parts)  # the last one; what follows it is trailers
             parts.append(body[end + 2:end + 2 + size])
             at = end + size + 4
+        if is_whole:
+            raise ValueError("not all of it is here")
         return b"".join(parts)
 
 
@@ -4370,7 +4378,7 @@ def parse_options(
     notes, env = [], os.environ.get
     for name, variable, preset, takes, _ in line.rows:
         default = "" if preset == "-" or (preset == "required" and acts) else preset
-        text = given.get(name) or env(variable, "") or default
+        text = given.get(name) or (variable[1:] and env(variable)) or default
         if text == "required":
             raise line.mistake(f"the following argument is required: {name}")
         problem = "" if text == default else line.problem(takes, text)
@@ -7242,7 +7250,7 @@ class Decision:
         found = (JSON.at(answer, name) for name in inputs)
         new = next((value for value in found if isinstance(value, dict)), None)
         if self.outcome.is_loss or not self.outcome.is_answered or (
-                "input_error" in self.event or (verdict and not intent)
+                "input_error" in self.event or (verdict != "" and not intent)
                 or (intent == "rewrite" and new is None)):
             return None
         if new is not None and intent in ("", "allow", "none"):

@@ -211,9 +211,12 @@ def test_no_more_of_a_message_is_looked_through_than_is_quoted(monkeypatch):
 
 @pytest.mark.parametrize("size", [b"-2", b"-1", b"0", b"1", b"-fffff"])
 def test_chunks_that_lie_about_their_size_make_no_answer_longer(size):
-    link = hook_io.Exchange.__new__(hook_io.Exchange)
     body = (size + b"\r\n") * 2000
-    assert len(link._dechunk(body)) <= len(body)
+    try:
+        found = hook_io.Exchange._dechunk(body, False)
+    except ValueError:
+        found = b""
+    assert len(found) <= len(body)
 
 
 @pytest.mark.parametrize("status", [401, 404, 413, 500, 503])
@@ -439,6 +442,12 @@ def test_a_bad_variable_is_told_and_ignored(one_hook, server, variable, text):
     assert line.startswith(f"[WARNING] {variable} ")
     assert line.isprintable()
     assert "x" * 81 not in line
+    assert metadata_at(server) == sample("Stop")
+
+
+def test_a_variable_called_as_none_is_none(one_hook, server):
+    result = one_hook.send(server.url, stdin=sample("Stop"), env={"-": "1"})
+    assert (result.exit, result.stdout, result.stderr) == (0, "", "")
     assert metadata_at(server) == sample("Stop")
 
 
