@@ -3969,7 +3969,8 @@ class Losses:
             return ""
         unsure = min(streak.unconfirmed(".last"), losses)
         lost, begun = losses - unsure, f" since {since}"
-        said = [f"{lost} {self._were(lost)} lost{begun}"] if lost else []
+        how = "lost or spooled" if self.errand.settings.spool_dir else "lost"
+        said = [f"{lost} {self._were(lost)} {how}{begun}"] if lost else []
         if unsure:
             said.append(f"{unsure} had no answer in time{'' if lost else begun} and "
                         "may have arrived")

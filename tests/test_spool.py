@@ -283,6 +283,16 @@ def test_a_person_is_told_that_the_events_are_kept(one_hook, spool):
     assert f"They are spooled to {spool}." in said["systemMessage"]
 
 
+def test_what_is_kept_is_not_said_to_be_lost_once_the_server_is_back(one_hook, spool):
+    env = {"HOOK_IO_FAIL_LOUD_THRESHOLD": "1", "HOOK_IO_SPOOL_DIR": str(spool)}
+    with EventServer() as server:
+        url = server.url
+    lose(one_hook, spool, url=url, env=env)
+    with EventServer(port=server.port) as server:
+        told = one_hook.send(server.url, stdin=sample("PreToolUse"), env=env).document
+    assert "again; 1 was lost or spooled since" in told["systemMessage"]
+
+
 def test_a_folders_name_makes_no_line_of_its_own(one_hook, tmp_path):
     folder = tmp_path / "a\n[ERROR] b\x1b[2J"
     env = {"HOOK_IO_FAIL_LOUD_THRESHOLD": "1", "HOOK_IO_STATE_DIR": str(folder)}
