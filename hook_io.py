@@ -149,7 +149,7 @@ LONE_MIN_CHARS = 20  # of a key without a sign behind what it begins with
 LETTERS_MIN_CHARS = 24  # in a row, of a body of one case
 RANDOM_MIN_CHARS, JUDGED_MAX_CHARS = 16, 128  # of what looks random; judged of it
 MARKED_MIN_CHARS = 36  # of a word with one of KEY_MARKS in it
-NUMBER_MIN = 10000  # that is a secret
+NUMBER_MIN, CRUMB_MAX_CHARS = 10000, 10  # that is a secret; that is none in a cookie
 VALUE_MAX_CHARS, KEY_BLOCK_MAX_CHARS = 256, 1 << 14  # of a value judged; taken
 JOINT_CHARS, LINE_CHARS = 80, 200  # behind a name; before a flag
 # about a name, by which its value is judged
@@ -1380,7 +1380,7 @@ SECRET_ENDINGS = (
     *Row.each(
         "password passwords passwd passphrase passcode pwd secret secrets token"
         " authtokens accesstokens refreshtokens apitokens authorization authheader"
-        " bindpw rootpw"
+        " bindpw rootpw psk passwort"
         " cookie cookies credential credentials connectionstring"),
     *Row.each(
         "api access account private secret signing encryption shared master storage"
@@ -1393,11 +1393,11 @@ NAME_TAILS = ("header", "value", "base", "string", "hash", "plaintext")
 SECRET_NAMES = ("auth", "bearer", "basic", "jwt", "xauth")
 #: the value of a name that ends like this is secret if it looks random
 RANDOM_ENDINGS = Row.each(
-    "key keys pat psk auth bearer salt pepper pass creds cred jwt otp seed hmac sas"
+    "key keys pat login auth bearer salt pepper pass creds cred jwt otp seed hmac sas"
     " webhook tokens")
 #: a name that ends like this is none of a secret
 PLAIN_ENDINGS = (
-    *Row.each("page next continuation eos bos pad unk sep cls mask", "token"),
+    *Row.each("page next continuation eos bos pad unk sep cls mask publickey", "token"),
     *Row.each(
         "public primary foreign cache partition sort host site idempotency publishable"
         " object index query row group", "key"),
@@ -1477,11 +1477,12 @@ PLAIN_VALUES = frozenset(Row.each(
     " required optional password token secret cookie bearer basic digest hidden"
     " hashed encrypted text bytes uint8array int64 boolean number any base64 oauth2"
     " sha256 hs256 rs256 utf-8 utf8 default example unknown changeme anonymous"
+    " foo bar baz foobar abc abcdef bogus dummy"
     " current-password new-password one-time-code"))
 #: how a reference, a path, an address, a placeholder or a package begins
 PLAIN_STARTS = Row.each(
     "~/ . / $ { < % #{ [ @ ! http:// https:// file: npm: workspace: sha256- sha512-"
-    " sha256: env: vault: arn: urn: op:// ref+ your- your_ my- data: &lt;")
+    " sha256: env: vault: arn: urn: op:// ref+ your- your_ my- data: &lt; #/")
 #: what is in a sentence about a secret
 SENTENCE_WORDS = frozenset(Row.each(
     "the a an is are was be has must your to for of in and or not this please"))
@@ -1531,21 +1532,23 @@ class Value:
     def is_plain(self) -> bool:
         """Tell a word of programs, a reference, a mask or a version from a secret."""
         text, lowered = self.text, self.text.lower()
-        if lowered.strip("?![]()").partition("|")[0] in PLAIN_VALUES or (
-                lowered in PLAIN_NAMES or lowered.startswith(PLAIN_STARTS)):
+        word = lowered.strip("?![]()").partition("|")[0]
+        if word in PLAIN_VALUES or lowered in PLAIN_NAMES:
             return True
-        if len(text) > 2 and len(set(lowered).difference("*.•#-_? ")) < 2:
+        if lowered.startswith(PLAIN_STARTS):  # as Base64 may
+            return text[0] != "/" or "." in text or not self.is_wordless()
+        if len(set(lowered).difference("*.•#-_?, ")) < min(2, len(text) - 1) or (
+                text.endswith(("...", "…")) and not self.is_random()):
             return True
         inner, end, _ = text.partition("{")[2].partition("}")
         if any(mark in text for mark in REFERENCES) or (
                 end and (not inner or inner.replace(".", "_").isidentifier())):
             return True
-        if (text[0] == "#" and len(text) in (4, 5, 7, 9)) or lowered[:2] == "0x":
+        if (text[0] == "#" and len(text) in (4, 5, 7, 9)) or (
+                lowered[:2] == "0x" and len(text) < KEY_BODY_MIN_CHARS) or (
+                text[0] + text[-1] in ("[]", "{}", "()", "<>", "%%", "__")):
             return True
-        if text[:1] + text[-1:] in ("[]", "{}", "()", "<>", "%%", "__") or (
-                text[:2] == "#/"):
-            return True
-        numbers = text.lstrip("^~>=<v ").partition("-")[0].split(".")
+        numbers = text.lstrip("^~>=<v ").partition("-")[0].replace("/", ".").split(".")
         return 1 < len(numbers) < 5 and all(
             number.isdigit() and len(number) < 5 for number in numbers)
 
@@ -1611,7 +1614,7 @@ class Value:
 
 # Keys: what is one by its form, whoever issues it.
 
-#: how a key begins that no rule sees -> how many letters, digits, "_" and "-" follow
+#: how a key begins that no rule sees -> how many characters of ALL follow
 KEY_STARTS = {
     **dict.fromkeys(Row.each("AKIA ASIA ABIA ACCA"), 16), "LTAI": 12, "A3T": 17,
     "SCW": 17,
@@ -1619,14 +1622,11 @@ KEY_STARTS = {
         "sk_live_ sk_test_ rk_live_ rk_test_ rzp_live_ rzp_test_"), 10),
     **dict.fromkeys(Row.each("dapi AIza 1// BSA A3- hf_ api_org_"), 28),
     **dict.fromkeys(Row.each("YCAJE GR1348941"), 19), "oy2": 43, "sha256~": 43,
-    "cmVmd": 50, "AKCp": 60}
-#: the same where Base64 and the parts of a key follow
-BASE64_STARTS = {
+    "cmVmd": 50, "AKCp": 60,
     **dict.fromkeys(Row.each(
         "xoxb- xoxp- xoxa- xoxs- xoxc- xoxd- xoxe xoxr- xoxo- xapp- eyJ FLWSECK SG."
         " ATATT3 ATCTT3 ABSK dG9r IQoJb3JpZ2luX2Vj ZXlK"), 10),
     "EAA": 19, "K00": 27, "cflt": 56, "A" * 20: 30}
-_ALL_STARTS = (*KEY_STARTS, *BASE64_STARTS)
 #: what is in a key of at least MARKED_MIN_CHARS
 KEY_MARKS = ("AzFu", "AzSe", "+ASt", ".atlasv1.", "Q~", "-us1", "-us2",
              "UFJJVkFURSBLRVkt", "BSSVZBVEUgS0VZL", "QUklWQVRFIEtFWS")  # PRIVATE KEY-
@@ -1640,10 +1640,12 @@ ID_PREFIXES = frozenset(Row.each(
     " pod job task step test tests backup snapshot log logs tmp temp data item page"
     " block x86 amd64 urn uuid guid svg font css js py pub po vpc subnet ami sg vol eni"
     " rtb igw ocid1 wf conv batch ft ftjob iid clsid pvc request device instance"))
+#: how a compiler's name of a function begins, in C++ and Rust
+SYMBOL_STARTS = ("_Z", "_R")
 #: how a file's name ends, and no key
 FILE_ENDINGS = frozenset(Row.each(
     "js mjs cjs css ts map json jsonl html py txt log md png jpg svg gz zip tgz whl jar"
-    " tar yml yaml toml lock sh so wasm woff woff2 ttf pdf"))
+    " tar yml yaml toml lock sh so wasm woff woff2 ttf pdf deb rpm"))
 UUID_CHARS, UUID_MAX_CHARS = 36, 40  # with a region before it
 BASE64_WIDTHS = (43, 60, 64, 72, 76)  # of a SHA-256, and of a line of a longer text
 #: how a public key or certificate, an image or an archive begins in Base64
@@ -1681,6 +1683,7 @@ class Key:
             begin = at + len(piece) - len(piece.lstrip("-_.~+"))
             at += len(piece) + 1
             if begin < done or len(word) - begin < KEY_MIN_CHARS or (
+                    piece.startswith(SYMBOL_STARTS)) or (
                     len(piece) < least and not word.startswith("1//", begin)):
                 continue
             text = word[begin:begin + KEY_MAX_CHARS]
@@ -1708,20 +1711,19 @@ class Key:
             (has_sign and (self._is_prefixed() or self._is_dotted()))
             or (is_whole and self._is_lone()))
         size = self._trimmed(text) if is_key else 0
-        return max(size, self._started() if text.startswith(_ALL_STARTS) else 0)
+        return max(size, self._started() if text.startswith(tuple(KEY_STARTS)) else 0)
 
     def _started(self) -> int:
         """Return the length of a key that begins as one of the tables says, or 0."""
         text = self.text
-        for starts, made_of in ((KEY_STARTS, URL), (BASE64_STARTS, ALL)):
-            start = next(filter(text.startswith, starts), "")
-            size = len(text) - len(text[len(start):].lstrip(made_of)) if start else 0
-            if size and size - len(start) >= starts[start] and (
-                    len(set(text[len(start):size])) > 1 and (
-                        start[-1] in "_-" or Value(text[:size]).is_mixed)):
-                is_unsigned = text[size - 1] == "." and text.count(".", 0, size) == 2
-                return size if is_unsigned else self._trimmed(text[:size])
-        return 0
+        start = next(filter(text.startswith, KEY_STARTS))
+        size = len(text) - len(text[len(start):].lstrip(ALL))
+        if size - len(start) < KEY_STARTS[start] or len(set(text[len(start):size])) < 2:
+            return 0
+        if start[-1] not in "_-" and not Value(text[:size]).is_mixed:
+            return 0
+        is_unsigned = text[size - 1] == "." and text.count(".", 0, size) == 2
+        return size if is_unsigned else self._trimmed(text[:size])
 
     def _is_lone(self) -> bool:
         """Tell a word without a sign of a path, of all three kinds of characters."""
@@ -1743,9 +1745,11 @@ class Key:
             return False
         if self._has_uuid(self.text):
             return len(body) <= UUID_MAX_CHARS and self._has_uuid(body)
-        if (sign == "." and not value.is_wordless()) or (  # a program's member
-                body.rpartition(".")[2] in FILE_ENDINGS):
-            return False
+        if body.rpartition(".")[2] in FILE_ENDINGS or not (
+                value.is_wordless() or (sign != "." and any(
+                    Value(part).is_random(32 if part != body else least)
+                    for part in body.replace("_", "-").split("-")))):
+            return False  # a program's member, or words
         return len(body) >= LETTERS_MIN_CHARS or (
             body not in (body.lower(), body.upper()))
 
@@ -2148,7 +2152,8 @@ class Named:
         if self.rank == 1 and self.before[-1:] == " ":  # "API key"
             self.rank = Name(self.before.split(" ")[-2] + name.text).rank or 1
         self.sign = self.closed = self.called = ""
-        self.start = self.end + self._joint(self.text[self.end:self.end + JOINT_CHARS])
+        rest = self.text[self.end:self.end + JOINT_CHARS]
+        self.start = self.end + self._joint(rest.replace("\\n", "\n "))  # as in JSON
 
     def _joint(self, rest: str) -> int:
         """Return how far behind the name its value begins; tell what stands between."""
@@ -2163,8 +2168,8 @@ class Named:
         elif rest[:1] == "[":
             size = rest[1:].partition("]")[0]
             rest = rest.replace(size, "[" * len(size), 1) if size.isdigit() else rest
-        tail = rest.lstrip(CLOSERS)
-        self.closed = rest[:len(rest) - len(tail)]
+        self.closed = rest[:len(rest) - len(rest.lstrip(CLOSERS))].rstrip("\\")
+        tail = rest[len(self.closed):]
         held = tail.lstrip(" \t\r\n,{\"'\\")
         said = held.lower() if held != tail else ""
         beside = next(filter(said.startswith, BESIDE), "")
@@ -2178,8 +2183,8 @@ class Named:
             value = value.lstrip("|>+- \t\r\n")
         elif sign in ("=", ":", "=>", ":=") and value.lstrip()[:1] in QUOTES:
             value = value.lstrip()
-        elif not sign and value[:1] == "\\":
-            value = value.lstrip("\\ \t\r\n")
+        elif not sign and value.lstrip("\\")[:1] in ("\r", "\n"):
+            value = value.lstrip("\\ \t\r\n") if value[:1] == "\\" else value
         kind, is_typed, typed = value[:48].partition(" = ")
         if is_typed and not set(kind) & set("\"`;(){}\n") and (
                 (sign == ":" and kind[:1] != "'" and ("," not in kind or "<" in kind))
@@ -2259,8 +2264,9 @@ class Named:
             said = rest.lstrip()
         start, said = end - len(said), said.strip(" ,;)")
         value = Value(said)
-        is_words = not value.is_mixed and ((" " in said and "=" not in said) or (
-            said.isidentifier() and said != said.lower()))
+        is_words = self._is_said(value) or (not value.is_mixed and (
+            (" " in said and "=" not in said)
+            or (said.isidentifier() and said != said.lower())))
         called, is_call, _ = said.replace("[", "(").partition("(")
         if len(said) < 6 or is_words or value.is_code() or value.is_sentence() or (
                 is_call and called.replace(".", "_").isidentifier()):
@@ -2305,9 +2311,18 @@ class Named:
         return (is_named and len(value.text) > 2 and not value.is_code()) or (
             (behind is None or bool(self.sign) or self.is_flag) and value.is_key())
 
+    def _is_said(self, value: Value) -> bool:
+        """Tell words of the name, and a cookie of short words, from a secret."""
+        said = value.text
+        if "_" in said and Name.without_signs(said) in self.name.bare:
+            return True
+        return self.name.bare.endswith(("cookie", "cookies")) and (
+            not value.is_mixed and max(map(len, said.replace(";", "=").split("="))) <=
+            CRUMB_MAX_CHARS)
+
     def _is_good_quoted(self, value: Value) -> bool:
         said, word, sign = value.text, self.name.text, self.sign
-        if sign == ">" or not value.is_secret():
+        if sign == ">" or self._is_said(value) or not value.is_secret():
             return False
         if self.called:
             is_cast = self.called.lower().endswith(CASTS) and len(said) > 7
@@ -2392,21 +2407,23 @@ class Named:
         if is_tight or sign in (":-", "value"):
             return value.is_mixed or self.before[-1:] not in ("(", " ") or (
                 behind[:1] not in (")", ","))
-        if sign == "|":
-            return value.is_key()
+        if sign in ("|", ">"):
+            is_likely = behind == "</" if sign == ">" else (
+                value.is_mixed and len(said) >= SECRET_MIN_CHARS)
+            return is_likely and value.is_secret()
         if sign and sign[:2] != "is":
-            is_element = sign == ">" and behind == "</" and value.is_secret()
             is_name = behind.strip()[:1] in (",", ";", ")", "}") and (
                 said.isidentifier() and Name(said).rank > 1)
-            return sign not in ("||", "??", "?:") and (
-                (value.is_mixed and not is_name) or is_element)
+            return sign not in ("||", "??", "?:") and value.is_mixed and not is_name
         if self.is_flag:
-            return said[0] != "-" and "=" not in said[:6]
+            is_help = self.text[self.end:self.end + 2] == "  "
+            return not is_help and said[0] != "-" and "=" not in said[:6]
         is_last = behind[:1] in ("", "\r", "\n") and (
             len(said) >= SECRET_MIN_CHARS and ":" not in said)
         return value.is_key() or (
             value.is_mixed and (is_last or self.before.endswith(SETTERS))) or (
-            word.lower() == "password" and self.before.split()[-2:-1] == ["login"])
+            word.lower() == "password" and self.before.split()[-2:-1] == ["login"]
+            and behind[:1] in ("", "\r", "\n"))
 
 
 # Cutting ----------------------------------------------------------------------
