@@ -1537,7 +1537,8 @@ class Value:
             return True
         if lowered.startswith(PLAIN_STARTS):  # as Base64 may
             return text[0] != "/" or "." in text or not self.is_wordless()
-        if len(set(lowered).difference("*.•#-_?, ")) < min(2, len(text) - 1) or (
+        kinds = len(set(lowered).difference("*.•#-_?, "))
+        if kinds < (2 if len(text) > 2 else 1) or (
                 text.endswith(("...", "…")) and not self.is_random()):
             return True
         inner, end, _ = text.partition("{")[2].partition("}")
@@ -1615,18 +1616,16 @@ class Value:
 # Keys: what is one by its form, whoever issues it.
 
 #: how a key begins that no rule sees -> how many characters of ALL follow
-KEY_STARTS = {
-    **dict.fromkeys(Row.each("AKIA ASIA ABIA ACCA"), 16), "LTAI": 12, "A3T": 17,
-    "SCW": 17,
-    **dict.fromkeys(Row.each(
-        "sk_live_ sk_test_ rk_live_ rk_test_ rzp_live_ rzp_test_"), 10),
-    **dict.fromkeys(Row.each("dapi AIza 1// BSA A3- hf_ api_org_"), 28),
-    **dict.fromkeys(Row.each("YCAJE GR1348941"), 19), "oy2": 43, "sha256~": 43,
-    "cmVmd": 50, "AKCp": 60,
-    **dict.fromkeys(Row.each(
-        "xoxb- xoxp- xoxa- xoxs- xoxc- xoxd- xoxe xoxr- xoxo- xapp- eyJ FLWSECK SG."
-        " ATATT3 ATCTT3 ABSK dG9r IQoJb3JpZ2luX2Vj ZXlK"), 10),
-    "EAA": 19, "K00": 27, "cflt": 56, "A" * 20: 30}
+KEY_STARTS = {start: least for least, starts in (
+    (10, "sk_live_ sk_test_ rk_live_ rk_test_ rzp_live_ rzp_test_ xoxb- xoxp- xoxa-"
+         " xoxs- xoxc- xoxd- xoxe xoxr- xoxo- xapp- eyJ FLWSECK SG. ATATT3 ATCTT3 ABSK"
+         " dG9r IQoJb3JpZ2luX2Vj ZXlK"),
+    (12, "LTAI"), (16, "AKIA ASIA ABIA ACCA"), (17, "A3T SCW"),
+    (19, "EAA YCAJE GR1348941"), (27, "K00"),
+    (28, "dapi AIza 1// BSA A3- hf_ api_org_"), (30, "A" * 20), (43, "oy2 sha256~"),
+    (50, "cmVmd"), (56, "cflt"), (60, "AKCp")
+) for start in starts.split(" ")}
+_ALL_STARTS = (*KEY_STARTS,)
 #: what is in a key of at least MARKED_MIN_CHARS
 KEY_MARKS = ("AzFu", "AzSe", "+ASt", ".atlasv1.", "Q~", "-us1", "-us2",
              "UFJJVkFURSBLRVkt", "BSSVZBVEUgS0VZL", "QUklWQVRFIEtFWS")  # PRIVATE KEY-
@@ -1711,7 +1710,7 @@ class Key:
             (has_sign and (self._is_prefixed() or self._is_dotted()))
             or (is_whole and self._is_lone()))
         size = self._trimmed(text) if is_key else 0
-        return max(size, self._started() if text.startswith(tuple(KEY_STARTS)) else 0)
+        return max(size, self._started() if text.startswith(_ALL_STARTS) else 0)
 
     def _started(self) -> int:
         """Return the length of a key that begins as one of the tables says, or 0."""
@@ -1747,7 +1746,7 @@ class Key:
             return len(body) <= UUID_MAX_CHARS and self._has_uuid(body)
         if body.rpartition(".")[2] in FILE_ENDINGS or not (
                 value.is_wordless() or (sign != "." and any(
-                    Value(part).is_random(32 if part != body else least)
+                    Value(part).is_random(KEY_BODY_MIN_CHARS)
                     for part in body.replace("_", "-").split("-")))):
             return False  # a program's member, or words
         return len(body) >= LETTERS_MIN_CHARS or (

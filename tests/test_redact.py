@@ -678,3 +678,33 @@ def test_many_names_in_an_event_take_no_more_for_each():
         return min(took)
 
     assert cpu_s(1000) < 8 * cpu_s(250)
+
+
+@pytest.mark.parametrize("text", [
+    "T _ZGTtNKSt13bad_exceptionD1Ev@@CXXABI_1.3.10",
+    "T _ZNSt6vectorIiSaIiEE9push_backERKi",
+    "  -W, --password           force a prompt (should happen automatically)",
+    "     --basic              Use HTTP Basic Authentication",
+    "Filename: pool/main/o/openssl/openssl_3.0.17-1~deb12u2_amd64.deb",
+    "ii  gcc-mingw-w64-x86-64-win32-runtime  12.2.0-14",
+    "ossl_ec_GF2m_simple_oct2point", "Cookie: lang=en; theme=dark",
+    "Set-Cookie: theme=dark; Path=/", 'SEND_MESSAGE_TOKEN = "send_message"',
+    '"access_token": "12/34",', 'privateKey: "-----BEGIN PRIVATE KEY-----\\n...",',
+    "headers['Authorization'] = ', '.join(header)", "PublicKeyToken=b77a5c561934e089"])
+def test_what_programs_print_about_themselves_stays(text):
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize("text, secret", [
+    ("secret_key = {}", "/tx0IzkXbdxhR32pekcw5opstZ8gurboNfwBRP07"),
+    ("aws configure set secret_key {}", "/Xekl3ma0tF73CQJrgijnsqHSx+8MLpz33SnsjRZ"),
+    ("PRIVATE_KEY={}", "0x" + HEX * 2), ('psk="{}"', "blue-Horse-42"),
+    ("| DB_PASSWORD | {} | of the database |", "mdT4ble9")])
+def test_a_secret_that_begins_like_a_path_or_a_number_is_redacted(text, secret):
+    assert redact(text.format(secret)) == text.format(GONE)
+
+
+def test_json_in_a_string_stays_json_where_a_key_begins_a_line():
+    held = json.dumps({"command": "print-access-token\nya29.a0A" + VALUES["mixed"]})
+    assert json.loads(redact({"text": held})["text"])["command"].startswith(
+        "print-access-token\n")
