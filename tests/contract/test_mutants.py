@@ -559,7 +559,7 @@ def kit(contract, *options):
 def judged(contract, command, *options):
     """Return (exit status, {case id: result}) of a run of the kit on *command*."""
     done = subprocess.run(
-        [*kit(contract, *options), "--", *command],
+        [*kit(contract, "-j", "4", *options), "--", *command],
         capture_output=True, timeout=LIMIT_S)
     assert done.returncode in (0, 1), done.stderr.decode()
     cases = json.loads(done.stdout.decode())["cases"]
@@ -597,7 +597,7 @@ def test_without_a_fault_the_same_cases_pass(contract, tmp_path):
         content["cases"] = [case for case in content["cases"] if case["id"] in named]
         (vectors / path.name).write_text(json.dumps(content), encoding="utf-8")
     command = command_in(copied(tmp_path), contract)
-    assert judged(contract, command, "-j", "4", "--vectors", str(vectors)) == (
+    assert judged(contract, command, "--vectors", str(vectors)) == (
         0, dict.fromkeys(sorted(named), "pass"))
 
 
