@@ -135,20 +135,45 @@ PAGES = ("README.md", "tests/contract/behaviour.md", "tests/contract/agents.md",
 PAGED = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
 
 
-def fed(command, data, **kwargs):
+class Awaited(subprocess.Popen):
+    """A process whose end is told at once: with a limit, wait() looks now and then.
+
+    Between two looks a busy machine lets others run, for many times what a hook takes.
+    """
+
+    def wait(self, timeout=None):
+        if timeout is None or self.returncode is not None:
+            return super().wait(timeout)
+        ends = threading.Thread(target=super().wait, daemon=True)
+        ends.start()
+        ends.join(timeout)
+        return super().wait(0)
+
+
+def fed(command, data, timeout=PATIENCE_S, check=False, **kwargs):
     """Run *command* to its end with *data* on stdin; return the CompletedProcess.
 
     The pipe is filled before: a hook waits half a second for an event, and a busy
-    machine may let us go on later than that.
+    machine may let us go on later than that.  Raises TimeoutExpired, and to *check* an
+    exit status that is not 0 CalledProcessError.
     """
-    kwargs = {"timeout": PATIENCE_S, "capture_output": True, "check": False, **kwargs}
+    kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **kwargs}
     if os.name == "nt":
-        return subprocess.run(command, input=data, **kwargs)
+        return subprocess.run(command, input=data, timeout=timeout, check=check,
+                              **kwargs)
     reader, writer, rest = pipe_with(data)
     feeder = threading.Thread(target=write_all, args=(writer, rest), daemon=True)
     feeder.start() if rest else os.close(writer)
-    with open(reader, "rb") as stdin:
-        return subprocess.run(command, stdin=stdin, **kwargs)
+    with open(reader, "rb") as stdin, Awaited(
+            command, stdin=stdin, **kwargs) as process:
+        try:
+            said = process.communicate(timeout=timeout)
+        finally:
+            process.kill()  # which is none any more, but when its time is over
+    done = subprocess.CompletedProcess(command, process.returncode, *said)
+    if check:
+        done.check_returncode()
+    return done
 
 
 def write_all(fd, data):

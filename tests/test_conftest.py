@@ -69,3 +69,17 @@ def test_processes_can_be_interrupted_also_where_the_shell_ignores_that():
     done = subprocess.run(["sh", "-c", f"trap '' INT; {line}"], env=env,
                           capture_output=True, timeout=PATIENCE_S)
     assert done.stdout.strip() == b"-2", done
+
+
+def test_a_process_whose_time_is_over_is_ended_and_said_to_be():
+    with pytest.raises(subprocess.TimeoutExpired):
+        fed([sys.executable, "-c", "import time; time.sleep(600)"], b"", timeout=0.1)
+
+
+def test_a_process_that_leaves_its_streams_is_waited_for_and_ended_in_time():
+    leaves = "import os, time; os.close(1); os.close(2); time.sleep({}); os._exit(3)"
+    assert fed([sys.executable, "-c", leaves.format(0.1)], b"").returncode == 3
+    with pytest.raises(subprocess.TimeoutExpired):
+        fed([sys.executable, "-c", leaves.format(600)], b"", timeout=0.5)
+    with pytest.raises(subprocess.CalledProcessError):
+        fed([sys.executable, "-c", leaves.format(0)], b"", check=True)
