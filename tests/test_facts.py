@@ -135,7 +135,7 @@ SAID = (
 #: passages whose figures are no limit of ours, or measured -> what holds them
 MEASURED = {
     r"on fakes in two halves: .+? look-alikes are altered": "tests/test_corpus.py",
-    r"A grammar of \d+ places for a named secret .+? examples and tests\.":
+    r"A grammar of \d+ places for a named secret .+? are altered\. Not found:":
         "measured once",
     r"What 10,000 people at 2,000 events .+? GB/h": "tests/test_readme.py",
     r"\d[\d,]+ a second want several": "tests/test_readme.py",
