@@ -3483,7 +3483,7 @@ class FailureStreak:
 
     def __init__(self, name: str, threshold: int = LOUD_AFTER) -> None:
         self.threshold, self.folder = threshold, self.state_folder()
-        self.path = self._joined(self.folder, self.file_name(name))
+        self.path = self.joined(self.folder, self.file_name(name))
 
     @staticmethod
     def state_folder() -> str:
@@ -3501,11 +3501,12 @@ class FailureStreak:
              ".local/state/hook-io"),
         ):
             if base[:1] == "/" if is_posix else os.path.isabs(base):
-                return FailureStreak._joined(base, folder) if folder else base
+                return FailureStreak.joined(base, folder) if folder else base
         return f"{os.devnull}/no home folder"  # so that every use fails
 
     @staticmethod
-    def _joined(folder: str, name: str) -> str:
+    def joined(folder: str, name: str) -> str:
+        """Return the path of *name* in a folder, as os.path.join() does, without it."""
         if os.name == "posix":
             return f"{folder.rstrip('/')}/{name}"
         return os.path.join(folder, name)
@@ -4544,7 +4545,7 @@ def send(name: str, argv: "List[str]", table: str) -> None:
             values, notes = parse_options(table, argv, f"{name}.py")
             notes += problems
         if values.get("export", "off") != "off" and not values["event_log"]:
-            values["event_log"] = os.path.join(
+            values["event_log"] = FailureStreak.joined(
                 FailureStreak.state_folder(), "events.jsonl")
         errand = Errand(Settings(values, argv, os.environ, sources), name, started,
                         began_ns, os.urandom(16).hex())
@@ -6444,8 +6445,10 @@ class Export:
 
     def _prom(self) -> str:
         """Return where the text file stands; a link to its folder is seen as one."""
-        folder = os.path.expanduser(self.settings.textfile_dir)
-        return os.path.normpath(os.path.join(folder, PROM_FILE))
+        folder = self.settings.textfile_dir
+        if folder[:1] == "/" and not {"", ".", ".."} & {*folder[1:].split("/")}:
+            return f"{folder}/{PROM_FILE}"  # as it would be, without loading os.path
+        return os.path.normpath(os.path.join(os.path.expanduser(folder), PROM_FILE))
 
     def _write_text(self) -> str:
         """Write what node_exporter reads; return why it is not, "" if it is.
@@ -6570,7 +6573,7 @@ class Ledger:
     """
 
     def __init__(self, folder: str, is_owing: bool = True) -> None:
-        self.path, self.lock = os.path.join(folder, "export.json"), -1
+        self.path, self.lock = FailureStreak.joined(folder, "export.json"), -1
         self.sums = ("counters", "owed") if is_owing else ("counters",)
         self.state = self._whole(LEDGER, {})
         self.labels: "Dict[str, Event]" = {"{}": {}}  # by the key of what is counted

@@ -256,24 +256,29 @@ BEFORE_EXIT = """
 import posix, sys
 before, leave = set(sys.modules), posix._exit
 def report(code):
-    posix.write(leave_fd, " ".join(set(sys.modules) - before).encode())
+    if posix.getpid() == hook:
+        posix.write(leave_fd, " ".join(set(sys.modules) - before).encode())
     leave(code)
-leave_fd, posix._exit = posix.dup(2), report
+leave_fd, hook, posix._exit = posix.dup(2), posix.getpid(), report
 """
 
 
 @pytest.mark.usefixtures("patient")
-@pytest.mark.parametrize("is_up", [True, False], ids=["delivered", "server down"])
-def test_os_is_not_imported_where_nobody_has_loaded_it(one_hook, is_up):
+@pytest.mark.parametrize("is_up, argv", [
+    (True, ()), (False, ()), (False, ("--export", "--background")),
+], ids=["delivered", "server down", "export detached"])
+def test_os_is_not_imported_where_nobody_has_loaded_it(one_hook, is_up, argv, tmp_path):
     """It costs a fifth of Python's start, which the registered command has spared."""
     script = one_hook.folder / "send_event.py"
     script.write_text(script.read_text().replace(
         "import gc\n", f"import gc\n{BEFORE_EXIT}", 1))
+    env = {"HOOK_IO_EXPORT": "textfile", "HOOK_IO_TEXTFILE_DIR": str(tmp_path)}
     with EventServer() as server:
         url = server.url if is_up else nowhere()
         for _ in range(2):  # the first makes the folder of the state
             result = one_hook.send(
-                url, stdin=sample("PreToolUse"), flags=("-I", "-S"))
+                url, *argv, stdin=sample("PreToolUse"), flags=("-I", "-S"),
+                env=env if argv else {})
         assert len(server.exchanges) == 2 * is_up
     imported = set(result.stderr.splitlines()[-1].split())
     assert imported <= {
