@@ -797,18 +797,21 @@ def test_a_folder_that_cannot_be_made_is_told(project):
     assert tree(project) == before
 
 
+def with_replace(put, action, project):
+    """Run the installer where os.replace is what *put* defines; return the process."""
+    script = ("import os, sys; sys.path.insert(0, sys.argv[1]); import hook_io\n"
+              f"{put}\nos.replace = put; sys.argv[1:3] = [{action!r}]; hook_io._main()")
+    return subprocess.run([PYTHONS[NEWEST], "-c", script, str(ROOT), "-", str(project)],
+                          capture_output=True, timeout=PATIENCE_S)
+
+
 def test_no_half_written_file_stays_where_the_disk_is_full(project):
     path = written(project, THEIRS)
     done("install", project)
     before = tree(project)
-    script = (
-        "import os, sys; sys.path.insert(0, sys.argv[1]); import hook_io\n"
-        "def full(*a): raise OSError(28, 'No space left on device')\n"
-        "os.replace = full; sys.argv[1:3] = ['uninstall']\n"
-        "hook_io._main()")
-    run = subprocess.run(
-        [PYTHONS[NEWEST], "-c", script, str(ROOT), "-", str(project)],
-        capture_output=True, timeout=PATIENCE_S)
+    run = with_replace(
+        "def put(*a): raise OSError(28, 'No space left on device')", "uninstall",
+        project)
     assert run.returncode == 1 and b"No space left" in run.stderr
     assert tree(project) == before and path.exists()
 
@@ -820,15 +823,10 @@ def test_where_one_file_cannot_be_replaced_all_are_as_they_were(project, older):
         (project / hook_io.HOOKS).mkdir()
         (project / hook_io.HOOKS / "hook_io.py").write_bytes(older)
     before = tree(project)
-    script = (
-        "import os, sys; sys.path.insert(0, sys.argv[1]); import hook_io\n"
+    run = with_replace(
         "def put(part, path, replace=os.replace):\n"
         "    if path.endswith('settings.json'): raise OSError(16, 'it is a mount')\n"
-        "    replace(part, path)\n"
-        "os.replace = put; sys.argv[1:3] = ['install']; hook_io._main()")
-    run = subprocess.run(
-        [PYTHONS[NEWEST], "-c", script, str(ROOT), "-", str(project)],
-        capture_output=True, timeout=PATIENCE_S)
+        "    replace(part, path)", "install", project)
     assert run.returncode == 1
     assert run.stderr.endswith(b"it is a mount\nNothing is changed.\n")
     assert tree(project) == before
