@@ -833,6 +833,17 @@ class Line:
         return text.strip()
 
     @staticmethod
+    def number(text: str, base: int = 10) -> int:
+        """Return the whole number that *text* is, in at most 18 ASCII digits; -1.
+
+        int() takes more: signs, blanks, "_", "0x", digits of other alphabets, and any
+        length, for which it takes its time.
+        """
+        digits = "0123456789abcdefABCDEF"[:base if base <= 10 else None]
+        is_number = 0 < len(text) < 19 and set(text) <= set(digits)
+        return int(text, base) if is_number else -1
+
+    @staticmethod
     def excerpt(text: str) -> str:
         """Return the begin of *text* in quotes, without secrets."""
         safe = redact(text[:ECHO_MAX_CHARS + CUT_MARGIN_CHARS])
@@ -3059,8 +3070,7 @@ class Endpoint:
             port = rest
         host = host.lower().rstrip(".")
         is_host = host and (":" in host or all(c.isalnum() or c in "-._" for c in host))
-        is_port = not port or (
-            port.isdigit() and len(port) < 6 and 0 < int(port) < 65536)
+        is_port = not port or (len(port) < 6 and 0 < Line.number(port) < 65536)
         if not (is_host and is_port):
             raise Outcome("invalid", "the URL's host or port is missing or wrong")
         return host, int(port or default_port)
@@ -3416,7 +3426,8 @@ class Exchange:
             if end and (self._status() == 204 or b"content-length:0" in fields):
                 return {}
             try:
-                if b"chunked" in head.lower():
+                if any(field.startswith(b"transfer-encoding:")
+                       and field.endswith(b"chunked") for field in fields):
                     body = self._dechunk(body, decides)
                 if decides and len(body) < self._length(fields):
                     raise ValueError("not all of it is here")
@@ -3435,10 +3446,16 @@ class Exchange:
         return None
 
     def _length(self, fields: "List[bytes]") -> int:
-        """Return the Content-Length among header *fields*, 0 where there is none."""
-        lengths = [field.partition(b":")[2] for field in fields
-                   if field.startswith(b"content-length:")]
-        return int(lengths[0]) if lengths and lengths[0].isdigit() else 0
+        """Return the Content-Length among header *fields*, 0 where there is none.
+
+        Raises ValueError for one that is no number, and for two that differ.
+        """
+        lengths = {field.partition(b":")[2] for field in fields
+                   if field.startswith(b"content-length:")}
+        numbers = [Line.number(text.decode("latin-1").strip()) for text in lengths]
+        if len(numbers) > 1 or -1 in numbers:
+            raise ValueError("no length")
+        return sum(numbers)
 
     @staticmethod
     def _dechunk(body: bytes, is_whole: bool) -> bytes:
@@ -3449,8 +3466,13 @@ class Exchange:
         parts: "List[bytes]" = []
         at = 0
         while at < len(body):
-            end = body.find(b"\r\n", at) % (len(body) + 1)  # of a line that may be cut
-            size = int(b"0" + body[at:end].partition(b";")[0], 16)  # no "-2", no "+2"
+            end = body.find(b"\r\n", at)
+            if end < 0:
+                break  # the line is cut: a "0" may be the begin of "0a"
+            size = Line.number(
+                body[at:end].partition(b";")[0].decode("latin-1").strip(" \t"), 16)
+            if size < 0:
+                raise ValueError("no size of a chunk")
             if not size:
                 return b"".join(parts)  # the last one; what follows it is trailers
             parts.append(body[end + 2:end + 2 + size])
@@ -4453,8 +4475,7 @@ class CommandLine:
         low, _, high = takes.partition("-")
         problem = hint = ""
         if low.isdigit():
-            is_number = text.isascii() and text.isdigit() and len(text) < 19
-            if not (is_number and int(low) <= int(text) <= int(high)):
+            if not int(low) <= Line.number(text) <= int(high):
                 problem = f"is no whole number from {low} to {high}"
         elif choices and text not in choices:
             problem = f"is none of {', '.join(choices)}"

@@ -219,6 +219,36 @@ def test_chunks_that_lie_about_their_size_make_no_answer_longer(size):
     assert len(found) <= len(body)
 
 
+@pytest.mark.parametrize("size", [
+    "x13", "0x13", "1_3", "+13", "\uff11\uff13", "", "13 3"])
+def test_a_chunk_has_no_size_but_in_hexadecimal_digits(size):
+    body = size.encode() + b'\r\n{"intent": "allow"}\r\n0\r\n\r\n'
+    with pytest.raises(ValueError):
+        hook_io.Exchange._dechunk(body, True)
+
+
+def test_a_chunk_whose_size_is_cut_is_not_taken_for_the_last_one():
+    body = b'00000013\r\n{"intent": "allow"}\r\n0'
+    with pytest.raises(ValueError):
+        hook_io.Exchange._dechunk(body, True)
+    assert hook_io.Exchange._dechunk(body + b"\r\n", True) == b'{"intent": "allow"}'
+
+
+@pytest.mark.parametrize("port", ["\xb2", "\uff140", "\u0663", "+5", "1_0", " 5"])
+def test_a_port_that_is_not_written_in_ascii_digits_is_none(port):
+    with pytest.raises(hook_io.Outcome):
+        hook_io.Endpoint.split(f"localhost:{port}", 80)
+
+
+@pytest.mark.parametrize("lengths", ["+18", "1_8", "9" * 5000, "1\r\ncontent-length:2"],
+                         ids=["sign", "underscore", "long", "two"])
+def test_an_answer_of_an_unclear_length_decides_nothing(lengths):
+    link = hook_io.Exchange(hook_io.Endpoint("http://localhost/"), 0, [])
+    fields = f"content-length:{lengths}".split("\r\n")
+    with pytest.raises(ValueError):
+        link._length([field.encode() for field in fields])
+
+
 @pytest.mark.parametrize("status", [401, 404, 413, 500, 503])
 def test_the_page_of_a_failing_server_is_not_quoted(one_hook, status):
     page = {"headers": {"Content-Type": "text/html"}, "body": "<html><h1>Oops</h1>"}
