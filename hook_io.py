@@ -8243,6 +8243,9 @@ _WRITTEN_FIRST = (
     (r"_q\(\) .+? 3<&0; };", "q() { exec 3<&0;"
      " h --fail-loud off <&3 3<&- >/dev/null 2>&1 & };"),
     (r"_q \|\| _q </dev/null \|\| :;", "q;"))
+#: what those gained next, each alone: a lower priority
+_NICED_FIRST = (r'n="?[^;]*; (k=; |command[^;]+; )?(?=h\(\))|\$n (\$k )?(?=\$p)'
+                r"|command -v nice[^;]+; (?=exec)")
 _RUNS_OURS = r'-IS "[^"]*/send_event\.py"'  # also one that a person has changed since
 _RUNS_HOOK = r'\$p -IS "\$d/[\w.-]+\.py"'  # whatever its name
 HOOK_TIME_FACTOR = 6  # a person's own hook may take so many times as long as ours
@@ -8383,8 +8386,10 @@ class Registration:
         for now, before in _WRITTEN_FIRST:
             first = [re.sub(now, before, text) for text in first]
         known.update(first)
-        return lambda text: unnamed(text) in known or (
-            not script and re.fullmatch(_WRITTEN_BEFORE, text))
+        return lambda text: (
+            unnamed(text) in known
+            or re.sub(_NICED_FIRST, "", unnamed(text)) in known
+            or (not script and re.fullmatch(_WRITTEN_BEFORE, text)))
 
     def _every(self, script: str) -> "Iterator[Dict[str, Event]]":
         """Yield all that registers a hook of this name, "" for ours."""
@@ -8591,6 +8596,7 @@ class Plan:
         self.writes: "List[Tuple[str, bytes, int]]" = []
         self.removals: "List[str]" = []
         self.lines: "List[str]" = []
+        self.seen: "Dict[str, bytes]" = {}
 
     def inside(self, file: str) -> str:
         """Return where *file* is, links followed."""
@@ -8621,7 +8627,8 @@ class Plan:
     def read(self, file: str) -> bytes:
         """Return what is in a file; b"" if it is not there."""
         path = self.path(file)
-        return Trial.content(path) if os.path.exists(path) else b""
+        data = Trial.content(path) if os.path.exists(path) else b""
+        return self.seen.setdefault(path, data)
 
     def names(self, folder: str) -> "List[str]":
         """Return the names in a folder; none if it is not there."""
@@ -8685,9 +8692,16 @@ class Plan:
                 yield from unified_diff(old, new, path, path, lineterm="")
 
     def apply(self) -> None:
-        """Write all, or put back what was there and raise OSError; then remove."""
+        """Write all, or put back what was there and raise OSError; then remove.
+
+        Raises ValueError for a file that is another than when the change was planned.
+        """
         old = {path: Trial.content(path) for path, _, _ in self.writes
                if os.path.exists(path)}
+        for path in {*self.removals, *(path for path, _, _ in self.writes)}:
+            now = Trial.content(path) if os.path.exists(path) else b""
+            if now != self.seen.get(path, now):
+                raise ValueError(f"{path} was just changed by another: run this again")
         try:
             self._put(self.writes)
         except OSError:
@@ -8702,6 +8716,7 @@ class Plan:
 
     def _put(self, writes: "List[Tuple[str, bytes, int]]") -> None:
         """Make each new file beside its place, then put all in place."""
+        from errno import EBUSY
         from functools import partial
 
         parts = []
@@ -8716,6 +8731,12 @@ class Plan:
                     os.chmod(parts[-1][0], mode)
             for part, path in parts:
                 os.replace(part, path)
+        except OSError as error:
+            if error.errno != EBUSY:
+                raise
+            raise OSError(
+                f"{path} is mounted by itself, so nothing can take its place: mount its"
+                " folder instead, or run this where it is") from None
         finally:
             for part, _ in parts:
                 self._discard(part)

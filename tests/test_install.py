@@ -12,6 +12,7 @@ import signal
 import stat
 import subprocess
 import tempfile
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,19 @@ FIRST = {
                 ' >/dev/null 2>&1 & }; if [ "$OS" = Windows_NT ]; then (h) || :;'
                 " elif [ -e /proc/self ]; then q; else cat | q; fi",
     "foreground": '$p -IS "$d/send_event.py" --source-app app --event-type Stop || :',
+}
+#: how those behind them lowered their priority, one after the other
+NICED = {
+    "never": {},
+    "by one word": {
+        "h() {": 'n="nice -n 19"; command -v nice >/dev/null || n=; h() {',
+        "exec $p": "exec $n $p"},
+    "in the background": {
+        "h() {": "n=; h() {", "exec $p": "exec $n $p",
+        "q() {": 'q() { command -v nice >/dev/null && n="nice -n 19";'},
+    "by two words": {
+        "h() {": "n=; k=; h() {", "exec $p": "exec $n $k $p",
+        "q() {": "q() { command -v nice >/dev/null && n=nice && k=-n19;"},
 }
 FIRST_FOUND = {
     "claude-code": "trap '' TERM; d=$CLAUDE_PLUGIN_ROOT; [ -f \"$d/hook_io.py\" ] ||"
@@ -330,10 +344,14 @@ def test_an_upgrade_replaces_our_entries_where_they_stand_and_no_others(project)
     assert read(path.with_name("settings.json.hook-io.bak")) == before
 
 
-@pytest.mark.parametrize("run", FIRST)
+@pytest.mark.parametrize("run, niced", [
+    ("foreground", "never"), *product(["detached"], NICED)])
 @pytest.mark.parametrize("agent", FIRST_FOUND)
-def test_what_the_first_commands_were_is_replaced_and_taken_out(project, agent, run):
+def test_what_the_first_commands_were_is_replaced_and_taken_out(
+        project, agent, run, niced):
     line = FIRST_FOUND[agent] + FIRST[run]
+    for before, after in NICED[niced].items():
+        line = line.replace(before, after)
     line = f"exec sh -c {shlex.quote(line)}" if agent == "codex" else line
     before = {"hooks": {"PreToolUse": [
         {"hooks": [{"type": "command", "command": line}]}]}}
@@ -828,8 +846,27 @@ def test_where_one_file_cannot_be_replaced_all_are_as_they_were(project, older):
         "    if path.endswith('settings.json'): raise OSError(16, 'it is a mount')\n"
         "    replace(part, path)", "install", project)
     assert run.returncode == 1
-    assert run.stderr.endswith(b"it is a mount\nNothing is changed.\n")
+    assert run.stderr.endswith(
+        b"settings.json is mounted by itself, so nothing can take its place: mount its"
+        b" folder instead, or run this where it is\nNothing is changed.\n")
     assert tree(project) == before
+
+
+@pytest.mark.parametrize("action", ["install", "uninstall"])
+def test_what_another_wrote_meanwhile_is_not_overwritten(project, action):
+    path = written(project, THEIRS)
+    if action == "uninstall":
+        done("install", project)
+    meanwhile = json.dumps({"model": "another"})
+    run = with_replace(
+        "put, apply = os.replace, hook_io.Plan.apply\n"
+        "def late(plan):\n"
+        f"    open({str(path)!r}, 'w').write({meanwhile!r})\n"
+        "    apply(plan)\n"
+        "hook_io.Plan.apply = late", action, project)
+    assert run.returncode == 1
+    assert b"was just changed by another: run this again" in run.stderr
+    assert path.read_text() == meanwhile
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
