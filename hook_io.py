@@ -6013,17 +6013,17 @@ LINES_MIN = 1000  # that are read however late it is
 SETTLE_MS = 150  # for hooks of the same turn that still write their lines
 READ_MAX_BYTES = 1 << 26  # of a log, of which one session's lines are wanted
 LEDGER_MAX_BYTES = 1 << 19  # of what has been exported, before the file begins anew
-LINE_BYTES = (1 << 14, 1 << 17)  # of it, in which the last line most often is
+LINE_BYTES = (1 << 15, 1 << 17)  # of it, in which the last line most often is
 BACK_BYTES = 1 << 20  # looked through at once for where a session begins
 TRANSCRIPT_MAX_BYTES = 1 << 25  # that are new in one
 CONTENT_MAX_CHARS = 1024  # of one attribute
-ANSWERS_KEPT = 500  # of a model, that may be told again
+ANSWERS_KEPT = 200  # of a model, that may be told again
 TURNS_KEPT = 5  # whose subagents may still be at work
 ID_CHARS, IDS_KEPT = 16, 200  # of a span; of a session, beside those of TURNS_KEPT
 TURNS_WAITING = 20  # for a collector that does not take them
 WAITING_MAX_BYTES = 1 << 23  # of their spans
 SPANS_MAX = 2000  # of a turn
-SESSIONS_MAX, SESSIONS_AT_HAND = 100, 8  # known; read by each export
+SESSIONS_MAX, SESSIONS_AT_HAND = 100, 4  # known; read by each export
 LABEL_VALUES_MAX = 100  # of a kind; any other is "other"
 PROM_FILE = "hook_io.prom"
 USAGE_AGENTS = ("claude-code",)  # whose transcripts hold usage
@@ -6043,7 +6043,7 @@ SESSION: "Event" = {
     "begun": {"agent": str}}
 LEDGER: "Event" = {
     "sessions": {"": SESSION}, "counters": {"": {}}, "names": {"": [str]},
-    "usage": {"": str}, "owed": {"": {}}, "waiting": [[str, [{}]]],
+    "usage": str, "owed": {"": {}}, "waiting": [[str, [{}]]],
     "since": int, "in_doubt": bool}
 #: of a turn that several exports read, what the later ones have of its beginning
 BEGUN = ("session_id", "source_app", "agent", "prompt_id", "model", "user_email")
@@ -6588,8 +6588,8 @@ class Ledger:
     beside it.  counters: all that was ever counted.  owed: the same of what a
     collector, if there is one, has not taken, since the time (ns) "since", and in_doubt
     while it is asked: of an export that was killed meanwhile nobody knows.  waiting:
-    turns that it has not taken, as spans.  usage: id of an answer -> its tokens, in a
-    text, which is read faster.
+    turns that it has not taken, as spans.  usage: ";", id and tokens of each answer, in
+    one text, which is read faster.
     names: values of labels.
     """
 
@@ -6612,6 +6612,8 @@ class Ledger:
         """Tell whether each of *values* is of a shape that stands as in LEDGER."""
         if shape in (int, float):
             return Ledger._are_numbers(values, shape)
+        if not values:
+            return True
         if not {*map(type, values)} <= {
                 shape if isinstance(shape, type) else type(shape)}:
             return False
@@ -6737,6 +6739,17 @@ class Ledger:
         known = sessions.pop(session_id, None) or self._away().get(session_id, {})
         whole = sessions[session_id] = self._whole(SESSION, known)
         return whole
+
+    def answer(self, name: str) -> str:
+        """Return what is known of an answer's tokens; what is now, belongs behind."""
+        begin, known = f";{Spans.hash(ID_CHARS, name)} ", self.state["usage"]
+        earlier, _, others = known.partition(begin)
+        told, end, later = others.partition(";")
+        known = earlier + end + later + begin
+        while known.count(";") > ANSWERS_KEPT:
+            known = known[known.index(";", 1):]
+        self.state["usage"] = known
+        return told
 
     def _away(self) -> "Event":
         """Return the sessions that are in a file of their own; {} if there is none."""
@@ -7008,13 +7021,11 @@ class Tokens:
 
     def _count(self, turn: "Event", answer: "Event") -> bool:
         """Count the tokens of an answer; tell whether it is a new one."""
-        counted, key = self.ledger.state["usage"], Spans.hash(16, answer["id"])
-        told, now = counted.pop(key, ""), [answer[kind] for kind in TOKENS]
+        told, now = self.ledger.answer(answer["id"]), [answer[kind] for kind in TOKENS]
         before = [int(count[:18]) for count in told.split() if count.isdecimal()]
         more = [max(0, count - old) for count, old in zip(
             now, before if len(before) == len(now) else [0] * len(now))]
-        counted[key] = " ".join(map(str, now))
-        self.ledger.keep_last(counted, ANSWERS_KEPT)
+        self.ledger.state["usage"] += " ".join(map(str, now))
         paid = self.known["paid"].get(answer["model"]) or [0] * (len(TOKENS) + 1)
         self.known["paid"][answer["model"]] = [
             *(old + count for old, count in zip(paid, more)), paid[-1]]

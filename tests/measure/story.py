@@ -78,7 +78,7 @@ def remember(folder, sessions):
     for number in range(sessions):
         ledger.session(ids[number]).update(
             log=[number, 0], done="".join(ids[-hook_io.IDS_KEPT:]))
-    ledger.state["usage"] = dict.fromkeys(ids, "1000 100 100000 0")
+    ledger.state["usage"] = "".join(f";{one} 1000 100 100000 0" for one in ids)
     ledger.save()
     ledger.leave()
 
