@@ -6612,11 +6612,10 @@ class Ledger:
         """Tell whether each of *values* is of a shape that stands as in LEDGER."""
         if shape in (int, float):
             return Ledger._are_numbers(values, shape)
-        if not values:
-            return True
-        if not {*map(type, values)} <= {
+        kinds = {*map(type, values)}
+        if not kinds or not kinds <= {
                 shape if isinstance(shape, type) else type(shape)}:
-            return False
+            return not kinds
         if isinstance(shape, list) and not shape[1:]:
             return Ledger._fit([item for value in values for item in value], shape[0])
         if isinstance(shape, list):

@@ -1144,6 +1144,30 @@ def test_an_answer_that_comes_late_undoes_no_newer_one(page, server):
     assert oldest.count() == 1
 
 
+def test_news_that_comes_while_one_looks_is_looked_at_afterwards(page, server):
+    turn(server, 0, prompt="First")
+    page.open()
+    page.row("First").wait_for()
+    held = []
+
+    def hold_the_first(route):
+        if held:
+            route.continue_()
+        else:
+            held[:] = [route, route.fetch()]
+
+    page.tab.route("**/story?*", hold_the_first)
+    with page.tab.expect_request("**/story?*"):
+        turn(server, 10, prompt="Second")
+    eventually(lambda: held or page.tab.wait_for_timeout(50))
+    turn(server, 20, prompt="Third")
+    page.tab.wait_for_timeout(700)
+    looks = len(asked_for(page, "/story"))
+    held[0].fulfill(response=held[1])
+    page.row("Third").wait_for()
+    assert len(asked_for(page, "/story")) == looks + 1
+
+
 @pytest.mark.parametrize("query, ids", [
     ("", [*"dcba"]), ("limit=2", ["d", "c"]), ("limit=2&also=a", ["d", "c", "a"]),
     ("limit=2&also=c", ["d", "c"]), ("limit=2&also=x", ["d", "c"]),

@@ -28,16 +28,18 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from array import array
 from pathlib import Path
 from statistics import median
 
 TESTS = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 EVENT = {
     "timestamp": "2026-11-28T01:05:52.074Z", "source_app": "load",
     "event_type": "PostToolUse", "tool_name": "Bash", "summary": "Bash: npm test",
     "session_id": "load-%02d", "metadata": json.dumps({
-        "tool_use_id": "toolu_01", "tool_input": {"command": "npm test"},
+        "tool_use_id": "toolu_000001", "tool_input": {"command": "npm test"},
         "tool_response": {"stdout": "x" * 400}})}
 HEAD = ("POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         "Idempotency-Key: %s\r\nContent-Length: %d\r\n\r\n")
@@ -47,7 +49,8 @@ LEAD_S = 0.3  # until the first event is due
 PATIENCE_S = 10  # for an answer; then its connection is given up
 FLOOR_PART = 6  # of a round's time, for the floor
 REALTIME = 5  # priority
-PAGE_S, PAGE_REST = 0.4, 4  # REFRESH_MS and REST of page/main.js
+PAGE_S, PAGE_REST = 0.4, 9  # REFRESH_MS and REST of page/main.js
+BROWSER_S = 3  # until it has opened a page
 PAGE_ASKS = ("/sessions", "/story?session_id=load-01&since=%d&limit=1000", "/asked")
 #: option -> its arguments of argparse
 OPTIONS = {
@@ -58,6 +61,8 @@ OPTIONS = {
     "--folder": {"metavar": "FOLDER", "help": "where the events are kept meanwhile"},
     "--page": {"action": "store_true", "help": "with a page open: its stream is read,"
                " and it asks, as page/main.js does"},
+    "--browser": {"action": "store_true", "help": "with the page itself, in a real"
+                  " Chromium on the same processors"},
     "--wrk": {"action": "store_true", "help": "let wrk send; it counts an answer's time"
               " from when it has sent"},
     "--kill": {"action": "store_true", "help": "SIGKILL halfway"},
@@ -175,7 +180,8 @@ class Link:
     def send(self):
         self.count += 1
         self.key = f"{self.number}-{self.count}"
-        self.sock.sendall((HEAD % (self.key, len(self.body))).encode() + self.body)
+        body = self.body.replace(b"toolu_000001", b"toolu_%06d" % self.count)
+        self.sock.sendall((HEAD % (self.key, len(body))).encode() + body)
 
     def receive(self):
         """Return whether the answer is whole; raise OSError where none can come."""
@@ -247,6 +253,42 @@ def look(port, until):
         time.sleep(max(PAGE_S, PAGE_REST * times[-1] / 1000))
     print(f"  the page: asked {len(times)} times, answered in {median(times):.0f} ms,"
           f" most {max(times):.0f}")
+
+
+class Browser:
+    """A real one that shows the session that grows; nobody talks to it meanwhile."""
+
+    def __init__(self, port, folder):
+        self.process = subprocess.Popen(
+            [self._path(), "--headless", "--no-sandbox", "--remote-debugging-port=0",
+             f"--user-data-dir={folder}/browser",
+             f"http://127.0.0.1:{port}/#session=load-01"],
+            stderr=subprocess.DEVNULL, start_new_session=True)
+        self.told = Path(folder, "browser", "DevToolsActivePort")
+        time.sleep(BROWSER_S)
+        print(f"  the browser shows {self._title()!r}")
+
+    def _title(self):
+        port = self.told.read_text().split()[0]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as answer:
+            return json.load(answer)[0]["title"]
+
+    @staticmethod
+    def _path():
+        from test_page import SOURCES
+
+        for source in SOURCES:
+            with contextlib.suppress(LookupError, StopIteration, OSError,
+                                     subprocess.SubprocessError):
+                path = source()
+                if path:
+                    return path
+        return sys.exit("[ERROR] There is no Chromium here: apt-get install"
+                        " chromium-headless-shell")
+
+    def stop(self):
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
 class Server:
@@ -356,6 +398,7 @@ def measured(options, number):
             page = multiprocessing.get_context("spawn").Process(
                 target=look, args=(server.port, time.monotonic() + options.seconds))
             page.start()
+        browser = Browser(server.port, folder) if options.browser else None
         if options.kill:
             server.kill_after(options.seconds / 2)
         count, answered, times, own, spent_s = (
@@ -363,6 +406,8 @@ def measured(options, number):
             sent(server.port, options, options.seconds))
         if options.page:
             page.join()
+        if browser:
+            browser.stop()
         keys = server.stop()
     twice = len(keys) - len(set(keys))
     lost, said = (max(0, answered - len(keys)), answered) if options.wrk else (
@@ -393,6 +438,7 @@ def main():
     print(f"{machine(options)}; {options.rate} events a second of"
           f" {len(json.dumps(EVENT))} bytes on {options.connections} connections for"
           f" {options.seconds} s{', a page open' if options.page else ''}"
+          f"{', a browser open' if options.browser else ''}"
           f"{', sent by wrk' if options.wrk else ''}", flush=True)
     rounds = [measured(options, 1 + n) for n in range(options.rounds)]
     p99, base, lost = zip(*rounds)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT. What hooks wait for a person to answer, for as long as they wait.
 import {$, ask, long, make} from "./text.js";
 
-const COALESCE_MS = 50, POLL_MS = 1000, shown = new Map();
-let timer, due = Infinity;
+const COALESCE_MS = 50, REST_MS = 400, POLL_MS = 1000, shown = new Map();
+let timer, due = Infinity, last = 0;
 const send = (path, value) => ask(path, {}, {method: "POST", body: JSON.stringify(value)});
 function asking(one) {
   const title = `${one.tool_name || one.event_type} in ${one.source_app}`, said = make("span");
@@ -18,7 +18,7 @@ function asking(one) {
   return Object.assign(form, {ariaLabel: title, onsubmit: event => event.preventDefault()});
 }
 async function refresh() {
-  due = Infinity;
+  [due, last] = [Infinity, Date.now()];
   const on = $("asks").checked, waiting = await (on ? send("/asked", {}) : ask("/asked")).catch(() => []);
   for (const [id, form] of shown) if (!waiting.some(one => one.id === id)) { form.remove(); shown.delete(id); }
   for (const one of waiting) if (!shown.has(one.id)) { shown.set(one.id, asking(one)); $("asked").append(shown.get(one.id)); }
@@ -26,7 +26,7 @@ async function refresh() {
 }
 
 // The earliest time that anybody wants counts.
-export function soon(in_ms = COALESCE_MS) {
+export function soon(in_ms = Math.max(COALESCE_MS, last + REST_MS - Date.now())) {
   if (Date.now() + in_ms >= due) return;
   clearTimeout(timer);
   due = Date.now() + in_ms;

@@ -7,11 +7,11 @@ import {begin, goBack, goOn} from "./story.js";
 import {$, ask, clock, make, painted, short} from "./text.js";
 import * as turns from "./turns.js";
 
-const RETRY_MS = 1500, REFRESH_MS = 400, REST = 4, SEARCH_MS = 150, SWEEP_MS = 30000;  // rest: times what news took
+const RETRY_MS = 1500, REFRESH_MS = 400, REST = 9, SEARCH_MS = 150, SWEEP_MS = 30000;  // rest: times what a look took
 const FIRST = 200, PART = 1000, UNASKED = 10000, FOUND = 200;  // events: at first, then, fetched unasked
 const want = {session: "", item: "", from: "", to: "", q: ""};
 let all = [], listed = 500, story = begin({}), gaps = [], back;  // back: the session of which an earlier part is on its way
-let paused = false, source, attempt = 0, timer, typed, stale = 0, rest = REFRESH_MS, sent = 0, got = 0;
+let paused = false, source, attempt = 0, timer, typed, stale = 0, missed, rest = REFRESH_MS, sent = 0, got = 0;
 const menu = shows => { $("menu").ariaExpanded = String($("side").classList.toggle("shown", shows)); };
 const say = state => { $("state").dataset.state = $("state").textContent = state; };
 function remember(wanted) {
@@ -25,8 +25,9 @@ function choose(session) {
   menu(false);
   readHash();
 }
+const goRest = took_ms => { [stale, rest] = [0, Math.max(REFRESH_MS, REST * took_ms)]; if (missed) soon(); };
 async function refresh() {
-  stale = 0;
+  [stale, missed] = [clearTimeout(stale) ?? -1, false];  // until all of it is seen
   const began = performance.now(), number = ++sent, mine = want.session, since = story.session === mine ? story.newest : 0;
   try {
     const [list, told] = await Promise.all([ask("/sessions", {limit: listed, also: mine}),
@@ -36,9 +37,8 @@ async function refresh() {
     all = list;
     story = story.session !== told.session_id || since && told.earlier ? begin(told) : goOn(story, told);
     paint();
-    painted().then(() => sessions.show(all, want.session, choose, all.length >= listed && listed < UNASKED && (() => refresh(listed += 500))));
-  } catch (error) { $("empty").textContent = `The server does not answer: ${error.message}`; }
-  rest = Math.max(REFRESH_MS, REST * (performance.now() - began));
+    await painted().then(() => sessions.show(all, want.session, choose, all.length >= listed && listed < UNASKED && (() => refresh(listed += 500))));
+  } catch (error) { $("empty").textContent = `The server does not answer: ${error.message}`; } finally { if (number === sent) goRest(performance.now() - began); }
 }
 function paint() {
   const session = all.find(one => one.session_id === story.session), from_ms = story.turns[0]?.started_ms;
@@ -89,7 +89,7 @@ function readHash() {
   search();
   refresh();
 }
-const soon = () => { stale ||= setTimeout(refresh, rest); }, news = () => { soon(); asked.soon(); };
+const soon = () => { missed = Boolean(stale); stale ||= setTimeout(refresh, rest); }, news = () => { soon(); asked.soon(); };
 async function connect() {
   const mine = ++attempt;
   clearTimeout(timer);
