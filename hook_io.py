@@ -6741,7 +6741,8 @@ class Ledger:
 
     def answer(self, name: str) -> str:
         """Return what is known of an answer's tokens; what is now, belongs behind."""
-        begin, known = f";{Spans.hash(ID_CHARS, name)} ", self.state["usage"]
+        begin = f";{Spans.hash(ID_CHARS, name)} "
+        known: str = self.state["usage"]
         earlier, _, others = known.partition(begin)
         told, end, later = others.partition(";")
         known = earlier + end + later + begin
