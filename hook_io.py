@@ -2075,10 +2075,16 @@ class Text:
         """Return the password of an address, or its user if that looks like a key."""
         if self.text.find("@", at, at + KEY_BLOCK_MAX_CHARS) < 0:
             return at, at
-        said = self.text[at:self.end("authority", at)].rpartition("@")[0]
-        user, _, password = said.partition(":")
+        said = self.text[at:self.end("authority", at)]
+        user, colon, port = said.partition(":")
+        has_slash = user[1:] and colon and "@" not in said and not port.isdigit()
+        if has_slash:  # in a password that nobody has escaped
+            said = self.text[at:self.end("argument", at)]
+        user, _, password = said.rpartition("@")[0].partition(":")
         value = Value(password or user)
-        if password:
+        if has_slash:
+            is_secret = value.is_random(14)
+        elif password:
             is_secret = not value.is_plain() and (
                 value.is_mixed or not Name(password).rank)
         else:
@@ -2298,8 +2304,10 @@ class Named:
             end = text.find(quote, end + 1, last)
         end = last if end < 0 else end
         said = text[start:min(end, start + VALUE_MAX_CHARS)]
+        is_base64 = said[-1:] != "+" and Value(said).is_random(14) and (
+            not said.strip(WORD + "+/="))
         # that quote ends what was before it
-        is_open = (said[:1] in " ,);:]}+" and not self.closed) or (
+        is_open = (said[:1] in " ,);:]}+" and not self.closed and not is_base64) or (
             said[-1:] in ("=", " ") and text[end + 1:end + 3] == " +") or (
             self.sign in ("(", "{") and text[end + 1:end + 2] not in (")", "}"))
         if not said or is_open or (quote == "`" and " " in said) or (

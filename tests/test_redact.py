@@ -224,6 +224,30 @@ def test_quotes_signs_and_blanks_inside_a_secret_do_not_end_it(text, safe):
     assert redact(text).strip() == safe.replace("{}", GONE).strip()
 
 
+@pytest.mark.parametrize("key", [
+    "obNMA/cATLkY7QV1hV2YdKxikXs3T6JYzC9bDmv", "/dnAItz9Lvw6yL31gMZmlsqKLd47Nee6",
+    "+PzbF6M/y/pTcivTPf4+uINQVfWOf9O9h9SVHvZL"])
+@pytest.mark.parametrize("text", [
+    "postgres://app:{}@db/x", "git clone https://oauth2:{}@h/a", 'password: "{}"',
+    'self.secret_key = "{}"', '{"api_key":"{}"}'])
+def test_base64_is_redacted_with_what_is_no_letter_wherever_it_stands(text, key):
+    assert redact(text.replace("{}", key)) == text.replace("{}", GONE)
+
+
+@pytest.mark.parametrize("text", [
+    "http://localhost:PORT/@vite/client", "http://localhost:3000/@fs/Users/bob2/x",
+    "http://${HOST}:${PORT}/api/v1/users/@me/2", "http://h:$PORT/@fs/Users/bob2/node9",
+    "file://C:/Users/bob2/node_modules/@types/node9", "https://x.y:, mail b22@a.b",
+    "https://h:port/path/v2/me@example.com", "http://a:{port}/{x}/@{y}",
+    '{"url":"http://web:API/v1/Items/42","mail":"a@b.c"}',
+    "svn+ssh://host:trunk/rev12345/abcDEF/File99.java@HEAD",
+    'q = "token="+tok3nValueOfUser12+"&x"', '"password="+base64Encode2Of3Things4',
+    'url = "?password="+encodeURIComponent(pw2)+"&x=1"',
+    "'api_key='+this.apiKey2+'&b'"])
+def test_a_path_and_what_is_joined_are_no_base64(text):
+    assert redact(text) == text
+
+
 def part(bytes_of):
     import base64
 
