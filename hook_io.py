@@ -2083,7 +2083,7 @@ class Text:
         user, _, password = said.rpartition("@")[0].partition(":")
         value = Value(password or user)
         if has_slash:
-            is_secret = value.is_random(14)
+            is_secret = Value(password.partition("@")[0]).is_random(14)
         elif password:
             is_secret = not value.is_plain() and (
                 value.is_mixed or not Name(password).rank)
@@ -2304,8 +2304,8 @@ class Named:
             end = text.find(quote, end + 1, last)
         end = last if end < 0 else end
         said = text[start:min(end, start + VALUE_MAX_CHARS)]
-        is_base64 = said[-1:] != "+" and Value(said).is_random(14) and (
-            not said.strip(WORD + "+/="))
+        is_base64 = said[:1] == "+" != said[-1:] and (
+            Value(said).is_random(14) and not said.strip(WORD + "+/="))
         # that quote ends what was before it
         is_open = (said[:1] in " ,);:]}+" and not self.closed and not is_base64) or (
             said[-1:] in ("=", " ") and text[end + 1:end + 3] == " +") or (
@@ -8263,8 +8263,10 @@ _WRITTEN_FIRST = (
      " h --fail-loud off <&3 3<&- >/dev/null 2>&1 & };"),
     (r"_q \|\| _q </dev/null \|\| :;", "q;"))
 #: what those gained next, each alone: a lower priority
-_NICED_FIRST = (r'n="?[^;]*; (k=; |command[^;]+; )?(?=h\(\))|\$n (\$k )?(?=\$p)'
-                r"|command -v nice[^;]+; (?=exec)")
+_NICED_FIRST = (
+    r'n=("nice -n 19")?; (k=; |command -v nice >/dev/null \|\| n=; )?(?=h\(\))'
+    r"|\$n (\$k )?(?=\$p)|command -v nice >/dev/null && n=[^;]{4,20}; (?=exec)")
+OWN_COMMAND_MAX_CHARS = 1 << 13  # of one of ours, whatever a project's name
 _RUNS_OURS = r'-IS "[^"]*/send_event\.py"'  # also one that a person has changed since
 _RUNS_HOOK = r'\$p -IS "\$d/[\w.-]+\.py"'  # whatever its name
 HOOK_TIME_FACTOR = 6  # a person's own hook may take so many times as long as ours
@@ -8405,7 +8407,7 @@ class Registration:
         for now, before in _WRITTEN_FIRST:
             first = [re.sub(now, before, text) for text in first]
         known.update(first)
-        return lambda text: (
+        return lambda text: len(text) < OWN_COMMAND_MAX_CHARS and (
             unnamed(text) in known
             or re.sub(_NICED_FIRST, "", unnamed(text)) in known
             or (not script and re.fullmatch(_WRITTEN_BEFORE, text)))
@@ -8715,11 +8717,10 @@ class Plan:
 
         Raises ValueError for a file that is another than when the change was planned.
         """
-        old = {path: Trial.content(path) for path, _, _ in self.writes
-               if os.path.exists(path)}
-        for path in {*self.removals, *(path for path, _, _ in self.writes)}:
-            now = Trial.content(path) if os.path.exists(path) else b""
-            if now != self.seen.get(path, now):
+        paths = {*self.removals, *(path for path, _, _ in self.writes)}
+        old = {path: Trial.content(path) for path in paths if os.path.exists(path)}
+        for path in paths & {*self.seen}:
+            if old.get(path, b"") != self.seen[path]:
                 raise ValueError(f"{path} was just changed by another: run this again")
         try:
             self._put(self.writes)

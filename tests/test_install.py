@@ -363,6 +363,18 @@ def test_what_the_first_commands_were_is_replaced_and_taken_out(
     assert not path.exists()
 
 
+@pytest.mark.parametrize("part", ['n="', "n=", "--source-app x ", "command -v nice "])
+def test_a_command_of_another_is_left_however_long_it_is(project, part):
+    line = part * (3_000_000 // len(part))
+    before = {"hooks": {"PreToolUse": [
+        {"hooks": [{"type": "command", "command": line}]}]}}
+    path = written(project, before)
+    done("install", project)
+    assert line in [*hook_io.Registration.texts(read(path))]
+    done("uninstall", project)
+    assert read(path) == before
+
+
 def test_a_persons_own_hook_of_the_first_ones_is_not_registered_twice(project):
     (project / "guard.py").write_text("import hook_io\nhook_io.run(lambda event: None)")
     line = f'd=$CLAUDE_PROJECT_DIR/.claude/hooks; {FOUND}$p -IS "$d/guard.py" || :'

@@ -229,9 +229,15 @@ def test_quotes_signs_and_blanks_inside_a_secret_do_not_end_it(text, safe):
     "+PzbF6M/y/pTcivTPf4+uINQVfWOf9O9h9SVHvZL"])
 @pytest.mark.parametrize("text", [
     "postgres://app:{}@db/x", "git clone https://oauth2:{}@h/a", 'password: "{}"',
-    'self.secret_key = "{}"', '{"api_key":"{}"}'])
+    'self.secret_key = "{}"', '{"api_key":"{}"}',
+    "https://bob:{}@example.com/a/longer/path/of/words, mail a@b.c"])
 def test_base64_is_redacted_with_what_is_no_letter_wherever_it_stands(text, key):
     assert redact(text.replace("{}", key)) == text.replace("{}", GONE)
+
+
+def test_an_address_in_the_path_does_not_hide_the_password_before_it():
+    safe = redact("https://bob:/dnAItz9Lvw6yL31gMZmlsqK@h/some/words/to?mail=ann@b.c")
+    assert safe == f"https://bob:{GONE}@b.c"
 
 
 @pytest.mark.parametrize("text", [
