@@ -1204,6 +1204,20 @@ def test_a_ledger_that_keeps_no_tokens_of_an_answer_counts_all_of_them(
     assert known["paid"]["x"] == [7, 7, 7, 7, 0]
 
 
+def test_500_answers_that_are_told_again_as_in_a_resumed_transcript_count_once(
+        tmp_path):
+    tokens = hook_io.Tokens(
+        hook_io.Ledger(str(tmp_path)), {"paid": {}}, errand("Stop"), bool)
+    answers = [{"id": f"m-{n}", "model": "x", **dict.fromkeys(hook_io.TOKENS, n)}
+               for n in range(501)]
+    turn = {"source_app": "demo"}
+    assert all(tokens._count(turn, answer) for answer in answers)
+    paid = dict(tokens.known["paid"])
+    assert not any(tokens._count(turn, answer) for answer in answers[1:])
+    assert tokens.known["paid"] == paid
+    assert tokens._count(turn, answers[0])
+
+
 def test_what_was_there_before_the_session_counts_nothing(agent):
     agent.answers("m-0", (1000, 1000, 0, 0), ago_ms=1000)
     agent.turn()
