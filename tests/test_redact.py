@@ -236,8 +236,8 @@ def test_base64_is_redacted_with_what_is_no_letter_wherever_it_stands(text, key)
 
 
 def test_an_address_in_the_path_does_not_hide_the_password_before_it():
-    safe = redact("https://bob:/dnAItz9Lvw6yL31gMZmlsqK@examplecompany.org/documentation"
-                  "/introduction/installation?correspondence=ann@b.c")
+    safe = redact("https://bob:/dnAItz9Lvw6yL31gMZmlsqK@examplecompany.org"
+                  "/documentation/introduction/installation?correspondence=ann@b.c")
     assert safe == f"https://bob:{GONE}@b.c"
 
 
