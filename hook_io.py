@@ -3544,12 +3544,16 @@ class FailureStreak:
     @staticmethod
     def file_name(text: str) -> str:
         """Return a name for *text* that a person can read and no other text has."""
-        safe = "".join(
-            c if c.isascii() and (c.isalnum() or c in "-.") else "_" for c in text)
         checksum = 0
         for c in text:
             checksum = (checksum * 31 + ord(c)) % (1 << 32)
-        return f"{safe[:80]}.{checksum:08x}"
+        return f"{FailureStreak.readable(text)}.{checksum:08x}"
+
+    @staticmethod
+    def readable(text: str) -> str:
+        """Return what of a file's name a person can read."""
+        return "".join(c if c.isascii() and (c.isalnum() or c in "-.") else "_"
+                       for c in text[:80])
 
     def record(self, event_name: str, outcome: str, session_id: str) -> int:
         """Add a loss; return its place in the streak, which no other process gets.
@@ -5734,6 +5738,8 @@ def calls_of(turn: "Event") -> "List[Event]":
 class Turns:
     """The turns of one session, while its events are told in their order."""
 
+    minute = ("", 0)  # that was worked out last, and its ms since the epoch
+
     def __init__(self) -> None:
         self.turns: "List[Event]" = []
         self.turn_of: "Dict[str, Event]" = {}  # by the id of a prompt or a subagent
@@ -5786,7 +5792,10 @@ class Turns:
         """Return a time, ISO 8601 or a number of s, ms or ns since the epoch, in ms; 0.
         """
         text = str(moment)
+        is_common = text[19:20] + text[23:] == ".Z"  # as our own log has it
         try:
+            if is_common and text[:16] == Turns.minute[0]:
+                return Turns.minute[1] + int(text[17:19]) * 1000 + int(text[20:23])
             if text[4:5] != "-" and text.replace(".", "", 1).isdigit():
                 number, digits = float(text), len(text.partition(".")[0])
                 ms = number * 1000 if digits < 12 else number / 10 ** (digits // 17 * 6)
@@ -5801,6 +5810,8 @@ class Turns:
                 rest, _, zone = rest.partition(sign)
                 away = int(zone[:2]) * 60 + int(zone[2:].strip(":") or 0) if zone else 0
                 minutes -= away if sign == "+" else -away
+            if is_common:
+                Turns.minute = text[:16], minutes * 60000
             return (minutes * 60 + int(text[17:19])) * 1000 + int(f"{rest[1:4]:0<3}")
         except (ValueError, KeyError, OverflowError):
             return 0
@@ -6485,7 +6496,7 @@ class Export:
         The ledger keeps what is counted, so that the next file that is written has it.
         Raises OSError for a streak that cannot be.
         """
-        path, streak = self._prom(), self._streak("textfile")
+        path = self._prom()
         try:
             if not os.path.isabs(path) or any(
                     map(os.path.islink, (path, os.path.dirname(path)))):
@@ -6493,24 +6504,36 @@ class Export:
             text = self.ledger.text(self._gauges())
             WholeFile.write(path, text.encode("utf-8"), 0o644)
         except OSError as error:
-            streak.record(
+            self._streak("textfile").record(
                 self.errand.event_type, "refused", Losses.session_of(self.event))
             return (f"[ERROR] Turns are not exported as text: {self.why(error, path)}; "
                     "HOOK_IO_TEXTFILE_DIR is for the absolute path of a folder that "
                     "you can write to, and no link")
-        streak.end_untold()
+        if self._has_streak():
+            self._streak("textfile").end_untold()
         return ""
 
     def _gauges(self) -> "Dict[str, List[Tuple[Event, float]]]":
-        streaks = {aim: self._streak(aim) for aim in self.aims if aim != "textfile"}
-        events = Losses(Sender(self.errand).endpoint(), self.errand).streak
         spool = Spool(self.errand).names("json")
         return {
-            "lost_in_a_row": [({"to": to}, streak.count()[0])
-                              for to, streak in {"events": events, **streaks}.items()],
+            "lost_in_a_row": [({"to": to}, self._lost_in_a_row(to))
+                              for to in ("events", *self.aims) if to != "textfile"],
             "spool_events": [({}, len(spool))],
             "spool_bytes": [({}, sum(Spool.facts(name)[1] for name in spool))],
             "last_export_timestamp_seconds": [({}, self.errand.time_ns // 10**9)]}
+
+    def _has_streak(self) -> bool:
+        """Tell whether there is any of this hook, whose names take long to find."""
+        begin = FailureStreak.readable(f"{self.errand.name}.")
+        return any(name.startswith(begin) for name in self.ledger.beside)
+
+    def _lost_in_a_row(self, to: str) -> int:
+        """Return how many events, or turns on the way to one of `aims`, were."""
+        if not self._has_streak():
+            return 0
+        streak = self._streak(to) if to in self.aims else Losses(
+            Sender(self.errand).endpoint(), self.errand).streak
+        return streak.count()[0]
 
     def _endpoint(self, signal: str) -> "Tuple[str, Dict[str, str]]":
         """Return where a collector takes a signal, and the headers meant for it alone.
@@ -6606,7 +6629,9 @@ class Ledger:
         self.sums = ("counters", "owed") if is_owing else ("counters",)
         self.state = self._whole(LEDGER, {})
         self.labels: "Dict[str, Event]" = {"{}": {}}  # by the key of what is counted
+        self.keys: "Dict[Tuple[Tuple[str, str], ...], str]" = {}  # by its labels
         self.size, self.is_torn = 0, False
+        self.beside: "List[str]" = []  # the names of all files in its folder
 
     @staticmethod
     def _whole(shape: "Event", known: "Event") -> "Event":
@@ -6643,18 +6668,25 @@ class Ledger:
 
     def _is_ours(self, state: "Event") -> bool:
         """Tell whether *state* is a ledger's; keep the labels of what is counted."""
-        return self._fit([state], LEDGER) and all(
-            self._is_row(metric, key, row) for sums in ("counters", "owed")
-            for metric, rows in state.get(sums, {}).items()
-            for key, row in rows.items())
+        if not self._fit([state], LEDGER):
+            return False
+        metrics = [(metric, rows) for sums in ("counters", "owed")
+                   for metric, rows in state.get(sums, {}).items()]
+        keys = [*{key for _, rows in metrics for key in rows}]
+        try:
+            labels = decode(f"[{','.join(keys)}]")
+        except InputError:
+            return False
+        self.labels.update(zip(keys, labels))
+        return len(keys) == len(labels) and self._fit(labels, {"": str}) and all(
+            self._is_row(metric, key, row)
+            for metric, rows in metrics for key, row in rows.items())
 
     def _is_row(self, metric: str, key: str, row: "Any") -> bool:
         bounds = METRICS[metric][2] if metric in METRICS else ()
-        labels = self.labels[key] = Turns.decoded(key)
         numbers, count = (row, len(bounds) + 3) if bounds else ([row], 1)
-        return bool(labels or not bounds) and type(numbers) is list and (
-            len(numbers) == count and self._are_numbers(numbers, float)
-            and all(type(text) is str for text in labels.values()))
+        return bool(self.labels[key] or not bounds) and type(numbers) is list and (
+            len(numbers) == count and self._are_numbers(numbers, float))
 
     def take(self, deadline: float, word: "Event") -> bool:
         """Wait for other exports, then read the file; tell whether it is one of ours.
@@ -6662,8 +6694,12 @@ class Ledger:
         Raises OSError; where another export keeps it until then, the *word* is left to
         the next one that gets it.
         """
-        os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
-        self.lock = OwnFile.opened(self.path + ".lock", os.O_RDWR | os.O_CREAT)
+        lock, flags = self.path + ".lock", os.O_RDWR | os.O_CREAT
+        try:
+            self.lock = OwnFile.opened(lock, flags)
+        except FileNotFoundError:
+            OwnFile.make_folder(os.path.dirname(lock))
+            self.lock = OwnFile.opened(lock, flags)
         while not WholeFile.lock(self.lock):
             if time.monotonic() > deadline:
                 name = FailureStreak.file_name(word["session_id"])
@@ -6682,7 +6718,8 @@ class Ledger:
         """Take over what was left in files, before a line of the log is read."""
         folder, name = os.path.split(self.path)
         taken, begin = [], f"{name}.late."
-        for entry in os.listdir(folder):
+        self.beside = os.listdir(folder)
+        for entry in self.beside:
             if entry.startswith(begin) and entry[-4:] != ".tmp":
                 path = os.path.join(folder, entry)
                 try:
@@ -6792,15 +6829,10 @@ class Ledger:
 
     def observe(self, metric: str, value: float, **labels: str) -> None:
         """Add to a sum, or to a histogram's buckets, for good and for the collector."""
-        for label, given in labels.items():
-            seen = self.state["names"].setdefault(label, [])
-            text = given if given in seen else Line.clamp(
-                Line.clean(given), NAME_MAX_CHARS)
-            if text not in seen and len(seen) < LABEL_VALUES_MAX:
-                seen.append(text)
-            labels[label] = text if text in seen else "other"
-        key, bounds = encode(labels), METRICS[metric][2]
-        self.labels[key] = labels
+        said, bounds = (*labels.items(),), METRICS[metric][2]
+        if said not in self.keys:
+            self.keys[said] = self._key(labels)
+        key = self.keys[said]
         for sums in self.sums:
             rows = self.state[sums].setdefault(metric, {})
             if not bounds:
@@ -6810,6 +6842,19 @@ class Ledger:
             row[0] += 1
             row[1] += value
             row[2 + sum(bound < value for bound in bounds)] += 1
+
+    def _key(self, labels: "Event") -> str:
+        """Return the key of what is counted with *labels*, whose values are bounded."""
+        for label, given in labels.items():
+            seen = self.state["names"].setdefault(label, [])
+            text = given if given in seen else Line.clamp(
+                Line.clean(given), NAME_MAX_CHARS)
+            if text not in seen and len(seen) < LABEL_VALUES_MAX:
+                seen.append(text)
+            labels[label] = text if text in seen else "other"
+        key = encode(labels)
+        self.labels[key] = labels
+        return key
 
     def count(self, turn: "Event", records: "List[Record]") -> None:
         """Count what is new; a duration that nobody knows is not counted as one."""

@@ -431,6 +431,18 @@ def test_a_text_file_that_cannot_be_written_keeps_nothing_from_a_collector(tmp_p
     assert agent.samples()[CALLS] == 2  # the next file that is written has them all
 
 
+def test_a_text_file_that_is_written_again_ends_its_losses_in_a_row(agent):
+    aside, streaks = agent.folder / "aside", []
+    agent.env.update(HOOK_IO_EXPORT="textfile")
+    for here, there in ((agent.prom, aside), (aside, agent.prom)):
+        here.rename(there)
+        agent.turn("Bash")
+        names = [one.name for one in (agent.folder / "state").iterdir()]
+        streaks.append([name for name in names if name.startswith("send_event.")
+                        and not name.endswith(".last")])  # which is over
+    assert list(map(len, streaks)) == [1, 0]
+
+
 @pytest.mark.parametrize("aim", ["text file", "collector"])
 def test_a_person_is_told_once_in_a_session_that_detached_exports_fail(tmp_path, aim):
     is_text = aim == "text file"

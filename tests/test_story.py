@@ -86,6 +86,24 @@ def test_a_member_that_is_not_what_it_should_be_takes_nothing_else_with_it(membe
         assert hook_io.encode(turns)
 
 
+def test_a_time_says_the_same_whichever_was_told_before_it():
+    """Most of a turn is in one minute, of which the day is worked out once."""
+    common = "2026-11-28T01:02:03.456Z"
+    others = ["2026-11-28T01:02:04.4Z", "2026-11-28T01:03:04.456Z",
+              "2026-11-28T01:02:04.456+01:00", "2026-11-28T01:02:04.456", "x" * 24,
+              "2026-11-28T01:02:04.4567Z", "2026-11-28T01:02:xx.456Z",
+              "2026-13-28T01:02:03.456Z", "2026-12-28T01:02:03.456Z", common + "Z"]
+    alone = []
+    for one in (common, *others):
+        hook_io.Turns.minute = ("", 0)
+        alone.append(hook_io.Turns.moment_ms(one))
+    assert alone[0] == 1795827723456 and alone[4] - alone[3] == 3600000
+    for one, ms in zip(others, alone[1:]):
+        assert hook_io.Turns.moment_ms(common) == alone[0]
+        assert hook_io.Turns.moment_ms(one) == ms
+        assert hook_io.Turns.moment_ms(common) == alone[0]
+
+
 def test_events_of_one_form_have_the_agent_that_each_of_them_has_alone():
     """What the signs ask for beside a member's presence is part of an event's form."""
     words = {word.lstrip("-") for row in hook_io.PLATFORMS.values()
