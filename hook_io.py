@@ -6371,9 +6371,7 @@ class Export:
         spans = Spans(self.ledger, known, self.errand)
         if not self.is_late:
             spans.join(turns[-1])
-        told = known["done"]
-        before = {told[at:at + ID_CHARS] for at in range(0, len(told), ID_CHARS)}
-        count, done = 0, ""
+        before, count, done = known["done"], 0, ""
         for turn in turns:
             is_kept = turn["started_ms"] >= kept[0]["started_ms"]
             new = [record for record in spans.records(
