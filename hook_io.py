@@ -179,7 +179,7 @@ CHUNK_BYTES = 1 << 16
 EXIT_OK, EXIT_FAILED, EXIT_BLOCK = 0, 1, 2
 
 # Agents -----------------------------------------------------------------------
-# What differs by agent stands here, and nowhere else.
+# What differs by agent stands here and, of its settings, in REGISTERED.
 # In a shape "$T" is the text, "$E" the agent's own name for the event, "$I" the tool
 # input; a member whose text is empty is left out.
 
@@ -221,8 +221,8 @@ class Row:
         return tuple(f"{words} ".replace(" ", f"{tail} ").split())
 
 
-#: agent -> all that is known of it.  The agent of an event is the first one of whose
-#: signs one matches, else the first one with an event of that name.
+#: agent -> what its events and answers are like.  The agent of an event is the first
+#: one of whose signs one matches, else the first one with an event of that name.
 #:
 #: measured   version of the real client that the entry was measured on; "" where it
 #:            follows the agent's documentation
@@ -238,31 +238,6 @@ class Row:
 #: an intent  event, in its own words or Claude Code's ("*": any other) -> shape of the
 #:            document on stdout; {}: silence says it.  No entry: the agent has no such
 #:            channel there, and FALLBACKS or silence is the only safe answer.
-#:
-#: What `hook_io.py install` registers, where it serves the agent:
-#: settings   file of a project, or of a home, that registers its hooks
-#: user       that of a home, where it is another
-#: local      file of a project that registers hooks of one person alone
-#: needs      what a project's folder has to hold
-#: also       a file of another agent that this one runs as well
-#: members    of that file, beside its "hooks"
-#: group      members of what holds a list of entries; none: an entry stands alone
-#: entry      what registers the hook; "$C" is the command, "$Q" the same for a shell
-#:            that may be none of POSIX, timeouts are in its unit
-#: folder     of the scripts: what sets d to it in a command of the agent's; with braces
-#:            where the agent puts a path with quotes of its own in the place of $NAME
-#: plugin     what stands before it for a plugin of ours: what another one leaves in
-#:            CLAUDE_PLUGIN_ROOT holds no library of ours
-#: named      its project's name, as a word of a command
-#: windows    the shell that runs such a command on Windows; none: not one of POSIX
-#: hooked     events that are registered; the others come too often, or would act
-#: decided    events that are registered beside them where a server is to decide
-#: detached   those of them whose hook nobody waits for: they come with every tool call,
-#:            or nothing can be told on them.  None where the client was not seen to
-#:            let such a hook live
-#: then       what is left for a person to do
-#: env        variables that name its project and its folder in a home, where hooks get
-#:            what the "env" of its settings sets
 PLATFORMS: "Dict[str, Dict[str, Any]]" = {
     "claude-code": {
         "measured": "2.1.332",
@@ -299,25 +274,6 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             **Row.on("TaskCreated TaskCompleted PreModelSwitch", _EXIT)},
         "loud": Row.on("PreToolUse PostToolUse PostToolUseFailure UserPromptSubmit"
                        " SessionStart", _EXIT),
-        "settings": ".claude/settings.json",
-        "group": {},
-        "entry": {"type": "command", "command": "$C", "timeout": 5},
-        "local": ".claude/settings.local.json",
-        "env": ("CLAUDE_PROJECT_DIR", "CLAUDE_CONFIG_DIR"),
-        "plugin": 'd=$CLAUDE_PLUGIN_ROOT; [ -f "$d/hook_io.py" ] || ',
-        "folder": "d=$CLAUDE_PROJECT_DIR/.claude/hooks",
-        "named": '"${CLAUDE_PROJECT_DIR##*[/\\\\]}"',  # on Windows with backslashes
-        "windows": "Git Bash",
-        "hooked": "PreToolUse PostToolUse UserPromptSubmit SessionStart SessionEnd"
-                  " Notification Stop SubagentStop PreCompact PostToolUseFailure"
-                  " StopFailure SubagentStart PostCompact PermissionRequest"
-                  " PermissionDenied PostModelSwitch TaskCreated TaskCompleted"
-                  " Elicitation ElicitationResult ConfigChange",
-        "detached": "PreToolUse PostToolUse Notification PostToolUseFailure StopFailure"
-                    " SubagentStart PostCompact PermissionRequest PermissionDenied"
-                    " PostModelSwitch TaskCreated TaskCompleted Elicitation"
-                    " ElicitationResult ConfigChange",
-        "decided": "PreSkillShellCommand",  # that 2.1.329 does not know yet
     },
     "codex": {  # checks documents strictly: one unknown member, and the tool runs
         "measured": "0.169.0",
@@ -344,18 +300,6 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "block": Row.on("PreToolUse PostToolUse UserPromptSubmit Stop SubagentStop",
                         _BLOCK),
         "loud": Row.on("PreToolUse UserPromptSubmit", _EXIT),
-        "settings": ".codex/hooks.json",
-        "group": {},
-        "entry": {"type": "command", "command": "$Q", "timeout": 3},  # SessionEnd's max
-        "folder": "d=$(git rev-parse --show-toplevel)/.claude/hooks",
-        "named": '"${PWD##*/}"',
-        "needs": ".git",
-        "hooked": "PreToolUse PostToolUse PermissionRequest UserPromptSubmit"
-                  " SessionStart SessionEnd Stop SubagentStart SubagentStop PreCompact"
-                  " PostCompact Interrupt",
-        "detached": "PreToolUse PostToolUse PermissionRequest SubagentStart PostCompact"
-                    " Interrupt",
-        "then": "Say /hooks in Codex and trust them: until then it runs none.",
     },
     "copilot": {  # camelCase without a name of the event, or Claude Code's own words
         "measured": "1.0.102",
@@ -410,18 +354,6 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             "updatedInput": "$I"}}},
         "block": {**Row.on("PostToolUse UserPromptSubmit Stop SubagentStop", _BLOCK),
                   "PreToolUse": Row.permission("deny")},
-        "settings": ".github/hooks/hook-io.json",
-        "also": ".claude/settings.json",
-        "members": {"version": 1},
-        "entry": {"type": "command", "bash": "$C", "timeoutSec": 5},
-        "user": ".copilot/hooks/hook-io.json",
-        "folder": "d=$COPILOT_PROJECT_DIR/.claude/hooks",
-        "named": '"${COPILOT_PROJECT_DIR##*/}"',
-        "hooked": "PreToolUse PostToolUse PostToolUseFailure PermissionRequest"
-                  " UserPromptSubmit SessionStart SessionEnd Stop SubagentStart"
-                  " SubagentStop PreCompact Notification ErrorOccurred",
-        "detached": "PreToolUse PostToolUse PostToolUseFailure PermissionRequest"
-                    " SubagentStart Notification ErrorOccurred",
     },
     "qwen": {
         "measured": "0.24.4",
@@ -452,18 +384,6 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
         "block": {**Row.on("PreToolUse UserPromptSubmit Stop SubagentStop", _BLOCK),
                   "PostToolUse": _CONTEXT},
         "loud": Row.on("PreToolUse UserPromptSubmit", _EXIT),
-        "settings": ".qwen/settings.json",
-        "group": {},
-        "entry": {"type": "command", "command": "$C", "timeout": 5},
-        "folder": "d=${QWEN_PROJECT_DIR}/.claude/hooks",
-        "named": '"${QWEN_PROJECT_DIR##*/}"',
-        "hooked": "PreToolUse PostToolUse PostToolUseFailure PermissionRequest"
-                  " PermissionDenied UserPromptSubmit SessionStart SessionEnd Stop"
-                  " StopFailure SubagentStart SubagentStop PreCompact PostCompact"
-                  " Notification",
-        "detached": "PreToolUse PostToolUse PostToolUseFailure PermissionRequest"
-                    " PermissionDenied StopFailure SubagentStart PostCompact"
-                    " Notification UserPromptSubmit",  # which tools' results raise, too
     },
     "gemini": {
         "measured": "0.61.0",
@@ -491,15 +411,6 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             "hookEventName": "$E", "tool_input": "$I"}}},
         "block": Row.on("PreToolUse PostToolUse UserPromptSubmit Stop", _DENY),
         "loud": Row.on("PreToolUse UserPromptSubmit", _EXIT),
-        "settings": ".gemini/settings.json",
-        "group": {"matcher": "*"},
-        "entry": {"type": "command", "name": "hook-io", "command": "$C",
-                  "timeout": 5000},
-        "folder": "d=${GEMINI_PROJECT_DIR}/.claude/hooks",
-        "named": '"${GEMINI_PROJECT_DIR##*/}"',
-        "hooked": "BeforeTool AfterTool BeforeAgent AfterAgent SessionStart SessionEnd"
-                  " Notification",
-        "detached": "BeforeTool AfterTool Notification",
     },
     "cursor": {
         "measured": "",
@@ -547,14 +458,6 @@ PLATFORMS: "Dict[str, Dict[str, Any]]" = {
             "UserPromptSubmit": {"continue": False, "user_message": "$T"},
             "postToolUse": _ADDED,
             **Row.on("Stop SubagentStop", {"followup_message": "$T"})},
-        "settings": ".cursor/hooks.json",
-        "also": ".claude/settings.json",
-        "members": {"version": 1},
-        "entry": {"command": "$C", "timeout": 5},
-        "folder": "d=$CURSOR_PROJECT_DIR/.claude/hooks",
-        "named": '"${CURSOR_PROJECT_DIR##*/}"',
-        "hooked": "preToolUse postToolUse postToolUseFailure beforeSubmitPrompt stop"
-                  " subagentStart subagentStop sessionStart sessionEnd preCompact",
     },
     "windsurf": {
         "measured": "",
@@ -5436,6 +5339,122 @@ def asked_summary(event: "Event", errand: "Errand") -> str:
     return Line.clamp(line, SUMMARY_MAX_CHARS, "…")
 
 
+# Settings of agents -----------------------------------------------------------
+# Where hooks are registered, and how.
+
+#: agent -> what `install` writes for it, and --check reads
+#:
+#: settings   file of a project, or of a home, that registers its hooks
+#: user       that of a home, where it is another
+#: local      file of a project that registers hooks of one person alone
+#: needs      what a project's folder has to hold
+#: also       a file of another agent that this one runs as well
+#: members    of that file, beside its "hooks"
+#: group      members of what holds a list of entries; none: an entry stands alone
+#: entry      what registers the hook; "$C" is the command, "$Q" the same for a shell
+#:            that may be none of POSIX, timeouts are in its unit
+#: folder     of the scripts: what sets d to it in a command of the agent's; with braces
+#:            where the agent puts a path with quotes of its own in the place of $NAME
+#: plugin     what stands before it for a plugin of ours: what another one leaves in
+#:            CLAUDE_PLUGIN_ROOT holds no library of ours
+#: named      its project's name, as a word of a command
+#: windows    the shell that runs such a command on Windows; none: not one of POSIX
+#: hooked     events that are registered; the others come too often, or would act
+#: decided    events that are registered beside them where a server is to decide
+#: detached   those of them whose hook nobody waits for: they come with every tool call,
+#:            or nothing can be told on them.  None where the client was not seen to
+#:            let such a hook live
+#: then       what is left for a person to do
+#: env        variables that name its project and its folder in a home, where hooks get
+#:            what the "env" of its settings sets
+REGISTERED: "Dict[str, Dict[str, Any]]" = {
+    "claude-code": {
+        "settings": ".claude/settings.json",
+        "group": {},
+        "entry": {"type": "command", "command": "$C", "timeout": 5},
+        "local": ".claude/settings.local.json",
+        "env": ("CLAUDE_PROJECT_DIR", "CLAUDE_CONFIG_DIR"),
+        "plugin": 'd=$CLAUDE_PLUGIN_ROOT; [ -f "$d/hook_io.py" ] || ',
+        "folder": "d=$CLAUDE_PROJECT_DIR/.claude/hooks",
+        "named": '"${CLAUDE_PROJECT_DIR##*[/\\\\]}"',  # on Windows with backslashes
+        "windows": "Git Bash",
+        "hooked": "PreToolUse PostToolUse UserPromptSubmit SessionStart SessionEnd"
+                  " Notification Stop SubagentStop PreCompact PostToolUseFailure"
+                  " StopFailure SubagentStart PostCompact PermissionRequest"
+                  " PermissionDenied PostModelSwitch TaskCreated TaskCompleted"
+                  " Elicitation ElicitationResult ConfigChange",
+        "detached": "PreToolUse PostToolUse Notification PostToolUseFailure StopFailure"
+                    " SubagentStart PostCompact PermissionRequest PermissionDenied"
+                    " PostModelSwitch TaskCreated TaskCompleted Elicitation"
+                    " ElicitationResult ConfigChange",
+        "decided": "PreSkillShellCommand",  # that 2.1.329 does not know yet
+    },
+    "codex": {
+        "settings": ".codex/hooks.json",
+        "group": {},
+        "entry": {"type": "command", "command": "$Q", "timeout": 3},  # SessionEnd's max
+        "folder": "d=$(git rev-parse --show-toplevel)/.claude/hooks",
+        "named": '"${PWD##*/}"',
+        "needs": ".git",
+        "hooked": "PreToolUse PostToolUse PermissionRequest UserPromptSubmit"
+                  " SessionStart SessionEnd Stop SubagentStart SubagentStop PreCompact"
+                  " PostCompact Interrupt",
+        "detached": "PreToolUse PostToolUse PermissionRequest SubagentStart PostCompact"
+                    " Interrupt",
+        "then": "Say /hooks in Codex and trust them: until then it runs none.",
+    },
+    "copilot": {
+        "settings": ".github/hooks/hook-io.json",
+        "also": ".claude/settings.json",
+        "members": {"version": 1},
+        "entry": {"type": "command", "bash": "$C", "timeoutSec": 5},
+        "user": ".copilot/hooks/hook-io.json",
+        "folder": "d=$COPILOT_PROJECT_DIR/.claude/hooks",
+        "named": '"${COPILOT_PROJECT_DIR##*/}"',
+        "hooked": "PreToolUse PostToolUse PostToolUseFailure PermissionRequest"
+                  " UserPromptSubmit SessionStart SessionEnd Stop SubagentStart"
+                  " SubagentStop PreCompact Notification ErrorOccurred",
+        "detached": "PreToolUse PostToolUse PostToolUseFailure PermissionRequest"
+                    " SubagentStart Notification ErrorOccurred",
+    },
+    "qwen": {
+        "settings": ".qwen/settings.json",
+        "group": {},
+        "entry": {"type": "command", "command": "$C", "timeout": 5},
+        "folder": "d=${QWEN_PROJECT_DIR}/.claude/hooks",
+        "named": '"${QWEN_PROJECT_DIR##*/}"',
+        "hooked": "PreToolUse PostToolUse PostToolUseFailure PermissionRequest"
+                  " PermissionDenied UserPromptSubmit SessionStart SessionEnd Stop"
+                  " StopFailure SubagentStart SubagentStop PreCompact PostCompact"
+                  " Notification",
+        "detached": "PreToolUse PostToolUse PostToolUseFailure PermissionRequest"
+                    " PermissionDenied StopFailure SubagentStart PostCompact"
+                    " Notification UserPromptSubmit",  # which tools' results raise, too
+    },
+    "gemini": {
+        "settings": ".gemini/settings.json",
+        "group": {"matcher": "*"},
+        "entry": {"type": "command", "name": "hook-io", "command": "$C",
+                  "timeout": 5000},
+        "folder": "d=${GEMINI_PROJECT_DIR}/.claude/hooks",
+        "named": '"${GEMINI_PROJECT_DIR##*/}"',
+        "hooked": "BeforeTool AfterTool BeforeAgent AfterAgent SessionStart SessionEnd"
+                  " Notification",
+        "detached": "BeforeTool AfterTool Notification",
+    },
+    "cursor": {
+        "settings": ".cursor/hooks.json",
+        "also": ".claude/settings.json",
+        "members": {"version": 1},
+        "entry": {"command": "$C", "timeout": 5},
+        "folder": "d=$CURSOR_PROJECT_DIR/.claude/hooks",
+        "named": '"${CURSOR_PROJECT_DIR##*/}"',
+        "hooked": "preToolUse postToolUse postToolUseFailure beforeSubmitPrompt stop"
+                  " subagentStart subagentStop sessionStart sessionEnd preCompact",
+    },
+}
+
+
 # The check --------------------------------------------------------------------
 # One marked event, and what is set, said in ten lines.
 
@@ -5637,7 +5656,7 @@ class Check:
         or the folder that the check is run in.  An agent that is not known is the
         first one.
         """
-        row = PLATFORMS[next(iter(PLATFORMS)) if agent == _UNKNOWN else agent]
+        row = REGISTERED.get(next(iter(PLATFORMS)) if agent == _UNKNOWN else agent, {})
         if "env" not in row:
             return []
         project, own = map(os.environ.get, row["env"])
@@ -8252,7 +8271,6 @@ def forget_compiled() -> None:
 # All that is to change is found out first: what is refused has changed nothing.
 
 BACKUP = ".hook-io.bak"
-INSTALLABLE = [agent for agent, row in PLATFORMS.items() if "settings" in row]
 NOT_RUN = ("hook-io: send_event.py could not run, so no event is recorded. Your work is"
            f" not blocked. Try: python3 {HOOKS}/send_event.py --version")
 EXPORTED_AT = ("Stop", "StopFailure", "SessionEnd")  # what ends a turn
@@ -8322,7 +8340,7 @@ class Registration:
     """
 
     def __init__(self, agent: str, is_user: bool = False) -> None:
-        self.agent, self.row = agent, PLATFORMS[agent]
+        self.agent, self.row, self.known = agent, REGISTERED[agent], PLATFORMS[agent]
         self.plugin = "" if is_user else self.row.get("plugin", "")
         self.find = ("d=$HOME/.claude/hooks" if is_user else self.row["folder"]) + _FIND
 
@@ -8340,7 +8358,7 @@ class Registration:
         it.  A second one there delivers what is spooled, and one behind each end of a
         turn exports it, if a list of entries has room for it.
         """
-        row, hints, wanted = self.row, self.row.get("hint", {}), {}
+        row, hints, wanted = self.row, self.known.get("hint", {}), {}
         for event in f"{row['hooked']} {row.get('decided', '') * decide}".split():
             name, decides = canonical(event), decide and canonical(event) in DECIDED
             is_detached = event in row.get("detached", "").split() and not (
@@ -8380,7 +8398,7 @@ class Registration:
             words; an agent's own stand beside Claude Code's, as some match either.
         Raises ValueError for an event that the agent has not, or takes nothing on.
         """
-        wanted, tools = {}, self.row.get("tools", {})
+        wanted, tools = {}, self.known.get("tools", {})
         words = [name for word in matcher.split("|") for name in (
             *(own for own, name in tools.items() if name == word), word)]
         for event in [own for name in events for own in self._own_names(name)]:
@@ -8396,9 +8414,8 @@ class Registration:
 
     def _own_names(self, event: str) -> "List[str]":
         """Return the agent's own names of an event that is named in any one's words."""
-        said, known = canonical(event), self.row["events"]
-        hooked = self.row.get("hooked", "").split()
-        usual = [name for name in hooked if canonical(name) == said]
+        said, known = canonical(event), self.known["events"]
+        usual = [name for name in self.row["hooked"].split() if canonical(name) == said]
         names = [name for name, each in known.items() if each == said]
         found = [event] if event in known and event != said else usual or names[:1]
         if not said or not found:
@@ -8444,7 +8461,7 @@ class Registration:
         def unnamed(text: str) -> str:
             return re.sub(r"--source-app [^\n]+ --event-type \w+", "EVENT", text)
 
-        known = {unnamed(text) for row in product(INSTALLABLE, (False, True))
+        known = {unnamed(text) for row in product(REGISTERED, (False, True))
                  for text in cls.texts([*cls(*row)._every(script)]) if "$d/" in text}
         first = [*known]
         for now, before in _WRITTEN_FIRST:
@@ -8461,7 +8478,7 @@ class Registration:
             for way in ((False, False), (False, True), (True, False), (True, True)):
                 yield self.sender("SOURCE", *way)
             return
-        for event in {*self.row["events"], *self.row["hooked"].split()}:
+        for event in {*self.known["events"], *self.row["hooked"].split()}:
             for fail in FAILURES:
                 try:
                     yield self.hook(script, [event], fail)
@@ -8703,14 +8720,14 @@ class Plan:
         return SettingsText(self.path(file), self.read(file))
 
     def settings_files(self, agent: str) -> "List[str]":
-        row = PLATFORMS[agent]
+        row = REGISTERED[agent]
         if self.is_user:
             return [row.get("user", row["settings"])]
         return [row[kind] for kind in ("settings", "local") if kind in row]
 
     def registered(self, script: str = FILES[1]) -> "Dict[str, str]":
         """Return settings file -> its agent, of those that name a script."""
-        found = {file: agent for agent in INSTALLABLE
+        found = {file: agent for agent in REGISTERED
                  for file in self.settings_files(agent)}
         for file in [*found]:
             try:
@@ -8824,8 +8841,8 @@ class Installer:
     def __init__(self, given: "Any") -> None:
         self.given, self.hook = given, given.hook
         self.plan = Plan(given.root, given.user)
-        self.agent = given.agent or INSTALLABLE[0] * (given.action == "install")
-        self.row = PLATFORMS.get(self.agent, {})
+        self.agent = given.agent or next(iter(REGISTERED)) * (given.action == "install")
+        self.row = REGISTERED.get(self.agent, {})
         self.script = os.path.basename(given.hook)
         self.is_command = Registration.commands_of(self.script)
 
@@ -8895,7 +8912,7 @@ class Installer:
         home = [] if plan.is_user else [Plan(os.path.expanduser("~"), True)]
         for where in (plan, *home):
             for other, agent in where.registered().items():
-                rival, settings = PLATFORMS[agent], where.settings(other)
+                rival, settings = REGISTERED[agent], where.settings(other)
                 runs_both = agent == self.agent or (
                     rival["settings"] == row.get("also")) or (
                     row["settings"] == rival.get("also"))
@@ -8983,7 +9000,7 @@ class Installer:
                 [self._settings_file()] if self.given.local else
                 plan.settings_files(self.agent), self.agent)
         for file, agent in files.items():
-            self._take_out(file, PLATFORMS[agent])
+            self._take_out(file, REGISTERED[agent])
         left = [file for file in plan.registered(script) if file not in files]
         if not self.hook:
             self._remove_files(left, FILES)
@@ -9064,7 +9081,7 @@ class Installer:
             help="for all projects of yours, in your home")
         add("--local", action="store_true", help="in settings that are yours alone, of"
             " a project that others share")
-        add("--agent", choices=INSTALLABLE, metavar="AGENT", help="%(choices)s; the"
+        add("--agent", choices=REGISTERED, metavar="AGENT", help="%(choices)s; the"
             " first one, or to uninstall: all")
         add("--source-app", default="", metavar="NAME",
             help="name of the project in its events; that of its folder")

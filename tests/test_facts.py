@@ -33,8 +33,8 @@ STDIN_S = f"{hook_io.STDIN_TIMEOUT_MS // 1000} s"
 IDLE = f"{hook_io.STDIN_IDLE_MS} ms"
 BODY_KIB = f"{hook_io.BODY_MAX_BYTES >> 10} KiB"
 SPOOLED = f"{hook_io.SPOOL_MAX_FILES:,}"
-HOOKED = CLAUDE["hooked"].split()
-INSTALLED = [agent for agent, row in hook_io.PLATFORMS.items() if "settings" in row]
+HOOKED = hook_io.REGISTERED["claude-code"]["hooked"].split()
+INSTALLED = [*hook_io.REGISTERED]
 ORDINALS = {2: "second", 3: "third", 4: "fourth", 5: "fifth"}
 NUMBERS = {4: "four", 5: "five", 6: "six", 7: "seven"}
 
@@ -73,8 +73,8 @@ SAID = (
     "no port from 1 to 65535 is not used",
     f"does all of this for the first {NUMBERS[len(INSTALLED) - 1]} below",
     "`timeout` in seconds, for SessionEnd at most "
-    f"{hook_io.PLATFORMS['codex']['entry']['timeout']}.",
-    f"Events: {', '.join(hook_io.PLATFORMS['gemini']['hooked'].split())};",
+    f"{hook_io.REGISTERED['codex']['entry']['timeout']}.",
+    f"Events: {', '.join(hook_io.REGISTERED['gemini']['hooked'].split())};",
     f"waits for the server's answer, at most {BUDGET}:",
     f"A status of 400 to 499 other than {words(map(str, hook_io.TRANSIENT))} means",
     f"The spool holds {SPOOLED} files, {hook_io.SPOOL_MAX_BYTES >> 20} MiB and "
@@ -314,7 +314,8 @@ def test_the_notes_on_the_agents_say_what_the_tables_say():
     by_exit = {agent for agent in rows if events_of(agent, "deny", hook_io._EXIT)}
     assert by_exit == {a for a in rows if "denies by exit 2" in notes[a]}
     assert not events_of("qwen", "rewrite") and "cannot rewrite" in notes["qwen"]
-    slow = {a for a in rows if rows[a].get("entry", {}).get("timeout", 0) >= 1000}
+    slow = {agent for agent, row in hook_io.REGISTERED.items()
+            if row["entry"].get("timeout", 0) >= 1000}
     assert slow == {a for a in rows if "in milliseconds" in notes[a]}
     assert events_of("cursor", "ask") == ["beforeShellExecution", "beforeMCPExecution"]
 

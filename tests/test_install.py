@@ -22,7 +22,7 @@ from conftest import NEWEST, PATIENCE_S, PYTHONS, ROOT, TESTS, fed, sample
 from server import EventServer
 
 QUICK = TESTS / "quick"
-AGENTS = {name: row for name, row in hook_io.PLATFORMS.items() if "settings" in row}
+AGENTS = hook_io.REGISTERED
 #: somebody's settings: unknown members, hooks of others, one in a group with ours
 THEIRS = {
     "$schema": "https://json.schemastore.org/claude-code-settings.json",

@@ -181,8 +181,7 @@ def installed(monkeypatch, folder, agent):
     return None
 
 
-@pytest.mark.parametrize("agent", [
-    agent for agent, row in hook_io.PLATFORMS.items() if "settings" in row])
+@pytest.mark.parametrize("agent", hook_io.REGISTERED)
 def test_an_agent_whose_commands_no_shell_of_posix_runs_is_refused(
     nt, monkeypatch, tmp_path, agent
 ):

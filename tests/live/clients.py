@@ -295,7 +295,7 @@ def new_project(folder, client):
     project.mkdir(parents=True)
     (project / "hello.txt").write_text("hello\n")
     subprocess.run(["git", "init", "--quiet", str(project)], check=True)
-    row = hook_io.PLATFORMS[client]
+    row = hook_io.REGISTERED[client]
     settings = project / row["settings"]
     settings.parent.mkdir(parents=True)
     (member,) = [name for name, text in row["entry"].items() if text in ("$C", "$Q")]

@@ -21,7 +21,7 @@ from clients import (
     ran,
     scripted_model,
 )
-from hook_io import PLATFORMS
+from hook_io import PLATFORMS, REGISTERED
 from server import EventServer
 
 NOTED, SILENCE_S, WAIT_MS = "noted.txt", 20, 1500
@@ -103,8 +103,8 @@ class Judge:
 def scenes_of(client):
     """Return the scenes that a client can play: not each has skills, or settings of
     one person."""
-    row = PLATFORMS[client]
-    can = {"skill": "PreSkillShellCommand" in row["events"], "local": "local" in row}
+    can = {"skill": "PreSkillShellCommand" in PLATFORMS[client]["events"],
+           "local": "local" in REGISTERED[client]}
     return [name for name, scene in SCENES.items() if
             (can["skill"] or not scene.skill) and
             (can["local"] or "--local" not in scene.install)]

@@ -60,7 +60,7 @@ SCENES = {"server up": (True, True), "server dead": (True, False),
 
 def prepare(client, scene, project):
     """Register the hooks as *scene* wants it; return what the client's call needs."""
-    settings = project / hook_io.PLATFORMS[client]["settings"]
+    settings = project / hook_io.REGISTERED[client]["settings"]
     before = settings.read_bytes()
     make("install", project, client)
     if scene == "uninstalled":
@@ -170,7 +170,7 @@ def scenes_of(client):
     for scene in [*SCENES, *row.get("ways", ())]:
         yield scene, play
     for scene, (run, event) in turns.SCENES.items():
-        if event in hook_io.PLATFORMS[client]["hooked"].split() and event not in lacks:
+        if event in hook_io.REGISTERED[client]["hooked"].split() and event not in lacks:
             yield scene, run
     for scene in () if "deciding" in lacks else deciding.scenes_of(client):
         yield scene, deciding.play

@@ -236,7 +236,7 @@ def test_a_session_leaves_nothing_behind(tmp_path, monkeypatch):
 @pytest.mark.parametrize("client", clients.CLIENTS)
 def test_each_event_that_is_registered_has_one_witness(client, tmp_path):
     project = clients.new_project(tmp_path, client)
-    row = clients.hook_io.PLATFORMS[client]
+    row = clients.hook_io.REGISTERED[client]
     hooks = json.loads((project / row["settings"]).read_text())["hooks"]
     assert list(hooks) == row["hooked"].split()
     for event, (group,) in hooks.items():
