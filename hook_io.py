@@ -47,8 +47,10 @@ if sys.path[:1] == _OWN_PATH:
 else:
     _OWN_PATH = []
 
-import stat
 import time
+
+#: stat without what is in Python of it, which costs a hundredth of a hook
+stat: "Any" = __import__("_stat" if "_stat" in sys.builtin_module_names else "stat")
 
 
 class _Posix:
