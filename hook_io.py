@@ -49,8 +49,10 @@ else:
 
 import time
 
-#: stat without what is in Python of it, which costs a hundredth of a hook
-stat: "Any" = __import__("_stat" if "_stat" in sys.builtin_module_names else "stat")
+try:
+    stat: "Any" = __import__("_stat")  # the rest of stat costs a hundredth of a hook
+except ImportError:
+    stat = __import__("stat")
 
 
 class _Posix:
@@ -1306,7 +1308,7 @@ SECRET_ENDINGS = (
         " mongo ldap store key login auth become", "pass"))
 NAME_TAILS = ("header", "value", "base", "string", "hash", "plaintext")
 #: or is the whole of one of these
-SECRET_NAMES = ("auth", "bearer", "basic", "jwt", "xauth")
+SECRET_NAMES = ("auth", "bearer", "basic", "jwt", "xauth", "pw")
 #: the value of a name that ends like this is secret if it looks random
 RANDOM_ENDINGS = Row.each(
     "key keys pat login auth bearer salt pepper pass creds cred jwt otp seed hmac sas"
@@ -1444,6 +1446,10 @@ class Value:
         word = self.text.rstrip("?![]()>")
         return Name(word).rank == 2 and not (
             self.is_mixed and (word[-1].isdigit() or self.is_random()))
+
+    def is_named(self) -> bool:
+        """Tell a name of a secret, as another one would have it as its value."""
+        return Name(self.text).rank > (not set("_-.") & set(self.text))
 
     def is_plain(self) -> bool:
         """Tell a word of programs, a reference, a mask or a version from a secret."""
@@ -1731,8 +1737,12 @@ class Key:
 
 #: what stands between a name and its value
 SIGNS = ("||=", "??=", "=>", "->", "<-", ":=", ":-", "||", "??", "?:", "=", ":", "：",
-         ",", "(", "{", ">", "|", "to ", "is ", "is: ")
+         ",", "(", "{", ">", "|", "or ", "to ", "is ", "is: ")
+INSTEAD = ("||", "??", "?:", "or ")  # of them, for what a call has not returned
 NO_SIGNS = ("==", "!=", "::", "=~")  # for what stands there and says nothing
+#: how begins and ends what says nothing between a name and its sign, and what of that
+#: does, as in "API key (prod):", a property of C# and a variable of Terraform
+ASIDE = ((" (", ")", ""), (" { get;", "}", ""), ('" {', "default", "default"))
 #: in a list, or a call whose name ends like this, a value need not be random
 CASTS = ("[", *Row.each("byte bytes from some str string text secret password"))
 #: what names the value of what was named before it
@@ -1746,7 +1756,9 @@ FLAGS = (
     (("-u", "-U", "--user", "--proxy-user", "--auth", "-a"),
      ("curl", "http", "wget"), ":"),
     (("-p",), ("mysql", "mariadb", "7z "), "-p"),  # with no blank behind it
-    (("-p",), ("sshpass", "docker login", "podman login", "az login", "mongo"), ""),
+    (("-p",), ("sshpass", "docker login", "podman login", "az login", "mongo", "twine"),
+     ""),
+    (("-t",), ("doctl auth",), ""), (("-u",), ("lftp",), ","),
     (("-P",), ("zip ", "sqlcmd", "tsql", "mosquitto"), ""),
     (("-N",), ("ssh-keygen",), ""), (("-k",), ("openssl enc",), ""),
     (("-passin", "-passout"), ("openssl",), ":"),
@@ -1757,6 +1769,7 @@ FLAGS = (
 _FLAG_STARTS = tuple(flag for flags, _, _ in FLAGS for flag in flags)
 #: headers whose value may go on behind a cut
 HEADERS = ("authorization", "api-key", "auth-token", "private-token", "cookie")
+ARGUMENT_STARTS = " \t\nbSome([]yt&@"  # of an argument's text, such as Some( and b
 CLOSERS = "\\\"'`]*)[?"  # what may stand behind a name, of its own
 QUOTES = ("'", '"', "`")
 #: how an escape begins -> what makes it one, behind which a word begins
@@ -1775,9 +1788,24 @@ ENDS = {
     "query": ("", " \t\r\n\"'`,;&|()<>{}[]\\#?"), "argument": ("", " \t\r\n\"'"),
     "header": ("", "\r\n\"'`\\"), "element": ("", "<\r\n"),
     "authority": ("", " \t\r\n\"'`<>\\/"), "path": ("", " \t\r\n\"'`<>\\?#,;)]}|")}
+#: call -> which of its arguments is a secret
+CALLS = {
+    **dict.fromkeys(("bearerauth(", "bearer_auth("), 0),
+    **dict.fromkeys((
+        "basicauth(", "basic_auth(", "networkcredential(", "createhmac(", ".login(",
+        "usernamepasswordcredentials(", "passwordauthentication(", "jwt.sign(",
+        "jwt.verify(", "jwt.encode(", "jwt.decode("), 1),
+    **dict.fromkeys(("new pdo(", "getconnection(", "mysqli(", "mysqli_connect("), 2)}
 #: places that say themselves what they hold: mark in lower case -> what it is, least
 #: length
 PLACES = {
+    **dict.fromkeys(CALLS, ("call", 3)),
+    **dict.fromkeys((
+        "password-stdin", "--with-token", "sudo -s", "secret put ", "secret set ",
+        "chpasswd", "env add "), ("piped", 3)),
+    **dict.fromkeys((
+        "cargo login ", "wandb login ", "rclone obscure ", "htpasswd -b",
+        "mc alias set "), ("last", 3)),
     "://": ("url", 3), "private key": ("block", 20), "private-lines:": ("lines", 20),
     ":aa": ("bot", 32), "00d": ("session", 40), "identified by ": ("quotes", 3),
     **dict.fromkeys((
@@ -2011,6 +2039,67 @@ class Text:
             Value(self.text[at + 1:end]).is_plain())
         return at + 1, end if is_held else at
 
+    def in_call(self, begin: int, at: int) -> "Tuple[int, int]":
+        """Return the argument of a call that is a secret, if it is a text."""
+        near = self.text[begin:at], self.text[at:at + LINE_CHARS]
+        if near not in self._known:
+            self._known[near] = (*self._called(*near), "")
+        start, end, _ = self._known[near]
+        return at + start, at + end
+
+    def _called(self, call: str, rest: str) -> "Tuple[int, int]":
+        """Return where the text is in the *rest* of a *call* that is a secret."""
+        start, level, quote, left = 0, 0, "", CALLS[call.lower()]
+        for place, c in enumerate(rest if rest.count(",") >= left else "", 1):
+            if level < 0 or not left:
+                break
+            if quote or c in QUOTES:
+                quote = "" if c == quote else quote or c
+            elif c == "," and level == 0:
+                start, left = place, left - 1
+            level += (c in "([{") - (c in ")]}")
+        said = "" if left else rest[start:].lstrip(ARGUMENT_STARTS)
+        start = len(rest) - len(said) + 1
+        text = said[1:].partition(said[0])[0] if said[:1] in QUOTES else ""
+        return start, start + len(text) * self._is_given(text)
+
+    @staticmethod
+    def _is_given(said: str) -> bool:
+        """Tell whether what stands where nothing but a secret would is one."""
+        value = Value(said)
+        return len(said) > 5 and value.is_mixed and value.is_secret()
+
+    def in_piped(self, begin: int, at: int) -> "Tuple[int, int]":
+        """Return what is echoed into a command that reads a secret, or is its <<<."""
+        if self.text[begin:at] == "sudo -s":  # and not -S
+            return at, at
+        first = max(0, begin - LINE_CHARS)
+        first += self.text[first:begin].rfind("\n") + 1
+        line = self.text[first:self.end("line", at, LINE_CHARS)]
+        before, _, given = line.rpartition("<<<")
+        if before:
+            return self._last(len(before) + first + 3, given.lstrip().partition(" ")[0])
+        told = line[:begin - first].rpartition("|")[0]
+        start = max(told.rfind("echo "), told.rfind("printf ")) + 1
+        return self._last(first + start, told[start:] if start else "")
+
+    def in_last(self, begin: int, at: int) -> "Tuple[int, int]":
+        """Return the last argument of a command."""
+        line = self.text[at:self.end("line", at, LINE_CHARS)]
+        for sign in ("|", ";", "&"):
+            line = line.partition(sign)[0]
+        words = line.lower().split()
+        return self._last(at, line if len(words) < 5 and not (
+            SENTENCE_WORDS.intersection(words)) else "")
+
+    def _last(self, at: int, said: str) -> "Tuple[int, int]":
+        """Return the last word of what is *said* there, behind a user's name."""
+        said = said.rstrip(" \t\\\"'")
+        word = said[max(map(said.rfind, " \t\"':")) + 1:]
+        is_one = not any(sign in said for sign in ("$(", "; ", "&& ", "`"))
+        end = self.text.find(said, at) + len(said)
+        return end - len(word), end if is_one and self._is_given(word) else 0
+
     def in_bot(self, begin: int, at: int) -> "Tuple[int, int]":
         """Return what stands behind the number of a Telegram bot."""
         is_bot = self.text[max(0, begin - 8):begin].isdigit()
@@ -2081,14 +2170,7 @@ class Named:
         if rest[:1] == "=" and rest[1:2].isalnum():
             self.sign = "="
             return len(rest) - len(self._unwrapped(rest[1:]))
-        if self.before[-1:] == "<":  # an element, maybe with attributes
-            gap = rest.partition(">")[0]
-            rest = " " * len(gap) + rest[len(gap):] if gap[:1] == " " else rest
-            rest = rest.replace("><value>", "       >", 1).replace(
-                "><Value>", "       >", 1)
-        elif rest[:1] == "[":
-            size = rest[1:].partition("]")[0]
-            rest = rest.replace(size, "[" * len(size), 1) if size.isdigit() else rest
+        rest = self._without_asides(rest)
         self.closed = rest[:len(rest) - len(rest.lstrip(CLOSERS))].rstrip("\\")
         tail = rest[len(self.closed):]
         held = tail.lstrip(" \t\r\n,{\"'\\")
@@ -2116,6 +2198,23 @@ class Named:
             value = self._unwrapped(value)
         self.sign = "value" if beside else sign
         return len(rest) - len(value)
+
+    def _without_asides(self, rest: str) -> str:
+        """Return *rest* with blanks for what stands before a sign and says nothing."""
+        if self.before[-1:] == "<":  # an element, maybe with attributes
+            gap = rest.partition(">")[0]
+            rest = " " * len(gap) + rest[len(gap):] if gap[:1] == " " else rest
+            return rest.replace("><value>", "       >", 1).replace(
+                "><Value>", "       >", 1)
+        if rest[:1] == "[":
+            size = rest[1:].partition("]")[0]
+            return rest.replace(size, "[" * len(size), 1) if size.isdigit() else rest
+        for begin, end, kept in ASIDE:
+            _, found, behind = rest.partition(end)
+            if found and rest.startswith(begin):
+                blanks = " " * (len(rest) - len(kept + behind) - 1)
+                return rest[0] + blanks + kept + behind
+        return rest
 
     def _unwrapped(self, value: str) -> str:
         """Return the *value* in three quotes, a list or a call; tell what is called."""
@@ -2161,7 +2260,7 @@ class Named:
         if sign and before in QUOTES and not closed and (
                 self.text[self.start - 1:self.start + 1] == sign[-1] + before):
             return True
-        return (")" in closed and sign not in ("||", "??", "?:", "=")) or (
+        return (")" in closed and sign not in (*INSTEAD, "=")) or (
             closed[:1] == "]" and sign == "=") or (closed[:1] == "[" and not sign)
 
     def _in_place(self, is_closed: bool) -> "Span":
@@ -2227,10 +2326,13 @@ class Named:
         if self.rank > 1:
             return self._is_good_quoted(value) if behind is None else (
                 self._is_good_bare(value, behind))
-        is_named = self.sign == "=" and not self.called and value.is_mixed and (
+        word, sign = self.name.text, self.sign
+        is_named = sign == "=" and not self.called and value.is_mixed and (
             behind is None or self.text[self.start - 1] == "=") and (
-            self.name.text.isupper() or (
+            word.isupper() or (
                 self.before[-1:] in ("?", "&", ";") and self.name.bare in QUERY_NAMES))
+        is_named = is_named or (word == "pass" and sign in ("=", ":") and (
+            behind is None and value.is_mixed))
         return (is_named and len(value.text) > 2 and not value.is_code()) or (
             (behind is None or bool(self.sign) or self.is_flag) and value.is_key())
 
@@ -2250,12 +2352,12 @@ class Named:
         if self.called:
             is_cast = self.called.lower().endswith(CASTS) and len(said) > 7
             return value.is_key() or (
-                is_cast and value.is_mixed and not Name(said).rank)
-        if sign in (",", "", "to ", "|", "is ", "is: "):
+                is_cast and value.is_mixed and not value.is_named())
+        if sign in (",", "", "|", "or ", "to ", "is ", "is: "):
             called, _, quote = self.before.rpartition("(")
             is_set = "set" in called.rpartition(".")[2] and len(quote) < 3 if (
                 sign == ",") else not sign and self.before.endswith(SETTERS)
-            return ":" not in said and not Name(said).rank and (
+            return ":" not in said and not value.is_named() and (
                 value.is_key() if word.lower() in SECRET_NAMES
                 else value.is_mixed or self.is_flag or is_set)
         if sign in ("(", "{"):
@@ -2306,6 +2408,9 @@ class Named:
             "query" if self.before[-1:] in ("?", "&", ";") else "bare")
         end = self.reading.end(kind, start, VALUE_MAX_CHARS)
         is_whole = end < start + VALUE_MAX_CHARS
+        while sign in ("", "is ", "is: ") and text[end:end + 1] == "&" and (
+                text[end + 1:end + 2].isalnum() and not self.is_flag):  # in prose
+            end = self.reading.end(kind, end + 1, VALUE_MAX_CHARS)
         said = text[start:end].rstrip(".:\x1b")
         if said.lower() in SCHEMES and sign and text[end:end + 1] == " ":
             start = end + 1
@@ -2337,7 +2442,7 @@ class Named:
         if sign and sign[:2] != "is":
             is_name = behind.strip()[:1] in (",", ";", ")", "}") and (
                 said.isidentifier() and Name(said).rank > 1)
-            return sign not in ("||", "??", "?:") and value.is_mixed and not is_name
+            return sign not in INSTEAD and value.is_mixed and not is_name
         if self.is_flag:
             is_help = self.text[self.end:self.end + 2] == "  "
             return not is_help and said[0] != "-" and "=" not in said[:6]

@@ -174,6 +174,43 @@ MIXED = (
     "https://h/x?X-Amz-Credential={}&X-Amz-Date=1")
 
 
+#: with a value that a person might think of, or any that mixes
+GIVEN = (
+    'echo "{}" | docker login -u bob --password-stdin h',
+    "printf '%s' '{}' | gh secret set DEPLOY_TOKEN", "echo {} | sudo -S apt update",
+    "sudo -S apt update <<< '{}'", 'gh auth login --with-token <<< "{}"',
+    "x\necho -n {} | wrangler secret put KEY\ny", "echo 'bob:{}' | chpasswd",
+    r'x "echo \"{}\" | docker login --password-stdin"',
+    "cargo login {}", "wandb login {} && x", "rclone obscure {} | x",
+    "htpasswd -bc .htpasswd bob {}", "mc alias set m https://h me {}",
+    "twine upload -u __token__ -p {}", "doctl auth init -t {}", "lftp -u bob,{} h",
+    'req.SetBasicAuth("bob", "{}")', '.bearer_auth("{}")', "h.setBearerAuth('{}');",
+    '.basic_auth("bob", Some("{}"))', 'new NetworkCredential("bob", "{}")',
+    "jwt.sign({ id: user.id, at: f(1) }, '{}', { x: 1 })", "jwt.verify(token, '{}')",
+    'jwt.encode(payload, "{}", algorithm="HS256")', 'createHmac("sha256", "{}")',
+    'smtp.login("bob@example.com", "{}")', 'new PDO($dsn, "root", "{}")',
+    'DriverManager.getConnection("jdbc:x,y", "bob", "{}")',
+    'mysqli_connect("h", "root", "{}", "app")', 'hmac(createHmac("sha1", b"{}"))',
+    "API key (prod): {}\nx", "DB_PASSWORD (staging): {}", "pw: {}",
+    'public string ApiKey { get; set; } = "{}";', "auth: { user: 'bob', pass: '{}' }",
+    'variable "db_password" {\n  type = string\n  default = "{}"\n}',
+    'password = os.environ.get("DB_PASS") or "{}"', 'getenv("API_TOKEN", "{}")')
+THOUGHT_OF = ("hunter2pass", "Summer2024!", "acme2-Widgets")
+
+
+@pytest.mark.parametrize("text", GIVEN)
+def test_a_secret_that_is_given_where_only_one_is_taken_is_redacted(text):
+    for value in (*VALUES.values(), *THOUGHT_OF):
+        assert redact(text.replace("{}", value)) == text.replace("{}", GONE)
+
+
+@pytest.mark.parametrize("text", [
+    "password {}\nx", "machine h login bob password {}", "the password is {}\n"])
+def test_a_password_in_a_sentence_may_hold_an_ampersand(text):
+    assert redact(text.replace("{}", "Tr0ub4dor&3")) == text.replace("{}", GONE)
+    assert redact("x --token abc1def2&& y") == f"x --token {GONE}&& y"
+
+
 @pytest.mark.parametrize("kind", VALUES)
 @pytest.mark.parametrize("text", NAMED + MIXED)
 def test_a_secret_with_a_name_is_redacted_and_its_neighbours_stay(text, kind):
@@ -462,7 +499,18 @@ LOOK_ALIKES = (
     '<label for="apiKey">API key</label>', "echo $TOKEN | base64", "a password: ' ls",
     "for token in tokens: print(token)", "if token == x: y", "x ? token : other",
     "/usr/lib/debug/.build-id/c1/94589557786ecc1662d32abfbfc77668a9f915.debug",
-    "x/numpy/f2py/__pycache__/f2py2e.cpython-311.pyc")
+    "x/numpy/f2py/__pycache__/f2py2e.cpython-311.pyc",
+    "cat pw1.txt | docker login --password-stdin h", "echo ready4us | sudo -s",
+    'echo "$PASS1" | docker login --password-stdin', "echo $(cat key1.txt) | chpasswd",
+    "echo built app12; cat p1.txt | gh secret set X", "x | sudo -S ls file123.txt",
+    "cargo login to publish crates2024", "wandb login", "mc alias set m h $A $B",
+    "jwt.verify(token, publicKey2, { x: 'RS256' })", "jwt.sign(payload, getKey('a1'))",
+    "new PDO($dsn, $user, $pass)", "createHmac('sha256', secret1)", ".login(u, p1)",
+    'getConnection("jdbc:postgresql://h:5432/app1")', '.login("Sign in to Acme 2")',
+    "PASS: test-suite-x2.sh", "PASS src/foo2.test.js", '{"pass": 1234567, "fail": 2}',
+    "# pass 12", "API key (see docs2): none", "if token or name12: x",
+    'api.login(u), f("x", "word12x")', 'class Token (Base2): "a"',
+    'getenv("API_TOKEN", "DB_PASSWORD")')
 
 
 @pytest.mark.parametrize("text", LOOK_ALIKES)

@@ -25,7 +25,9 @@ GROUPS = {
     "between": {
         "signs": "SIGNS", "no_signs": "NO_SIGNS", "closers": "CLOSERS",
         "schemes": "SCHEMES", "setters": "SETTERS", "flags": "FLAGS",
-        "headers": "HEADERS", "casts": "CASTS", "beside": "BESIDE"},
+        "headers": "HEADERS", "casts": "CASTS", "beside": "BESIDE",
+        "asides": "ASIDE", "instead": "INSTEAD", "calls": "CALLS",
+        "argument_starts": "ARGUMENT_STARTS"},
     "keys": {"starts": "KEY_STARTS", "marks": "KEY_MARKS",
              "id_prefixes": "ID_PREFIXES", "symbol_starts": "SYMBOL_STARTS",
              "file_endings": "FILE_ENDINGS", "base64_widths": "BASE64_WIDTHS",
