@@ -2917,6 +2917,8 @@ OUTCOMES = {
 }
 
 #: why an event does not cross the internet in the clear, nor a header for any host
+CLOSED = "closed without an answer"
+TLS_IGNORES_CUTS = 0x80  # SSL_OP_IGNORE_UNEXPECTED_EOF, which 3.8 and 3.9 set
 PUBLIC_HTTP = ("plain http to a public address: use https, or set"
                " HOOK_IO_ALLOW_HTTP=1")
 PUBLIC_HEADER = ("plain http to a public address, and a header for any host: use https,"
@@ -2973,10 +2975,11 @@ class Outcome(Exception):
 
     name: a key of OUTCOMES.  fact: why, in words, "" for "sent".  status: the HTTP
     status, None if none was read.  answer: its JSON object, {} if there is none or it
-    was not read.  is_answered: was one read?  is_loss: does it count in the streak?
+    was not read.  is_answered: was one read?  is_whole: and its end?  is_loss: does it
+    count in the streak?
     """
 
-    is_answered = False
+    is_answered, is_whole = False, True
 
     def __init__(
         self, name: str, fact: str = "", status: "Optional[int]" = None,
@@ -3047,7 +3050,7 @@ def post_json(
         is_read = not 200 <= status < 400 or (status < 300 and "Accept" in headers)
         said = link.read_json("Hook-IO-Decide" in headers) if is_read else None
         outcome = Outcome.of(status, said or {})
-        outcome.is_answered = said is not None
+        outcome.is_answered, outcome.is_whole = said is not None, link.is_whole
         return outcome
     except Outcome as ended:
         return ended
@@ -3270,11 +3273,12 @@ class Exchange:
     """One request to a server and its `answer`, as much of it as has come.
 
     Each stage has STAGE_MIN_S at least.  tokens: what becomes stars where the answer
-    echoes it.  Raises Outcome for what ends it.
+    echoes it.  is_whole: False where what decides was cut.  Raises Outcome for what
+    ends it.
     """
 
     sock: "Any" = None
-    answer = b""
+    answer, is_whole = b"", True
 
     def __init__(
         self, endpoint: Endpoint, deadline: float, tokens: "List[bytes]"
@@ -3347,7 +3351,9 @@ class Exchange:
             path = os.path.expanduser(ca_file)
             if path and not stat.S_ISREG(os.stat(path).st_mode):
                 raise OSError("it is no regular file")  # which might hold us
-            return ssl.create_default_context(cafile=path or None)
+            tls: "Any" = ssl.create_default_context(cafile=path or None)
+            tls.options &= ~TLS_IGNORES_CUTS
+            return tls
         except ImportError as error:
             fact = Line.of_error(error)
         except OSError as error:
@@ -3368,7 +3374,9 @@ class Exchange:
         self.sock = socket.socket(fileno=self.sock.detach())
         try:
             self.sock.settimeout(Wait.left(self.deadline))
-            self.sock = tls.wrap_socket(self.sock, server_hostname=self.endpoint.host)
+            self.sock = tls.wrap_socket(
+                self.sock, server_hostname=self.endpoint.host,
+                suppress_ragged_eofs=False)  # a cut is no close
         except (TimeoutError, socket.timeout):
             raise Outcome("timed_out", "could not connect in time") from None
         except (OSError, ValueError) as error:  # a host that TLS cannot take
@@ -3389,15 +3397,19 @@ class Exchange:
 
     def _read_more(self) -> None:
         """Add the next bytes to the answer, stars for tokens, so that sizes stay."""
+        self.is_whole = False
         try:
             self.sock.settimeout(Wait.left(self.deadline))
             chunk: bytes = self.sock.recv(ANSWER_MAX_BYTES)
         except self.timeouts:
             raise Outcome("unconfirmed", "no answer in time") from None
         except OSError as error:
-            raise Outcome("refused", Line.of_error(error)) from None
+            is_end = type(error).__name__ == "SSLEOFError"  # without that of TLS
+            fact = CLOSED if is_end else Line.of_error(error)
+            raise Outcome("refused", fact) from None
+        self.is_whole = True
         if not chunk:
-            raise Outcome("refused", "closed without an answer")
+            raise Outcome("refused", CLOSED)
         self.answer += chunk
         for token in self._tokens:
             self.answer = self.answer.replace(token, b"*" * len(token))
@@ -3435,32 +3447,37 @@ class Exchange:
 
         None: no such object comes in time, or one that is nested too deeply, or what
         decides is more than one object: a list, prose or a second one may mean
-        anything.
+        anything.  What decides and has no length has its end where the server closes.
         """
         max_bytes = DECISION_MAX_BYTES if decides else ANSWER_MAX_BYTES
+        found: "Optional[Event]" = None
         while len(self.answer) <= max_bytes:
             head, end, body = self.answer.partition(b"\r\n\r\n")
             fields = head.lower().replace(b" ", b"").split(b"\r\n")
             if end and (self._status() == 204 or b"content-length:0" in fields):
                 return {}
+            is_chunked = any(field.startswith(b"transfer-encoding:")
+                             and field.endswith(b"chunked") for field in fields)
             try:
-                if any(field.startswith(b"transfer-encoding:")
-                       and field.endswith(b"chunked") for field in fields):
-                    body = self._dechunk(body, decides)
-                if decides and len(body) < self._length(fields):
+                body = self._dechunk(body, decides) if is_chunked else body
+                length = self._length(fields) if decides else 0
+                if len(body) < length:
                     raise ValueError("not all of it is here")
                 text = body.decode("utf-8", "replace")
                 at = text.index("{")
                 said, end_at = JSON.scan(text, at)
                 around = text[:at].strip(" \t\r\n\ufeff") or text[end_at:].strip()
-                is_other = (around and decides) or JSON.is_deep(said, text)
-                return None if is_other else said
+                if (around and decides) or JSON.is_deep(said, text):
+                    return None
+                found = said
+                if length or is_chunked or not decides:
+                    return found
             except (StopIteration, ValueError, RecursionError):
                 pass
             try:
                 self._read_more()
             except Outcome:
-                break
+                return found
         return None
 
     def _length(self, fields: "List[bytes]") -> int:
@@ -7480,6 +7497,7 @@ class Decision:
         new = next((value for value in found if isinstance(value, dict)), None)
         if self.outcome.is_loss or not self.outcome.is_answered or (
                 "input_error" in self.event or (verdict != "" and not intent)
+                or (intent in self._PERMITS and not self.outcome.is_whole)
                 or (intent == "rewrite" and new is None)):
             return None
         if new is not None and intent in ("", "allow", "none"):

@@ -36,7 +36,8 @@ def authority(tmp_path_factory):
 class TlsServer:
     """Answer 201 over TLS; note the SNI, the request and why a handshake failed."""
 
-    def __init__(self, certificate, answer=b"HTTP/1.1 201 Created\r\n\r\n"):
+    def __init__(self, certificate, answer=b"HTTP/1.1 201 Created\r\n\r\n", ends=False):
+        self.ends = ends
         self.names, self.requests, self.failures = [], [], []
         self.answer = answer
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -76,6 +77,8 @@ class TlsServer:
             body += sock.recv(1 << 16)
         self.requests.append((head, body))
         sock.sendall(self.answer)
+        if self.ends:
+            sock = sock.unwrap()
         sock.close()
 
 
@@ -96,6 +99,21 @@ def test_an_event_arrives_over_tls_with_the_hosts_name(hook, authority, host, na
     assert head.endswith(f"\r\nX-Key: {TOKEN}".encode())
     assert b'"event_type":"Stop"' in body
     assert server.names == names
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["ended", "cut"])
+def test_an_answer_without_a_length_allows_only_if_tls_was_ended(
+    hook, authority, ends
+):
+    ca, ca_file = authority
+    answer = b'HTTP/1.1 200 OK\r\n\r\n{"intent": "allow", "text": "fine"}'
+    with TlsServer(ca.issue_cert("localhost"), answer, ends) as server:
+        env = {"HOOK_IO_CA_FILE": ca_file, "HOOK_IO_DECIDE": "full",
+               "HOOK_IO_DECIDE_TIMEOUT_MS": "20000"}
+        result = hook.send(f"https://localhost:{server.port}/events",
+                           stdin=sample("PreToolUse"), env=env)
+    assert (result.exit, result.stderr) == (0, ""), server.failures
+    assert ('"permissionDecision":"allow"' in result.stdout) is ends
 
 
 def expired(ca):

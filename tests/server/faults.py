@@ -18,7 +18,8 @@ ENDLESS_LIMIT_MS = 10_000
 
 #: key of a reply -> what it does; keys combine
 REPLY_KEYS = {
-    "reset": "TCP reset: right after 'accept', amid the 'request', in our 'headers'",
+    "reset": "TCP reset: right after 'accept', amid the 'request', in our 'headers', "
+             "behind the 'body'",
     "accept_only": "true: neither read nor answer, until the client leaves",
     "delay_ms": "wait before answering",
     "continue": "true: send '100 Continue' first",
@@ -142,7 +143,7 @@ def play(link, reply, answer, follow=None):
         follow(link)
     if "endless" in reply:
         send_for_ever(link, ENDLESS[reply["endless"]][1], reply.get("limit_ms"))
-    if reply.get("reset") == "headers":
+    if reply.get("reset") in ("headers", "body"):
         link.reset()
     if reply.get("hang"):
         link.wait()
