@@ -839,7 +839,8 @@ class Wait:
             pass
         now_ns = time.time_ns()  # beside the other clock: nothing is waited for between
         is_likely = waited_ns < WAITED_MAX_NS  # what is older has run others' code
-        return now_ns - max(time.process_time_ns(), waited_ns if is_likely else 0)
+        waited_ns = max(time.process_time_ns(), waited_ns if is_likely else 0)
+        return max(0, now_ns - waited_ns)  # a clock may be set before the epoch
 
     @staticmethod
     def in_thread(work: "Callable[[], Any]", deadline: float) -> "Any":
@@ -5099,6 +5100,7 @@ class Background:
 SPOOL_MAX_FILES = 2000
 SPOOL_MAX_BYTES = 1 << 26
 SPOOL_MAX_DAYS = 14
+SPOOL_SINCE_NS = 1767225600 * 10**9  # 2026: what seems older has a time that is wrong
 TIME_MAX_NS = 1 << 63  # of a record's time stamp: the year 2262
 #: statuses of 400 to 499 after which the same event may be taken another time
 TRANSIENT = (408, 425, 429)
@@ -5178,7 +5180,8 @@ class Spool:
     A name holds the time (ns since the epoch), the event's key and its size in bytes,
     so that a listing of names says what is oldest and how much there is.  `.json`
     waits, `.rejected` was refused for good, `.tmp` is being written.  Beyond
-    SPOOL_MAX_FILES, SPOOL_MAX_BYTES or SPOOL_MAX_DAYS the oldest go.
+    SPOOL_MAX_FILES, SPOOL_MAX_BYTES or SPOOL_MAX_DAYS the oldest go; not by days where
+    the clock stood before SPOOL_SINCE_NS, as one that nobody has set does.
     """
 
     def __init__(self, errand: "Errand") -> None:
@@ -5203,7 +5206,9 @@ class Spool:
             return ""
         if gone:
             errand.note(
-                f"[WARNING] The spool is full: its {gone} oldest events are gone")
+                f"[WARNING] The spool's oldest {gone} are gone: it keeps "
+                f"{SPOOL_MAX_FILES:,} files, {SPOOL_MAX_BYTES >> 20} MiB, "
+                f"{SPOOL_MAX_DAYS} days")
         return f"{done} {spool.folder}"
 
     @staticmethod
@@ -5230,7 +5235,7 @@ class Spool:
             count += not name.endswith(".tmp")  # which may be there twice
             total += size
             within = count <= SPOOL_MAX_FILES and total <= SPOOL_MAX_BYTES
-            if not within or time_ns < oldest:
+            if not within or SPOOL_SINCE_NS < time_ns < oldest:
                 removed += self._remove(name)
         return removed
 

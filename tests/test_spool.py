@@ -214,6 +214,18 @@ def test_beyond_the_bounds_the_oldest_go(monkeypatch, spool, limit, value, left)
     assert [path.name.split("-")[1] for path in waiting(spool)] == newer[-left:]
 
 
+def test_what_a_clock_said_that_nobody_had_set_does_not_make_an_event_old(
+        monkeypatch, spool):
+    first = fill(spool, 1, time_ns=86400 * 10**9)  # 1970
+    newer = fill(spool, 1)
+    assert [path.name.split("-")[1] for path in waiting(spool)] == first + newer
+
+
+def test_a_clock_before_the_epoch_makes_an_event_that_is_delivered(monkeypatch):
+    monkeypatch.setattr(hook_io.time, "time_ns", lambda: -3600 * 10**9)
+    assert hook_io.Wait.began_ns() == 0
+
+
 def test_an_event_that_is_being_written_is_not_counted_twice(monkeypatch, spool):
     monkeypatch.setattr(hook_io, "SPOOL_MAX_FILES", 3)
     fill(spool, 2)
@@ -228,7 +240,8 @@ def test_that_old_events_go_is_told_in_one_line(one_hook, spool):
         (spool / f"{time.time_ns() + number:020}-{number:032x}-300.json").touch()
     result = lose(one_hook, spool)
     assert result.lines[2:] == [
-        "[WARNING] The spool is full: its 6 oldest events are gone"]
+        "[WARNING] The spool's oldest 6 are gone: it keeps 2,000 files, 64 MiB, "
+        "14 days"]
     assert len(waiting(spool)) == 2000
 
 
