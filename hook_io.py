@@ -1770,7 +1770,7 @@ FLAGS = (
 _FLAG_STARTS = tuple(flag for flags, _, _ in FLAGS for flag in flags)
 #: headers whose value may go on behind a cut
 HEADERS = ("authorization", "api-key", "auth-token", "private-token", "cookie")
-ARGUMENT_STARTS = " \t\nbSome([]yt&@"  # of an argument's text, such as Some( and b
+ARGUMENT_STARTS = " \t\n\\bSome([]yt&@"  # of an argument's text, such as Some( and b
 CLOSERS = "\\\"'`]*)[?"  # what may stand behind a name, of its own
 QUOTES = ("'", '"', "`")
 #: how an escape begins -> what makes it one, behind which a word begins
@@ -2061,7 +2061,7 @@ class Text:
             level += (c in "([{") - (c in ")]}")
         said = "" if left else rest[start:].lstrip(ARGUMENT_STARTS)
         start = len(rest) - len(said) + 1
-        text = said[1:].partition(said[0])[0] if said[:1] in QUOTES else ""
+        text = said[1:].partition(said[0])[0].rstrip("\\") if said[:1] in QUOTES else ""
         return start, start + len(text) * self._is_given(text)
 
     @staticmethod

@@ -181,6 +181,7 @@ GIVEN = (
     "sudo -S apt update <<< '{}'", 'gh auth login --with-token <<< "{}"',
     "x\necho -n {} | wrangler secret put KEY\ny", "echo 'bob:{}' | chpasswd",
     r'x "echo \"{}\" | docker login --password-stdin"',
+    r'{"stdout": "jwt.sign(claims, \"{}\");\n.bearer_auth(\"{}\")"}',
     "cargo login {}", "wandb login {} && x", "rclone obscure {} | x",
     "htpasswd -bc .htpasswd bob {}", "mc alias set m https://h me {}",
     "twine upload -u __token__ -p {}", "doctl auth init -t {}", "lftp -u bob,{} h",
