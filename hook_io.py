@@ -1299,7 +1299,7 @@ SECRET_ENDINGS = (
     *Row.each(
         "password passwords passwd passphrase passcode pwd secret secrets token"
         " authtokens accesstokens refreshtokens apitokens authorization authheader"
-        " bindpw rootpw psk passwort"
+        " bindpw rootpw psk passwort securestring"
         " cookie cookies credential credentials connectionstring"),
     *Row.each(
         "api access account private secret signing encryption shared master storage"
@@ -2447,7 +2447,7 @@ class Named:
         if self.is_flag:
             is_help = self.text[self.end:self.end + 2] == "  "
             return not is_help and said[0] != "-" and "=" not in said[:6]
-        is_last = behind[:1] in ("", "\r", "\n") and (
+        is_last = behind.lstrip(".")[:1] in ("", "\r", "\n") and (
             len(said) >= SECRET_MIN_CHARS and ":" not in said)
         return value.is_key() or (
             value.is_mixed and (is_last or self.before.endswith(SETTERS))) or (

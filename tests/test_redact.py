@@ -181,6 +181,7 @@ GIVEN = (
     "sudo -S apt update <<< '{}'", 'gh auth login --with-token <<< "{}"',
     "x\necho -n {} | wrangler secret put KEY\ny", "echo 'bob:{}' | chpasswd",
     r'x "echo \"{}\" | docker login --password-stdin"',
+    "$p = ConvertTo-SecureString '{}' -AsPlainText -Force",
     r'{"stdout": "jwt.sign(claims, \"{}\");\n.bearer_auth(\"{}\")"}',
     "cargo login {}", "wandb login {} && x", "rclone obscure {} | x",
     "htpasswd -bc .htpasswd bob {}", "mc alias set m https://h me {}",
@@ -206,7 +207,8 @@ def test_a_secret_that_is_given_where_only_one_is_taken_is_redacted(text):
 
 
 @pytest.mark.parametrize("text", [
-    "password {}\nx", "machine h login bob password {}", "the password is {}\n"])
+    "password {}\nx", "machine h login bob password {}", "the password is {}\n",
+    "The password is {}.", "the password is {}.\nx"])
 def test_a_password_in_a_sentence_may_hold_an_ampersand(text):
     assert redact(text.replace("{}", "Tr0ub4dor&3")) == text.replace("{}", GONE)
     assert redact("x --token abc1def2&& y") == f"x --token {GONE}&& y"
