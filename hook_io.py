@@ -4030,7 +4030,8 @@ class Losses:
                 errand.event_type, outcome.name, self.session_of(event))
             told = self.outage(losses, event, outcome.name, fact, kept)
         except OSError as error:
-            lines.append(f"[WARNING] Losses are not counted: {error}")
+            lines.append(f"[WARNING] Losses are not counted: {error}; name a folder of "
+                         "yours in HOOK_IO_STATE_DIR")
         return told.but(diagnostics=lines)
 
     @staticmethod

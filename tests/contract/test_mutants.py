@@ -308,14 +308,12 @@ SENDERS = {
         "            self.sock = tls.wrap_socket",
         "tls/a-self-signed-certificate"),
     "takes a certificate that has expired": in_library(
-        "            return ssl.create_default_context(cafile=path or None)\n",
-        "            context = ssl.create_default_context(cafile=path or None)\n"
-        "            context.verify_flags |= 0x200000  # X509_V_FLAG_NO_CHECK_TIME\n"
-        "            return context\n",
+        "            tls.options &= ~TLS_IGNORES_CUTS\n",
+        "            tls.verify_flags |= 0x200000  # X509_V_FLAG_NO_CHECK_TIME\n",
         "tls/an-expired-certificate", "tls/another-hosts-certificate"),
     "asks nobody where no file is named": in_library(
-        "            return ssl.create_default_context(cafile=path or None)\n",
-        "            return ssl.create_default_context(cafile=path) if path else (\n"
+        'tls: "Any" = ssl.create_default_context(cafile=path or None)\n',
+        'tls: "Any" = ssl.create_default_context(cafile=path) if path else (\n'
         "                ssl._create_unverified_context())\n",
         "tls/the-system-is-asked-where-no-file-is-named",
         "tls/another-hosts-certificate"),
@@ -347,7 +345,7 @@ SENDERS = {
         "SPOOL_MAX_FILES and total <= SPOOL_MAX_BYTES", "SPOOL_MAX_FILES",
         "spool/it-holds-64-mib", "spool/it-holds-2000-events"),
     "keeps what is lost for ever": in_library(
-        "if not within or time_ns < oldest:", "if not within:",
+        "if not within or SPOOL_SINCE_NS < time_ns < oldest:", "if not within:",
         "spool/it-holds-14-days", "spool/it-holds-2000-events"),
     "ends a flush at what it cannot read": in_library(
         '(name, record, f"unreadable: {Line.of_error(error)}")\n'
@@ -381,6 +379,10 @@ SENDERS = {
         "(around and decides) or JSON", "JSON",
         "decide/an-answer-is-one-object-and-nothing-else",
         "decide/a-denial-is-said-in-the-agents-own-shape"),
+    "allows what an answer that was cut allows": in_library(
+        "                or (intent in self._PERMITS and not self.outcome.is_whole)\n", "",
+        "decide/an-answer-without-a-length-allows-only-if-it-ends",
+        "decide/an-answer-is-one-object-and-nothing-else"),
     "takes an answer of any depth": in_library(
         "(around and decides) or JSON.is_deep(said, text)", "around and decides",
         "decide/an-answer-is-one-object-and-nothing-else",
