@@ -1997,13 +1997,27 @@ class Text:
         lowered = self.seen.decode().lower()
         for mark in filter(lowered.__contains__, PLACES):
             kind, least = PLACES[mark]
+            find = getattr(self, "in_" + kind)
             at = lowered.find(mark)
             while at >= 0:
-                start, end = getattr(self, "in_" + kind)(at, at + len(mark))
+                start, end = self._near(find, at, at + len(mark)) if (
+                    kind in ("call", "piped", "last")) else find(at, at + len(mark))
                 if end - start >= least:
                     yield start, end, ""
                 self._spend(0)
                 at = lowered.find(mark, max(at + len(mark), end))
+
+    def _near(
+        self, find: "Callable[[int, int], Tuple[int, int]]", begin: int, at: int
+    ) -> "Tuple[int, int]":
+        """Return find(begin, at), known where what is near in the line is the same."""
+        near = (self.text[max(0, begin - LINE_CHARS):begin],
+                self.text[begin:at + LINE_CHARS])
+        if near not in self._known:
+            start, end = find(begin, at)
+            self._known[near] = start - at, end - at, ""
+        start, end, _ = self._known[near]
+        return at + start, at + end
 
     def in_url(self, begin: int, at: int) -> "Tuple[int, int]":
         """Return the password of an address, or its user if that looks like a key."""
@@ -2042,15 +2056,8 @@ class Text:
 
     def in_call(self, begin: int, at: int) -> "Tuple[int, int]":
         """Return the argument of a call that is a secret, if it is a text."""
-        near = self.text[begin:at], self.text[at:at + LINE_CHARS]
-        if near not in self._known:
-            self._known[near] = (*self._called(*near), "")
-        start, end, _ = self._known[near]
-        return at + start, at + end
-
-    def _called(self, call: str, rest: str) -> "Tuple[int, int]":
-        """Return where the text is in the *rest* of a *call* that is a secret."""
-        start, level, quote, left = 0, 0, "", CALLS[call.lower()]
+        rest, left = self.text[at:at + LINE_CHARS], CALLS[self.text[begin:at].lower()]
+        start, level, quote = 0, 0, ""
         for place, c in enumerate(rest if rest.count(",") >= left else "", 1):
             if level < 0 or not left:
                 break
@@ -2062,6 +2069,7 @@ class Text:
         said = "" if left else rest[start:].lstrip(ARGUMENT_STARTS)
         start = len(rest) - len(said) + 1
         text = said[1:].partition(said[0])[0].rstrip("\\") if said[:1] in QUOTES else ""
+        start += at
         return start, start + len(text) * self._is_given(text)
 
     @staticmethod
@@ -2099,7 +2107,8 @@ class Text:
         word = said[max(map(said.rfind, " \t\"':")) + 1:]
         is_one = not any(sign in said for sign in ("$(", "; ", "&& ", "`"))
         end = self.text.find(said, at) + len(said)
-        return end - len(word), end if is_one and self._is_given(word) else 0
+        start = end - len(word)
+        return start, end if is_one and self._is_given(word) else start
 
     def in_bot(self, begin: int, at: int) -> "Tuple[int, int]":
         """Return what stands behind the number of a Telegram bot."""
