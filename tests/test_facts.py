@@ -142,6 +142,7 @@ MEASURED = {
     r"events, \d+ bytes each on average, [\d.]+ MB": "tests/test_readme.py",
     r"\(2,000 in [\d.]+ s to this machine; at 100 ms for a TLS exchange it is 200 s\)":
         "measured once; 2,000 of 100 ms each",
+    r"`make story` exports one turn .+? but for the first column": "measured once",
     r"The last run of `make soak`, .+? seed \d+\)": "tests/test_readme.py",
     r"With 50 hooks at once": "tests/measure/soak.py",
     r"Are 40 hooks at once counted right\?": "vectors: streak/forty-at-once",

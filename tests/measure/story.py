@@ -7,7 +7,7 @@ file for one turn more on top of an event log of nearly 64 MiB, median and p99, 
 somebody who had no session before and by one who had a hundred, beside that of nothing
 but such a file put in the place of another, which a file system may take longer for
 than all the rest; and what a Stop costs the agent whose export is detached, beside one
-that delivers detached.
+that delivers detached.  TMPDIR says where: a folder in memory leaves the disk out.
 """
 
 import argparse
