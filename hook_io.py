@@ -1309,11 +1309,11 @@ SECRET_ENDINGS = (
         " mongo ldap store key login auth become", "pass"))
 NAME_TAILS = ("header", "value", "base", "string", "hash", "plaintext")
 #: or is the whole of one of these
-SECRET_NAMES = ("auth", "bearer", "basic", "jwt", "xauth", "pw")
+SECRET_NAMES = ("auth", "bearer", "basic", "jwt", "xauth")
 #: the value of a name that ends like this is secret if it looks random
 RANDOM_ENDINGS = Row.each(
-    "key keys pat login auth bearer salt pepper pass creds cred jwt otp seed hmac sas"
-    " webhook tokens")
+    "key keys pat login auth bearer salt pepper pass pw creds cred jwt otp seed hmac"
+    " sas webhook tokens")
 #: a name that ends like this is none of a secret
 PLAIN_ENDINGS = (
     *Row.each("page next continuation eos bos pad unk sep cls mask publickey", "token"),
@@ -1363,7 +1363,7 @@ class Name:
     def may_be(text: str) -> bool:
         """Tell by little work whether *text* may be the name of a secret."""
         bare = Name.without_signs(text).rstrip("0123456789")
-        return bare[-3:] in _LAST_CHARS
+        return bare[-3:] in _LAST_CHARS or bare[-2:] in _LAST_CHARS
 
     @staticmethod
     def without_signs(text: str) -> str:
@@ -2341,8 +2341,8 @@ class Named:
             behind is None or self.text[self.start - 1] == "=") and (
             word.isupper() or (
                 self.before[-1:] in ("?", "&", ";") and self.name.bare in QUERY_NAMES))
-        is_named = is_named or (word == "pass" and sign in ("=", ":") and (
-            behind is None and value.is_mixed))
+        is_named = is_named or (word in ("pass", "pw") and sign in ("=", ":") and (
+            value.is_mixed and (behind is None or word == "pw")))
         return (is_named and len(value.text) > 2 and not value.is_code()) or (
             (behind is None or bool(self.sign) or self.is_flag) and value.is_key())
 

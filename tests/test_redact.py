@@ -510,6 +510,7 @@ LOOK_ALIKES = (
     "jwt.verify(token, publicKey2, { x: 'RS256' })", "jwt.sign(payload, getKey('a1'))",
     "new PDO($dsn, $user, $pass)", "createHmac('sha256', secret1)", ".login(u, p1)",
     'getConnection("jdbc:postgresql://h:5432/app1")', '.login("Sign in to Acme 2")',
+    '"scripts": {"pw": "playwright test", "pass": "tsc"}',
     "PASS: test-suite-x2.sh", "PASS src/foo2.test.js", '{"pass": 1234567, "fail": 2}',
     "# pass 12", "API key (see docs2): none", "if token or name12: x",
     'api.login(u), f("x", "word12x")', 'class Token (Base2): "a"',
