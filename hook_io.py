@@ -2926,9 +2926,9 @@ OUTCOMES = {
     "invalid": True,  # the URL or its address is not allowed
 }
 
-#: why an event does not cross the internet in the clear, nor a header for any host
 CLOSED = "closed without an answer"
 TLS_IGNORES_CUTS = 0x80  # SSL_OP_IGNORE_UNEXPECTED_EOF, which 3.8 and 3.9 set
+#: why an event does not cross the internet in the clear, nor a header for any host
 PUBLIC_HTTP = ("plain http to a public address: use https, or set"
                " HOOK_IO_ALLOW_HTTP=1")
 PUBLIC_HEADER = ("plain http to a public address, and a header for any host: use https,"
@@ -7512,11 +7512,12 @@ class Decision:
         new = next((value for value in found if isinstance(value, dict)), None)
         if self.outcome.is_loss or not self.outcome.is_answered or (
                 "input_error" in self.event or (verdict != "" and not intent)
-                or (intent in self._PERMITS and not self.outcome.is_whole)
                 or (intent == "rewrite" and new is None)):
             return None
         if new is not None and intent in ("", "allow", "none"):
             intent = "rewrite"
+        if intent in self._PERMITS and not self.outcome.is_whole:
+            return None  # what was cut may have taken it back
         if intent in ("", "none") and more:
             intent, text = "context", more
         is_closed = errand.settings.decide_fail == "closed"

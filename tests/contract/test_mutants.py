@@ -380,8 +380,8 @@ SENDERS = {
         "decide/an-answer-is-one-object-and-nothing-else",
         "decide/a-denial-is-said-in-the-agents-own-shape"),
     "allows what an answer that was cut allows": in_library(
-        "                or (intent in self._PERMITS and not self.outcome.is_whole)\n",
-        "",
+        "        if intent in self._PERMITS and not self.outcome.is_whole:\n",
+        "        if False:\n",
         "decide/an-answer-without-a-length-allows-only-if-it-ends",
         "decide/an-answer-is-one-object-and-nothing-else"),
     "takes an answer of any depth": in_library(
